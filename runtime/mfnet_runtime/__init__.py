@@ -1,0 +1,1 @@
+"""The lean runtime: numpy, rasterio, click and one engine. It has never heard of PyTorch."""

@@ -1,0 +1,35 @@
+"""Faults the user can mend, and the exit code each one ends a command with.
+
+Every message names the file, what was found, what was expected and what to do. Anything that is
+not an `MFNetError` is a bug of ours.
+"""
+
+from __future__ import annotations
+
+
+class MFNetError(Exception):
+    """Root of every fault that is the input's and not ours; shared by all four packages."""
+
+    exit_code = 2
+
+
+class UsageError(MFNetError):
+    """The command was asked for something it cannot mean: bad options, missing folders."""
+
+
+class ModelError(MFNetError):
+    """A checkpoint or model file is damaged, untrusted, or promises something else (exit 3)."""
+
+    exit_code = 3
+
+
+class SceneError(MFNetError):
+    """A scene cannot be read or does not fit the model; other scenes still run (exit 4)."""
+
+    exit_code = 4
+
+
+class ResourceError(MFNetError):
+    """The disk is full, a folder is read-only, or memory ran out (exit 5)."""
+
+    exit_code = 5
