@@ -55,7 +55,7 @@ class DsmRule:
             raise ModelError(f"DSM rule {self.name!r} is not one of {', '.join(DSM_RULES)}")
         if not self.low < self.high:
             raise ModelError(f"DSM rule {self.name}: low {self.low} is not below high {self.high}")
-        if self.name == "scene_percentile" and not (0 <= self.low and self.high <= 100):
+        if self.name == "scene_percentile" and not (self.low >= 0 and self.high <= 100):
             raise ModelError(f"DSM percentiles {self.low} and {self.high} must lie in 0..100")
 
 

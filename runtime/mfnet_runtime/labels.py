@@ -104,9 +104,7 @@ MMHUNAN = ClassTable(
 )
 
 
-def labels_from_colours(
-    rgb: npt.NDArray[np.uint8], classes: ClassTable
-) -> npt.NDArray[np.uint8]:
+def labels_from_colours(rgb: npt.NDArray[np.uint8], classes: ClassTable) -> npt.NDArray[np.uint8]:
     """Class indices of a colour-coded label.
 
     Args:

@@ -1,0 +1,102 @@
+"""What every backend is: named inputs and outputs, `infer`, and a context manager."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mfnet_runtime.contract import Contract
+from mfnet_runtime.errors import ModelError
+
+Feed = Mapping[str, npt.NDArray[Any]]
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, number type and shape of an input or output; -1 stands for the batch."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+class Backend(Protocol):
+    """A loaded model. Enter it to claim the device, leave it to give the device back.
+
+    Names are `image` (N, 3, window, window), `dsm` (N, 1, window, window), both in [0, 1], and
+    `logits` (N, classes, window, window). Output arrays are valid until the next `infer`.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in the table of backends."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """The device that really runs the model, in words."""
+        ...
+
+    @property
+    def contract(self) -> Contract:
+        """What the model promises."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """`image` and `dsm`."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """`logits`."""
+        ...
+
+    def infer(self, feed: Feed) -> Arrays:
+        """Run one batch of 1 or more windows."""
+        ...
+
+    def __enter__(self) -> Backend: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def specs_of(
+    contract: Contract, dtype: npt.DTypeLike = np.float32
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The inputs and outputs that a contract implies."""
+    side, kind = (contract.window, contract.window), np.dtype(dtype)
+    inputs = (TensorSpec("image", kind, (-1, 3, *side)), TensorSpec("dsm", kind, (-1, 1, *side)))
+    return inputs, (TensorSpec("logits", kind, (-1, len(contract.classes), *side)),)
+
+
+def check_feed(feed: Feed, inputs: tuple[TensorSpec, ...]) -> None:
+    """Refuse a feed whose names, types or shapes differ from the model's.
+
+    Raises:
+        ModelError: with both values in the message.
+    """
+    if set(feed) != {spec.name for spec in inputs}:
+        expected = ", ".join(spec.name for spec in inputs)
+        raise ModelError(f"feed has {', '.join(sorted(feed))}; the model takes {expected}")
+    batch = {array.shape[0] if array.ndim else 0 for array in feed.values()}
+    for spec in inputs:
+        array = feed[spec.name]
+        if array.dtype != spec.dtype or array.shape[1:] != spec.shape[1:]:
+            raise ModelError(
+                f"input '{spec.name}' is {array.dtype} {array.shape}; "
+                f"the model takes {spec.dtype} (N, {', '.join(map(str, spec.shape[1:]))})"
+            )
+    if len(batch) != 1 or 0 in batch:
+        raise ModelError(f"inputs have batch sizes {sorted(batch)}; expected one, at least 1")

@@ -1,0 +1,129 @@
+"""`mfnet-run`: options in, one call, a summary out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mfnet_runtime.command import debug_option, json_option, run_command
+from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.windows import BLENDS
+
+
+def parse_bands(text: str | None) -> list[int] | None:
+    """`"1,2,3"` to [1, 2, 3]; None stays None.
+
+    Raises:
+        UsageError: not three whole numbers.
+    """
+    if text is None:
+        return None
+    try:
+        bands = [int(part) for part in text.split(",")]
+    except ValueError:
+        bands = []
+    if len(bands) != 3:
+        raise UsageError(f"--bands {text!r}: expected three band numbers, for example 1,2,3")
+    return bands
+
+
+@click.command("mfnet-run")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("scenes", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
+@click.option(
+    "--dsm", type=click.Path(path_type=Path), help="Height model, when SCENES is one image."
+)
+@click.option("--stride", type=int, help="Pixels between windows [default: half a window].")
+@click.option(
+    "--blend",
+    type=click.Choice(BLENDS),
+    default="hann",
+    show_default=True,
+    help="How overlapping logits are weighed; uniform is the published protocol.",
+)
+@click.option("--batch", type=int, default=4, show_default=True, help="Windows a call.")
+@click.option("--bands", help="Image bands to use, for example 1,2,3 [default: all but alpha].")
+@click.option("--backend", default="auto", show_default=True, help="What runs the model.")
+@click.option("--threads", type=int, default=0, help="Threads of the backend [default: its own].")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+@json_option
+@debug_option
+@click.version_option(package_name="mfnet")
+def command(
+    model: Path,
+    scenes: Path,
+    out: Path,
+    dsm: Path | None,
+    stride: int | None,
+    blend: Any,
+    batch: int,
+    bands: str | None,
+    backend: str,
+    threads: int,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Segment SCENES with MODEL and write one class map a scene.
+
+    SCENES is a folder with image/ and dsm/ holding rasters of equal stems, or one image given
+    together with --dsm. Pixels without data in image or DSM come out as 255.
+
+    \b
+    Examples:
+      mfnet-run best.onnx scenes/ -o maps/
+      mfnet-run best.onnx ortho.tif --dsm heights.tif -o maps/ --stride 64
+    """
+    from mfnet_runtime.backends import backend_from_file
+    from mfnet_runtime.pipeline import SegmentOptions
+    from mfnet_runtime.run import segment_scenes
+    from mfnet_runtime.scenes import scenes_from
+
+    options = SegmentOptions(stride, blend, batch)
+    found = scenes_from(scenes, dsm)
+    with backend_from_file(model, backend, threads=threads) as engine:
+        click.echo(f"{model.name} on {engine.device}", err=True)
+        outcomes = segment_scenes(
+            engine, found, out, options, bands=parse_bands(bands), quiet=quiet
+        )
+        names = engine.contract.classes.names
+        device = engine.device
+    rows = [outcome.to_json(names) for outcome in outcomes]
+    failed = sum(outcome.error is not None for outcome in outcomes)
+    if as_json:
+        summary = {"model": model.name, "device": device, "failed": failed, "scenes": rows}
+        click.echo(json.dumps(summary))
+    else:
+        for row in rows:
+            click.echo(_sentence(row))
+    if failed:
+        click.echo(f"{failed} of {len(rows)} scenes failed; the others are valid", err=True)
+    return SceneError.exit_code if failed else 0
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    if row["status"] != "done":
+        return f"{row['scene']}: failed"
+    total = row["valid_pixels"] + row["nodata_pixels"]
+    shares = ", ".join(
+        f"{name} {count / max(row['valid_pixels'], 1):.1%}"
+        for name, count in row["class_pixels"].items()
+    )
+    text = (
+        f"{row['scene']}: {row['output']}  {row['windows']} windows in {row['total_s']:.1f} s "
+        f"({row['backend_s'] / max(row['total_s'], 1e-9):.0%} in the backend); {shares}"
+    )
+    if row["nodata_pixels"]:
+        text += f"; nodata {row['nodata_pixels'] / total:.1%}"
+    if row["dsm_constant"]:
+        text += "; warning: the DSM is constant or empty, the network saw no heights"
+    return text
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run_command(command, args)

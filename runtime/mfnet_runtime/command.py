@@ -1,0 +1,122 @@
+"""What all commands share: exit codes, one-line errors, progress, and common options.
+
+Exit codes: 0 done and verified, 1 bug, 2 usage, 3 model refused, 4 some scenes failed and the
+rest are valid, 5 out of disk or memory, 130 and 143 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from mfnet_runtime.errors import MFNetError, ResourceError
+
+INTERRUPTED, TERMINATED = 130, 143
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+debug_option = click.option(
+    "--debug", is_flag=True, help="Show a Python traceback with any error.", expose_value=False
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
+)
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived: unwind, so that temporary files go."""
+
+
+def run_command(command: click.Command, args: Sequence[str] | None = None) -> int:
+    """Run a click command and return its exit code; every error is one line unless --debug.
+
+    Args:
+        command: Returns an exit code, or None for 0.
+        args: Words of the command line; None takes the process's own.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in words
+    name = command.name or "mfnet"
+    try:
+        with _sigterm_raises():
+            code = command.main(words, prog_name=name, standalone_mode=False)
+    except click.exceptions.Abort:
+        return _failed(name, "interrupted; nothing half-written was left", INTERRUPTED, debug)
+    except _Terminated:
+        return _failed(name, "terminated; nothing half-written was left", TERMINATED, debug)
+    except click.ClickException as fault:
+        fault.show()
+        return fault.exit_code
+    except MFNetError as fault:
+        return _failed(name, str(fault), fault.exit_code, debug)
+    except MemoryError:
+        remedy = "out of memory; use a smaller --batch or a smaller network"
+        return _failed(name, remedy, ResourceError.exit_code, debug)
+    except OSError as fault:
+        if fault.errno not in _DISK:
+            return _bug(name, fault, debug)
+        remedy = f"{fault.filename or ''}: {fault.strerror}; check free space and permission"
+        return _failed(name, remedy, ResourceError.exit_code, debug)
+    except Exception as fault:  # whatever else comes is our bug
+        return _bug(name, fault, debug)
+    return int(code or 0)
+
+
+@contextmanager
+def progress(total: int, label: str, quiet: bool = False) -> Iterator[Any]:
+    """A bar with ETA on a terminal's standard error; silent elsewhere. Yields `tick(done)`."""
+    hidden = quiet or not sys.stderr.isatty()
+    with click.progressbar(
+        length=total,
+        label=label,
+        file=sys.stderr,
+        hidden=hidden,
+        show_eta=True,
+        show_pos=True,
+        item_show_func=lambda note: note or "",
+    ) as bar:
+        yield lambda done, note=None: bar.update(done, note)
+
+
+def complain(message: str) -> None:
+    """An error that does not end the command, on standard error."""
+    click.echo(f"error: {message}", err=True)
+
+
+def one_line(text: str) -> str:
+    """No line breaks: an error is one line, whatever a library put into its message."""
+    return " ".join(text.split())
+
+
+def _failed(name: str, message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"{name}: error: {one_line(message)}", err=True)
+    return code
+
+
+def _bug(name: str, fault: BaseException, debug: bool) -> int:
+    kind = type(fault).__name__
+    return _failed(name, f"bug: {kind}: {fault}; run again with --debug and report it", 1, debug)
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    def raise_terminated(*_: object) -> None:
+        raise _Terminated
+
+    try:
+        previous = signal.signal(signal.SIGTERM, raise_terminated)
+    except ValueError:  # not the main thread: whoever runs us there handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

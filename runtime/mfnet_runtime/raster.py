@@ -1,0 +1,266 @@
+"""The only file that opens rasters: a scene's image, DSM and validity, read by rows.
+
+Knows nothing of networks. The first bytes decide the driver, and only those named here are used,
+so that a file cannot make GDAL follow a path or a URL (a VRT named .tif, say).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from mfnet_runtime.errors import SceneError
+from mfnet_runtime.scaling import BoolArray, FloatArray
+from mfnet_runtime.scenes import Scene, require_files
+
+SIGNATURES = {
+    b"II*\0": "GTiff",
+    b"MM\0*": "GTiff",
+    b"II+\0": "GTiff",  # BigTIFF
+    b"MM\0+": "GTiff",
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+}
+GRID_TOLERANCE = 0.05  # pixels by which two grids' corners may differ
+HEIGHT_LIMITS = (-1000.0, 1e6)  # outside lies no height on Earth but an undeclared nodata value
+STATISTICS_ROWS = 512  # rows read at a time
+
+
+@dataclass(frozen=True)
+class SceneRows:
+    """Some full rows of a scene."""
+
+    image: npt.NDArray[Any]  # (3, row, column), as stored
+    dsm: FloatArray  # (row, column), metres
+    image_valid: BoolArray  # (row, column)
+    dsm_valid: BoolArray  # (row, column)
+
+
+def open_raster(path: Path) -> Any:
+    """A rasterio dataset opened for reading.
+
+    Raises:
+        SceneError: unreadable, damaged, or of another format.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a scene may have no place
+            return rasterio.open(path, driver=_driver(path))
+    except (RasterioError, OSError) as fault:
+        raise SceneError(
+            f"{path}: cannot be opened ({_reason(fault)}); "
+            "check it with gdalinfo and write it again as GeoTIFF"
+        ) from fault
+
+
+def _driver(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(4)
+    for signature, driver in SIGNATURES.items():
+        if start.startswith(signature):
+            return driver
+    raise OSError(f"starts with {start!r}, neither TIFF, PNG nor JPEG")
+
+
+class SceneReader:
+    """An open scene whose image and DSM were found to lie on one grid.
+
+    Args:
+        scene: The files.
+        bands: 1-based image bands to read, three of them; None takes all bands but alpha.
+        full_scale: Largest pixel value the model expects; a larger one is refused on reading.
+        use_alpha: Whether an alpha band masks; off where a file flags an infrared band as alpha.
+
+    Raises:
+        SceneError: a file is missing or unreadable, bands or grids do not fit.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        bands: Sequence[int] | None = None,
+        full_scale: float = 255.0,
+        use_alpha: bool = True,
+    ) -> None:
+        require_files(scene)
+        self.scene = scene
+        self.full_scale = full_scale
+        self._image = open_raster(scene.image)
+        try:
+            self._dsm = open_raster(scene.dsm)
+            try:
+                self.bands = _checked_bands(scene.image, self._image, bands)
+                self._masked = use_alpha or ColorInterp.alpha not in self._image.colorinterp
+                require_single_band(scene.dsm, self._dsm, "DSM")
+                require_same_grid(scene.image, self._image, scene.dsm, self._dsm)
+            except SceneError:
+                self._dsm.close()
+                raise
+        except SceneError:
+            self._image.close()
+            raise
+
+    @property
+    def height(self) -> int:
+        """Rows of the scene."""
+        return int(self._image.height)
+
+    @property
+    def width(self) -> int:
+        """Columns of the scene."""
+        return int(self._image.width)
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """CRS and affine transform of the image; both None where it has no place on Earth."""
+        if not self._image.crs and self._image.transform.is_identity:
+            return {"crs": None, "transform": None}
+        return {"crs": self._image.crs, "transform": self._image.transform}
+
+    def read(self, start: int, stop: int) -> SceneRows:
+        """Rows from `start` up to `stop` of image, DSM and both validities.
+
+        Raises:
+            SceneError: damaged data, or pixel values above the model's full scale.
+        """
+        rows = Window(0, start, self.width, stop - start)
+        with _naming(self.scene.image):
+            image = self._image.read(self.bands, window=rows)
+            valid = np.isfinite(image).all(axis=0)
+            if self._masked:
+                valid &= self._image.dataset_mask(window=rows) > 0
+        largest = image.max(where=valid, initial=0)
+        if largest > self.full_scale * 1.001:  # float rasters may overshoot by rounding
+            raise SceneError(
+                f"{self.scene.image}: pixel values reach {largest:g}, the model expects 0 to "
+                f"{self.full_scale:g}; rescale the image, or use a model trained on such values"
+            )
+        dsm, dsm_valid = self._read_dsm(rows)
+        return SceneRows(image, dsm, valid, dsm_valid)
+
+    def heights(self) -> Iterator[tuple[FloatArray, BoolArray]]:
+        """The whole DSM from the top, in pieces of full rows, each with its validity."""
+        for start in range(0, self.height, STATISTICS_ROWS):
+            count = min(STATISTICS_ROWS, self.height - start)
+            yield self._read_dsm(Window(0, start, self.width, count))
+
+    def _read_dsm(self, rows: Any) -> tuple[FloatArray, BoolArray]:
+        with _naming(self.scene.dsm):
+            dsm = self._dsm.read(1, window=rows).astype(np.float32)
+            declared = self._dsm.read_masks(1, window=rows) > 0
+        low, high = HEIGHT_LIMITS
+        with np.errstate(invalid="ignore"):
+            return dsm, declared & np.isfinite(dsm) & (dsm > low) & (dsm < high)
+
+    def __enter__(self) -> SceneReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._image.close()
+        self._dsm.close()
+
+
+def require_single_band(path: Path, dataset: Any, role: str) -> None:
+    """Raise SceneError unless the raster has one band."""
+    if dataset.count != 1:
+        raise SceneError(
+            f"{path}: {role} has {dataset.count} bands, expected 1; "
+            "extract one with gdal_translate -b"
+        )
+
+
+def require_same_grid(path: Path, dataset: Any, other_path: Path, other: Any) -> None:
+    """Raise SceneError unless two open rasters have the same size, place and CRS.
+
+    Place and CRS are compared only where both rasters state them.
+    """
+    remedy = "warp one onto the other's grid with gdalwarp"
+    size, other_size = (dataset.height, dataset.width), (other.height, other.width)
+    if size != other_size:
+        raise SceneError(
+            f"{other_path}: is {other_size[0]} x {other_size[1]} px, "
+            f"{path.name} is {size[0]} x {size[1]} px; {remedy}"
+        )
+    if not dataset.transform.is_identity and not other.transform.is_identity:
+        corners = np.array(
+            [(x, y, 1) for x in (0, dataset.width) for y in (0, dataset.height)], float
+        ).T  # (3, corner), homogeneous pixel coordinates
+        here, there = (np.array(grid.transform).reshape(3, 3) for grid in (dataset, other))
+        shift = np.abs(np.linalg.solve(here, there @ corners) - corners).max()
+        if shift > GRID_TOLERANCE:
+            raise SceneError(
+                f"{other_path}: lies up to {shift:.2f} px off the grid of {path.name}; {remedy}"
+            )
+    if dataset.crs and other.crs and _horizontal(dataset.crs) != _horizontal(other.crs):
+        raise SceneError(
+            f"{other_path}: CRS is {other.crs.to_string()[:60]}, "
+            f"that of {path.name} is {dataset.crs.to_string()[:60]}; {remedy}"
+        )
+
+
+def _checked_bands(path: Path, dataset: Any, bands: Sequence[int] | None) -> list[int]:
+    if bands is None:
+        kinds = enumerate(dataset.colorinterp, start=1)
+        found = [index for index, kind in kinds if kind is not ColorInterp.alpha]
+        if len(found) != 3:
+            raise SceneError(
+                f"{path}: has {len(found)} bands (alpha aside), the model takes 3; "
+                "choose them with --bands, for example --bands 1,2,3"
+            )
+        return found
+    if len(bands) != 3 or not all(1 <= band <= dataset.count for band in bands):
+        raise SceneError(
+            f"{path}: bands {','.join(map(str, bands))} asked for, the file has "
+            f"{dataset.count}; choose three of them with --bands"
+        )
+    return list(bands)
+
+
+def _horizontal(crs: Any) -> dict[str, Any]:
+    """A CRS without its vertical part: a DSM often adds a height datum to the image's CRS."""
+    vertical = {"geoidgrids", "geoid_crs", "vunits", "vto_meter"}
+    return {key: value for key, value in crs.to_dict().items() if key not in vertical}
+
+
+class _naming:
+    """Turn a read failure into a SceneError that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, (RasterioError, OSError)):
+            raise SceneError(
+                f"{self.path}: damaged or truncated ({_reason(error)}); "
+                "copy it again or write it anew with gdal_translate"
+            ) from error
+
+
+def _reason(fault: BaseException) -> str:
+    """GDAL's own words where it has any, in one line."""
+    cause = fault.__cause__ or fault
+    return " ".join(str(cause).split())[:200]

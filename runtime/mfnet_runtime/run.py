@@ -1,0 +1,125 @@
+"""Segment many scenes with one model: a failing scene is reported, the others still run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mfnet_runtime.backends.base import Backend
+from mfnet_runtime.classmap import ClassMapWriter
+from mfnet_runtime.command import complain, progress
+from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.pipeline import SceneReport, SegmentOptions, segment_scene
+from mfnet_runtime.raster import SceneReader
+from mfnet_runtime.scenes import Scene
+
+
+@dataclass(frozen=True)
+class SceneOutcome:
+    """What became of a scene: an output and a report, or an error."""
+
+    scene: Scene
+    output: Path
+    report: SceneReport | None = None
+    error: str | None = None
+
+    def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
+        """The scene's part of the JSON summary."""
+        if self.report is None:
+            return {"scene": self.scene.name, "status": "failed", "error": self.error}
+        report = self.report
+        valid = sum(report.pixels)
+        return {
+            "scene": self.scene.name,
+            "status": "done",
+            "output": str(self.output),
+            "windows": report.windows,
+            "skipped_windows": report.skipped,
+            "dsm_low": report.dsm.low,
+            "dsm_high": report.dsm.high,
+            "dsm_constant": report.dsm.constant,
+            "class_pixels": dict(zip(classes, report.pixels, strict=True)),
+            "nodata_pixels": report.nodata,
+            "valid_pixels": valid,
+            "backend_s": round(report.backend_s, 4),
+            "total_s": round(report.total_s, 4),
+        }
+
+
+def segment_scenes(
+    backend: Backend,
+    scenes: Sequence[Scene],
+    folder: Path,
+    options: SegmentOptions,
+    *,
+    bands: Sequence[int] | None = None,
+    quiet: bool = False,
+) -> list[SceneOutcome]:
+    """Write `folder/NAME.tif` for every scene.
+
+    Args:
+        backend: Entered.
+        scenes: What to segment.
+        folder: Made where missing.
+        options: Stride, blending, batch.
+        bands: 1-based image bands; None takes all but alpha.
+        quiet: No progress bar.
+
+    Raises:
+        UsageError: an output would replace an input, or `folder` is a file.
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    outputs = {scene.name: folder / f"{scene.name}.tif" for scene in scenes}
+    inputs = {path.resolve() for scene in scenes for path in (scene.image, scene.dsm)}
+    for output in outputs.values():
+        if output.resolve() in inputs:
+            raise UsageError(f"{output}: is an input; choose another folder with -o")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; choose a folder with -o")
+    folder.mkdir(parents=True, exist_ok=True)
+    outcomes = []
+    for index, scene in enumerate(scenes, start=1):
+        label = f"{scene.name} ({index}/{len(scenes)})"
+        output = outputs[scene.name]
+        try:
+            report = _segment_one(backend, scene, output, options, bands, label, quiet)
+        except SceneError as fault:
+            complain(str(fault))
+            outcomes.append(SceneOutcome(scene, output, error=str(fault)))
+        else:
+            outcomes.append(SceneOutcome(scene, output, report))
+    return outcomes
+
+
+def _segment_one(
+    backend: Backend,
+    scene: Scene,
+    output: Path,
+    options: SegmentOptions,
+    bands: Sequence[int] | None,
+    label: str,
+    quiet: bool,
+) -> SceneReport:
+    started = time.perf_counter()
+    contract = backend.contract
+    with SceneReader(scene, bands, contract.image.full_scale) as reader:
+        grid = options.grid(reader.height, reader.width, contract.window)
+        tags = {
+            "MFNET_CONTRACT": contract.to_json(),
+            "MFNET_BACKEND": f"{backend.name}: {backend.device}",
+            "MFNET_STRIDE": str(grid.stride),
+            "MFNET_BLEND": options.blend,
+        }
+        with (
+            ClassMapWriter(
+                output, reader.height, reader.width, contract.classes, reader.profile, tags
+            ) as writer,
+            progress(len(grid), label, quiet) as tick,
+        ):
+            report = segment_scene(backend, reader, writer.write, options, tick)
+            writer.tag(MFNET_DSM_LOW=str(report.dsm.low), MFNET_DSM_HIGH=str(report.dsm.high))
+    report.total_s = time.perf_counter() - started  # opening, closing and verifying too
+    return report

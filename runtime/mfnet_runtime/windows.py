@@ -1,0 +1,98 @@
+"""Where the windows of a scene lie, and how their logits weigh. Pure geometry: no pixels, no files.
+
+The published protocol (reference MFNET.md, section 7) steps by `stride` and moves a window that
+would cross the border back inside; so the last position is visited several times when the stride
+is small. Here every position is inferred once and carries the number of its visits as a weight:
+the same sum of logits for less work.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mfnet_runtime.errors import UsageError
+
+BlendName = Literal["uniform", "hann"]
+BLENDS = ("uniform", "hann")
+
+
+@dataclass(frozen=True)
+class Offset:
+    """A position along one axis."""
+
+    start: int  # pixels from the scene's first row or column
+    visits: int  # how often the published protocol comes here
+
+
+@dataclass(frozen=True)
+class WindowGrid:
+    """All windows of a scene, row by row.
+
+    A scene smaller than the window has one offset on that axis, 0: the caller pads.
+
+    Raises:
+        UsageError: the stride is not in 1..window, so that pixels would be left out.
+    """
+
+    height: int  # scene rows, pixels
+    width: int  # scene columns, pixels
+    window: int  # pixels a side
+    stride: int  # pixels between windows
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.stride <= self.window:
+            raise UsageError(
+                f"stride is {self.stride} px; expected 1 to {self.window} (the model's window), "
+                "or pixels would be left out"
+            )
+        if self.height < 1 or self.width < 1:
+            raise UsageError(f"scene is {self.height} x {self.width} px; expected at least 1 x 1")
+
+    @cached_property
+    def rows(self) -> tuple[Offset, ...]:
+        """Offsets of the window rows, from the top."""
+        return axis_offsets(self.height, self.window, self.stride)
+
+    @cached_property
+    def columns(self) -> tuple[Offset, ...]:
+        """Offsets of the window columns, from the left."""
+        return axis_offsets(self.width, self.window, self.stride)
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+    def __iter__(self) -> Iterator[tuple[Offset, Offset]]:
+        return ((row, column) for row in self.rows for column in self.columns)
+
+
+def axis_offsets(length: int, window: int, stride: int) -> tuple[Offset, ...]:
+    """Distinct window positions along one axis of `length` pixels, ascending."""
+    last = max(length - window, 0)
+    visits = Counter(min(start, last) for start in range(0, length, stride))
+    return tuple(Offset(start, count) for start, count in sorted(visits.items()))
+
+
+def window_weights(blend: BlendName, window: int) -> npt.NDArray[np.float32]:
+    """Weight of each pixel of a window, (window, window) float32, all positive.
+
+    `uniform` weighs all alike, as published. `hann` falls to nearly nothing at the rim, where a
+    window knows least of its surroundings; sampled at pixel centres it never reaches zero, so a
+    pixel at the scene's corner is still covered.
+    """
+    if blend == "uniform":
+        return np.ones((window, window), np.float32)
+    centres = (np.arange(window) + 0.5) / window
+    profile = np.sin(np.pi * centres) ** 2
+    return np.outer(profile, profile).astype(np.float32)
+
+
+def offset_weight(blend: BlendName, row: Offset, column: Offset) -> float:
+    """Extra weight of a window for its visits: part of the published protocol, not of `hann`."""
+    return float(row.visits * column.visits) if blend == "uniform" else 1.0

@@ -1,0 +1,164 @@
+"""`mfnet-run` end to end, good and bad input: exit code, one line, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from support import RGBD, UTM, read, write_rgbd_model, write_scene
+
+from mfnet_runtime.cli import main
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_rgbd_model(tmp_path / "rgbd.onnx")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "scenes"
+
+
+Capture = pytest.CaptureFixture[str]
+
+
+def run(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def test_folder_of_scenes(tmp_path: Path, model: Path, folder: Path, capsys: Capture) -> None:
+    scenes = [write_scene(folder, name, seed=n, label=True) for n, name in enumerate("ab")]
+    assert run(model, folder, "-o", tmp_path / "out", "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["failed"] == 0
+    assert "CPU" in summary["device"]
+    for scene, row in zip(scenes, summary["scenes"], strict=True):
+        assert scene.label is not None
+        np.testing.assert_array_equal(read(Path(row["output"])), read(scene.label))
+        assert row["valid_pixels"] == 40 * 48
+        assert set(row["class_pixels"]) == set(RGBD.names)
+        assert 0 < row["backend_s"] < row["total_s"]
+        assert row["dsm_low"] < row["dsm_high"]
+    with rasterio.open(tmp_path / "out" / "a.tif") as found:
+        assert (found.crs, found.transform) == (UTM["crs"], UTM["transform"])
+        assert found.tags()["MFNET_BLEND"] == "hann"
+
+
+def test_one_image(tmp_path: Path, model: Path, folder: Path, capsys: Capture) -> None:
+    scene = write_scene(folder, "town")
+    assert run(model, scene.image, "--dsm", scene.dsm, "-o", tmp_path / "out", "--stride", 8) == 0
+    assert (tmp_path / "out" / "town.tif").is_file()
+    assert "town: " in capsys.readouterr().out
+
+
+def test_other_scenes_run_when_one_fails(
+    tmp_path: Path, model: Path, folder: Path, capsys: Capture
+) -> None:
+    for name in "abcd":
+        write_scene(folder, name)
+    (folder / "dsm" / "b.tif").unlink()
+    (folder / "image" / "c.tif").write_bytes(b"broken")
+    assert run(model, folder, "-o", tmp_path / "out") == 4
+    err = capsys.readouterr().err
+    assert f"error: {folder}/dsm/b.tif: scene 'b' has no dsm there" in err
+    assert f"error: {folder}/image/c.tif: cannot be opened" in err
+    assert "2 of 4 scenes failed" in err
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.tif", "d.tif"]
+
+
+def assert_refused(capsys: Capture, code: int, expected: int, *parts: str) -> None:
+    """Exit code, one line on standard error, no traceback."""
+    err = capsys.readouterr().err
+    assert code == expected, err
+    errors = [line for line in err.splitlines() if "rror" in line]
+    assert len(errors) == 1
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in errors[0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--stride 33", "--stride -2", "--batch 0", "--bands 1,x", "--bands 1,2", "--backend caffe"],
+)
+def test_bad_options(
+    tmp_path: Path, model: Path, folder: Path, capsys: Capture, words: str
+) -> None:
+    write_scene(folder)
+    code = run(model, folder, "-o", tmp_path / "out", *words.split())
+    assert_refused(capsys, code, 2)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_bad_bands_are_a_scene_fault(
+    tmp_path: Path, model: Path, folder: Path, capsys: Capture
+) -> None:
+    write_scene(folder)
+    assert run(model, folder, "-o", tmp_path / "out", "--bands", "1,2,9") == 4
+    assert "bands 1,2,9 asked for, the file has 3" in capsys.readouterr().err
+
+
+def test_missing_folder(tmp_path: Path, model: Path, capsys: Capture) -> None:
+    code = run(model, tmp_path / "nowhere", "-o", tmp_path / "out")
+    assert_refused(capsys, code, 2, "nowhere: no such file or folder")
+
+
+def test_folder_without_scenes(tmp_path: Path, model: Path, folder: Path, capsys: Capture) -> None:
+    (folder / "image").mkdir(parents=True)
+    code = run(model, folder, "-o", tmp_path / "out")
+    assert_refused(capsys, code, 2, "no folder dsm/ in it")
+    (folder / "dsm").mkdir()
+    code = run(model, folder, "-o", tmp_path / "out")
+    assert_refused(capsys, code, 2, "no rasters")
+
+
+def test_image_without_dsm(tmp_path: Path, model: Path, folder: Path, capsys: Capture) -> None:
+    code = run(model, write_scene(folder).image, "-o", tmp_path / "out")
+    assert_refused(capsys, code, 2, "add --dsm FILE")
+
+
+def test_damaged_model(tmp_path: Path, folder: Path, capsys: Capture) -> None:
+    write_scene(folder)
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"\x08\x07rubbish")
+    code = run(bad, folder, "-o", tmp_path / "out")
+    assert_refused(capsys, code, 3, "bad.onnx", "mfnet-export")
+
+
+def test_output_is_a_file(tmp_path: Path, model: Path, folder: Path, capsys: Capture) -> None:
+    write_scene(folder)
+    (tmp_path / "out").write_text("mine")
+    code = run(model, folder, "-o", tmp_path / "out")
+    assert_refused(capsys, code, 2, "out: is a file")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_output_cannot_be_made(model: Path, folder: Path, capsys: Capture) -> None:
+    write_scene(folder)
+    code = run(model, folder, "-o", "/proc/mfnet-cannot-write-here")
+    assert code in (5, 1)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_inputs_are_never_replaced(model: Path, folder: Path, capsys: Capture) -> None:
+    scene = write_scene(folder)
+    before = scene.image.read_bytes()
+    code = run(model, folder, "-o", folder / "image")
+    assert_refused(capsys, code, 2, "is an input; choose another folder")
+    assert scene.image.read_bytes() == before
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    probe = (
+        "import sys; from mfnet_runtime.cli import main; main(['--help']);"
+        "assert not {'rasterio', 'onnxruntime'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert "Examples:" in done.stdout

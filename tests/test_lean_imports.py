@@ -1,0 +1,55 @@
+"""The runtime must import, and run, on a machine without PyTorch, onnx or any engine's builder."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import write_rgbd_model, write_scene
+
+import mfnet_runtime
+
+HEAVY = (
+    "torch",
+    "torchvision",
+    "onnx",
+    "tensorrt",
+    "pycuda",
+    "matplotlib",
+    "mfnet",
+    "mfnet_export",
+)
+MODULES = [
+    module.name for module in pkgutil.walk_packages(mfnet_runtime.__path__, "mfnet_runtime.")
+]
+BLOCK = "import sys; " + "; ".join(f"sys.modules[{name!r}] = None" for name in HEAVY)
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", f"sys_path = {sys.path!r}; {BLOCK}; sys.path[:] = sys_path; {code}"],
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_without_heavy_libraries(module: str) -> None:
+    done = python(f"import {module}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_runs_without_heavy_libraries(tmp_path: Path) -> None:
+    model = write_rgbd_model(tmp_path / "rgbd.onnx")
+    write_scene(tmp_path / "scenes")
+    words = [str(model), str(tmp_path / "scenes"), "-o", str(tmp_path / "out")]
+    done = python(f"from mfnet_runtime.cli import main; sys.exit(main({words!r}))")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "a.tif").is_file()
+
+
+def test_the_block_works() -> None:
+    assert "ModuleNotFoundError" in python("import torch").stderr
