@@ -54,7 +54,7 @@ class LogitMosaic:
         count = start - self.top
         height = min(count, self.grid.window)
         weight = np.maximum(self._weight[:height, : self.grid.width], TINY)
-        done: FloatArray = self._sum[:, :height, : self.grid.width] / weight
+        done = np.divide(self._sum[:, :height, : self.grid.width], weight, dtype=np.float32)
         self._sum = _shifted_up(self._sum, height)
         self._weight = _shifted_up(self._weight, height)
         self.top = start

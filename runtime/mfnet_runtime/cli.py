@@ -9,26 +9,24 @@ from typing import Any
 
 import click
 
-from mfnet_runtime.command import debug_option, json_option, run_command
+from mfnet_runtime.command import debug_option, json_option, only_option, run_command
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.windows import BLENDS
 
 
-def parse_bands(text: str | None) -> list[int] | None:
-    """`"1,2,3"` to [1, 2, 3]; None stays None.
+def parse_bands(text: str) -> tuple[int, int, int]:
+    """`"1,2,3"` to (1, 2, 3).
 
     Raises:
         UsageError: not three whole numbers.
     """
-    if text is None:
-        return None
     try:
-        bands = [int(part) for part in text.split(",")]
+        first, second, third = (int(part) for part in text.split(","))
     except ValueError:
-        bands = []
-    if len(bands) != 3:
-        raise UsageError(f"--bands {text!r}: expected three band numbers, for example 1,2,3")
-    return bands
+        raise UsageError(
+            f"--bands {text!r}: expected three band numbers, for example 1,2,3"
+        ) from None
+    return first, second, third
 
 
 @click.command("mfnet-run")
@@ -51,6 +49,7 @@ def parse_bands(text: str | None) -> list[int] | None:
 @click.option("--backend", default="auto", show_default=True, help="What runs the model.")
 @click.option("--threads", type=int, default=0, help="Threads of the backend [default: its own].")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+@only_option
 @json_option
 @debug_option
 @click.version_option(package_name="mfnet")
@@ -66,6 +65,7 @@ def command(
     backend: str,
     threads: int,
     quiet: bool,
+    only: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Segment SCENES with MODEL and write one class map a scene.
@@ -84,11 +84,11 @@ def command(
     from mfnet_runtime.scenes import scenes_from
 
     options = SegmentOptions(stride, blend, batch)
-    found = scenes_from(scenes, dsm)
+    found = scenes_from(scenes, dsm, only=only)
     with backend_from_file(model, backend, threads=threads) as engine:
         click.echo(f"{model.name} on {engine.device}", err=True)
         outcomes = segment_scenes(
-            engine, found, out, options, bands=parse_bands(bands), quiet=quiet
+            engine, found, out, options, bands=parse_bands(bands) if bands else None, quiet=quiet
         )
         names = engine.contract.classes.names
         device = engine.device

@@ -28,6 +28,10 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
 )
 
+only_option = click.option(
+    "--only", multiple=True, metavar="NAME", help="Only the scene of this name; repeatable."
+)
+
 
 class _Terminated(BaseException):
     """SIGTERM arrived: unwind, so that temporary files go."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,12 @@ from mfnet_runtime.blend import LogitMosaic
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.labels import IGNORE
-from mfnet_runtime.raster import SceneReader
+from mfnet_runtime.raster import SceneRows
 from mfnet_runtime.scaling import (
     BoolArray,
     DsmRange,
     FloatArray,
+    Heights,
     dsm_range,
     padded,
     scaled_dsm,
@@ -32,6 +34,28 @@ from mfnet_runtime.windows import BLENDS, BlendName, Offset, WindowGrid
 ClassRows = npt.NDArray[np.uint8]
 Sink = Callable[[ClassRows], None]  # takes finished rows from the top
 Tick = Callable[[int], None]  # told how many windows were just done
+
+
+class RowSource(Protocol):
+    """A scene that gives its rows: `raster.SceneReader`, or one held in memory."""
+
+    @property
+    def height(self) -> int:
+        """Rows of the scene."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Columns of the scene."""
+        ...
+
+    def read(self, start: int, stop: int) -> SceneRows:
+        """Rows from `start` up to `stop`."""
+        ...
+
+    def heights(self) -> Heights:
+        """The whole DSM, in pieces, for its statistics."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +101,7 @@ class ScaledRows:
 
 def segment_scene(
     backend: Backend,
-    reader: SceneReader,
+    reader: RowSource,
     sink: Sink,
     options: SegmentOptions,
     tick: Tick = lambda done: None,
@@ -123,7 +147,7 @@ def segment_scene(
 
 
 def _window_rows(
-    reader: SceneReader, contract: Contract, span: DsmRange, grid: WindowGrid
+    reader: RowSource, contract: Contract, span: DsmRange, grid: WindowGrid
 ) -> Iterator[tuple[Offset, int, ScaledRows]]:
     """Each row of windows with the scaled pixels under it and where the next row starts.
 
@@ -145,7 +169,7 @@ def _window_rows(
 
 
 def _scaled_rows(
-    reader: SceneReader, contract: Contract, span: DsmRange, start: int, stop: int
+    reader: RowSource, contract: Contract, span: DsmRange, start: int, stop: int
 ) -> ScaledRows:
     rows = reader.read(start, stop)
     image = scaled_image(rows.image, rows.image_valid, contract.image)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,13 @@ class Scene:
     label: Path | None = None
 
 
-def scenes_from(source: Path, dsm: Path | None = None, *, labelled: bool = False) -> list[Scene]:
+def scenes_from(
+    source: Path,
+    dsm: Path | None = None,
+    *,
+    labelled: bool = False,
+    only: Sequence[str] = (),
+) -> list[Scene]:
     """Scenes of a folder `image/ dsm/ [label/]` with equal stems, or of one image and `dsm`.
 
     A scene whose DSM or label file is missing is still listed, with the path where it was looked
@@ -31,9 +37,11 @@ def scenes_from(source: Path, dsm: Path | None = None, *, labelled: bool = False
         source: A folder with `image/` and `dsm/` inside, or one image file.
         dsm: The height model of the one image.
         labelled: Also list `label/`; only for folders.
+        only: Names of the scenes to take from a folder; empty takes all.
 
     Raises:
-        UsageError: `source` is missing, empty or of another shape; two images of one stem.
+        UsageError: `source` is missing, empty or of another shape; two images of one stem; a
+            name in `only` is no scene's.
     """
     if source.is_file():
         if dsm is None:
@@ -53,6 +61,11 @@ def scenes_from(source: Path, dsm: Path | None = None, *, labelled: bool = False
     images = _by_stem(source / "image")
     if not images:
         raise UsageError(f"{source / 'image'}: no rasters ({', '.join(SUFFIXES)}) in it")
+    unknown = [name for name in only if name not in images]
+    if unknown:
+        raise UsageError(
+            f"{source}: no scene named {unknown[0]!r}; there are {', '.join(list(images)[:10])}"
+        )
     heights = _by_stem(source / "dsm")
     labels = _by_stem(source / "label") if labelled else {}
     return [
@@ -63,6 +76,7 @@ def scenes_from(source: Path, dsm: Path | None = None, *, labelled: bool = False
             labels.get(stem, source / "label" / f"{stem}.tif") if labelled else None,
         )
         for stem, image in images.items()
+        if not only or stem in only
     ]
 
 

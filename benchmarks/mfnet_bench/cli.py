@@ -1,0 +1,80 @@
+"""`mfnet-bench`: accuracy of models on labelled scenes, and pictures of what they see."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from mfnet_runtime.command import debug_option, json_option, only_option, run_command
+from mfnet_runtime.windows import BLENDS
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group("mfnet-bench")
+@click.version_option(package_name="mfnet")
+def command() -> None:
+    """Measure models and show what they see."""
+
+
+@command.command("miou")
+@click.argument("models", nargs=-1, required=True, type=PATH)
+@click.argument("scenes", type=PATH)
+@click.option("--dataset", help="Official layout of SCENES: vaihingen, potsdam or mmhunan.")
+@click.option("--paper", is_flag=True, help="The published protocol: stride, sum, classes.")
+@click.option("--stride", type=int, help="Pixels between windows [default: half a window].")
+@click.option("--blend", type=click.Choice(BLENDS), help="[default: hann]")
+@click.option("--batch", type=int, default=4, show_default=True, help="Windows a call.")
+@click.option("--threads", type=int, default=0, help="Threads [default: the backend's own].")
+@click.option("-o", "--out", type=PATH, help="Folder for miou.json and miou.csv.")
+@only_option
+@json_option
+@debug_option
+def miou(out: Path | None, as_json: bool, **asked: Any) -> None:
+    """Score MODELS, checkpoints or exported files, on SCENES, a folder image/ dsm/ label/.
+
+    OA, kappa, and IoU, F1 and recall of each class, from one confusion matrix over all scenes;
+    and the share of pixels on which each model agrees with the first.
+
+    \b
+    Examples:
+      mfnet-bench miou best.pt best.onnx scenes/
+      mfnet-bench miou best.onnx Vaihingen/ --dataset vaihingen --paper
+    """
+    from mfnet_bench.miou import MiouRequest, scored_models, summary_table, write_results
+
+    classes, rows = scored_models(MiouRequest(**asked))
+    if out is not None:
+        write_results(out, classes, rows)
+    if as_json:
+        click.echo(json.dumps([row.to_dict(classes) for row in rows]))
+    else:
+        click.echo(summary_table(classes, rows))
+
+
+@command.command("picture")
+@click.argument("image", type=PATH)
+@click.argument("dsm", type=PATH)
+@click.argument("classmap", type=PATH)
+@click.argument("label", type=PATH, required=False)
+@click.option("-o", "--out", type=PATH, required=True, help="A PNG.")
+@debug_option
+def picture(image: Path, dsm: Path, classmap: Path, label: Path | None, out: Path) -> None:
+    """Draw IMAGE, DSM, CLASSMAP and, where given, LABEL side by side.
+
+    \b
+    Example:
+      mfnet-bench picture scenes/image/a.tif scenes/dsm/a.tif maps/a.tif -o a.png
+    """
+    from mfnet_bench.picture import draw_picture
+
+    draw_picture(image, dsm, classmap, label, out)
+    click.echo(str(out))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run_command(command, args)

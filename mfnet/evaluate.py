@@ -1,0 +1,65 @@
+"""Score a backend on labelled scenes by sliding window. Knows no torch: any backend will do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mfnet.scene_data import Labels
+from mfnet_runtime.backends.base import Backend
+from mfnet_runtime.metrics import ConfusionMatrix
+from mfnet_runtime.pipeline import RowSource, SegmentOptions, Tick, segment_scene
+
+
+@dataclass(frozen=True)
+class LabelledScene:
+    """A scene to score."""
+
+    name: str
+    pixels: RowSource
+    label: Labels  # (row, column)
+
+
+@dataclass
+class Evaluation:
+    """One confusion matrix over all scenes, and the seconds spent."""
+
+    matrix: ConfusionMatrix
+    backend_s: float = 0.0
+    total_s: float = 0.0
+    windows: int = 0
+
+
+def evaluated(
+    backend: Backend,
+    scenes: Iterable[LabelledScene],
+    options: SegmentOptions,
+    tick: Tick = lambda done: None,
+    keep: dict[str, Labels] | None = None,
+) -> Evaluation:
+    """Segment every scene and count it against its label.
+
+    Args:
+        backend: Entered.
+        scenes: May be lazy: one is held at a time.
+        options: Stride, blending, batch.
+        tick: Told how many windows were just done.
+        keep: Filled with the class map of each scene, for comparison with another backend.
+
+    Raises:
+        SceneError: a raster is damaged or a label is out of range.
+    """
+    result = Evaluation(ConfusionMatrix(len(backend.contract.classes)))
+    for scene in scenes:
+        rows: list[Labels] = []
+        report = segment_scene(backend, scene.pixels, rows.append, options, tick)
+        classes = np.concatenate(rows)
+        result.matrix.add(scene.label, classes)
+        result.backend_s += report.backend_s
+        result.total_s += report.total_s
+        result.windows += report.windows
+        if keep is not None:
+            keep[scene.name] = classes
+    return result

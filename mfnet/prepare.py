@@ -1,0 +1,175 @@
+"""From what was asked for on the command line to a `Training` ready to run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mfnet.config import config_from_preset
+from mfnet.datasets import Dataset, dataset_from_folder, dataset_from_layout
+from mfnet.evaluate import LabelledScene
+from mfnet.network import MFNet
+from mfnet.run_folder import RunFolder
+from mfnet.sam_weights import load_sam_weights
+from mfnet.scene_data import MemoryScene, scene_in_memory
+from mfnet.train import Say, Training, ValidationScenes
+from mfnet.train_config import TrainConfig
+from mfnet_runtime.contract import Contract, DsmRule, ImageRule
+from mfnet_runtime.errors import UsageError
+from mfnet_runtime.raster import open_raster
+from mfnet_runtime.scenes import Scene
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What to train on what."""
+
+    data: Path
+    out: Path
+    recipe: TrainConfig
+    steps: int | None = None  # batches an epoch; None: the dataset's
+    stride: int | None = None  # pixels between validation windows; None: the dataset's
+    dataset: str | None = None  # a benchmark's layout; None: image/ dsm/ label/
+    only: tuple[str, ...] = ()  # scenes of the folder to train on; empty: all
+    validation: Path | None = None  # folder of scenes to choose the best epoch by
+    holdout: float = 0.2  # share of each scene's rows kept for validation where no folder is given
+    backbone: str = "vit_b"
+    tuning: str = "lora"
+    rank: int = 4
+    window: int = 256  # pixels
+    sam: Path | None = None
+    from_scratch: bool = False
+    zero_rel_pos: bool = False
+    dsm_rule: DsmRule = field(default_factory=DsmRule)
+    full_scale: float | None = None  # pixel value that becomes 1.0; None: by the image's type
+    bands: tuple[int, int, int] = (1, 2, 3)
+    device: str = "auto"
+
+
+def training_from_request(request: TrainRequest, say: Say) -> Training:
+    """Read the data, build the network, load SAM, freeze.
+
+    Raises:
+        UsageError: options that contradict each other, files or a CUDA device missing.
+        ModelError: the SAM file does not fit.
+        SceneError: a raster is damaged or does not fit.
+    """
+    if request.from_scratch == (request.sam is not None):
+        raise UsageError(
+            "give SAM's weights with --sam FILE to fine-tune them, "
+            "or --from-scratch to train everything"
+        )
+    device = chosen_device(request.device)
+    dataset = _dataset(request)
+    recipe = replace(
+        request.recipe,
+        steps=request.steps or dataset.steps_per_epoch,
+        stride=request.stride or min(dataset.stride, request.window // 2),
+    )
+    config = config_from_preset(
+        request.backbone,
+        classes=len(dataset.classes),
+        window=request.window,
+        tuning=request.tuning,
+        rank=request.rank,
+    )
+    full_scale = request.full_scale or _full_scale(dataset.train[0])
+    contract = Contract(
+        window=request.window,
+        classes=dataset.classes,
+        image=ImageRule(dataset.band_names, full_scale),
+        dsm=request.dsm_rule,
+    )
+    torch.manual_seed(recipe.seed)
+    network = MFNet(config)
+    facts: dict[str, Any] = {"dataset": dataset.name, **_load_sam(network, request, say)}
+    say(_counts(network, device))
+    scenes, validation = _scenes(dataset, request, full_scale)
+    contract = contract.with_provenance(
+        mfnet=version("mfnet"), torch=str(torch.__version__), **facts
+    )
+    folder = RunFolder(request.out)
+    return Training(network.to(device), contract, recipe, scenes, validation, folder, facts, say)
+
+
+def chosen_device(name: str) -> torch.device:
+    """`auto` takes CUDA where there is one; `cuda` fails loudly where there is none.
+
+    Raises:
+        UsageError: CUDA was asked for and is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch sees no CUDA device; use --device cpu")
+    return torch.device(name)
+
+
+def _dataset(request: TrainRequest) -> Dataset:
+    if request.dataset is not None:
+        return dataset_from_layout(request.dataset, request.data)
+    return dataset_from_folder(
+        request.data, validation=request.validation, only=request.only, bands=request.bands
+    )
+
+
+def _full_scale(scene: Scene) -> float:
+    with open_raster(scene.image) as image:
+        kind = str(image.dtypes[0])
+    if kind == "uint8":
+        return 255.0
+    raise UsageError(
+        f"{scene.image}: pixels are {kind}; say with --full-scale which value is to become 1.0"
+    )
+
+
+def _load_sam(network: MFNet, request: TrainRequest, say: Say) -> dict[str, Any]:
+    """Load SAM and freeze it, or leave all to train; returns what to record."""
+    if request.sam is None:
+        return {"sam": None, "rel_pos": "trained"}
+    report = load_sam_weights(network.encoder, request.sam, zero_rel_pos=request.zero_rel_pos)
+    say(report.summary())
+    network.freeze_for_tuning()
+    digest = hashlib.sha256(request.sam.read_bytes()).hexdigest()
+    return {
+        "sam": request.sam.name,
+        "sam_sha256": digest,
+        "rel_pos": "zero" if request.zero_rel_pos else "sam",
+    }
+
+
+def _counts(network: MFNet, device: torch.device) -> str:
+    counts = network.parameter_counts()
+    return (
+        f"{counts.trainable / 1e6:.2f} M parameters train ({counts.tuning / 1e6:.2f} M of them "
+        f"{network.config.tuning}), {counts.frozen / 1e6:.2f} M are frozen; on {device}"
+    )
+
+
+def _scenes(
+    dataset: Dataset, request: TrainRequest, full_scale: float
+) -> tuple[list[MemoryScene], ValidationScenes]:
+    scenes = [scene_in_memory(scene, dataset, full_scale) for scene in dataset.train]
+    if dataset.test:
+
+        def tests() -> Iterator[LabelledScene]:
+            for scene in dataset.test:  # read anew each time: they need not fit into memory
+                held = scene_in_memory(scene, dataset, full_scale)
+                yield LabelledScene(held.name, held, held.label)
+
+        return scenes, tests
+    if not 0 < request.holdout < 1:
+        raise UsageError(f"--holdout is {request.holdout}; expected a share between 0 and 1")
+    cuts = [round(scene.height * (1 - request.holdout)) for scene in scenes]
+    kept = [
+        LabelledScene(scene.name, part, part.label)
+        for scene, cut in zip(scenes, cuts, strict=True)
+        for part in [scene.rows(cut, scene.height)]
+    ]
+    return [s.rows(0, cut) for s, cut in zip(scenes, cuts, strict=True)], lambda: kept

@@ -1,0 +1,77 @@
+"""The folder of a training run: best.pt, last.pt, metrics.csv, metrics.json. Knows no training.
+
+Every file is written beside its place and renamed into it, so an interrupt leaves whole files.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mfnet_runtime.errors import ResourceError, UsageError
+
+COLUMNS = ("epoch", "lr", "loss", "mean_iou", "mean_f1", "oa", "kappa", "train_s", "validate_s")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run."""
+
+    path: Path
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best validation mIoU."""
+        return self.path / "best.pt"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint of the last epoch, with the state that resuming needs."""
+        return self.path / "last.pt"
+
+    def prepare(self, resume: bool) -> None:
+        """Make the folder, or find it ready to resume.
+
+        Raises:
+            UsageError: there is a run in it and `resume` was not asked for, or the reverse.
+            ResourceError: it cannot be made.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path}: is a file; choose a folder with -o")
+        if resume and not self.last.is_file():
+            raise UsageError(f"{self.last}: no such file, so there is nothing to resume")
+        if not resume and self.last.exists():
+            raise UsageError(
+                f"{self.path}: holds a run already; add --resume to go on with it, "
+                "or choose another folder with -o"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".write-test"
+            probe.touch()
+            probe.unlink()
+        except OSError as fault:
+            raise ResourceError(
+                f"{self.path}: cannot be written ({fault.strerror}); choose another folder with -o"
+            ) from fault
+
+    def write_metrics(self, history: Sequence[dict[str, Any]]) -> None:
+        """Replace metrics.csv (a row an epoch) and metrics.json (per-class figures too)."""
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        table.writerows(history)
+        _replace(self.path / "metrics.csv", text.getvalue())
+        _replace(self.path / "metrics.json", json.dumps(list(history), indent=1) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)

@@ -1,0 +1,54 @@
+"""A PyTorch network behind the runtime's backend protocol, so that one pipeline scores both."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import torch
+
+from mfnet.network import MFNet
+from mfnet_runtime.backends.base import Arrays, Feed, check_feed, specs_of
+from mfnet_runtime.contract import Contract
+
+
+class TorchBackend:
+    """A network in eval mode, in float32; leaving it restores training mode.
+
+    Args:
+        network: On any device.
+        contract: What it was trained for.
+    """
+
+    name = "torch"
+
+    def __init__(self, network: MFNet, contract: Contract) -> None:
+        self.contract = contract
+        self.inputs, self.outputs = specs_of(contract)
+        self._network = network
+        self._place = next(network.parameters()).device
+        self.device = f"{device_name(self._place)}, PyTorch {torch.__version__}"
+
+    def infer(self, feed: Feed) -> Arrays:
+        """Run one batch; see `Backend.infer`."""
+        check_feed(feed, self.inputs)
+        with torch.inference_mode():
+            image, dsm = (torch.from_numpy(feed[name]).to(self._place) for name in ("image", "dsm"))
+            return {"logits": self._network(image, dsm).float().cpu().numpy()}
+
+    def __enter__(self) -> TorchBackend:
+        self._training = self._network.training
+        self._network.eval()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._network.train(self._training)
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words: a GPU's product name, or CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

@@ -1,0 +1,74 @@
+"""Small networks and the official reference files, for the tests of every package."""
+
+from __future__ import annotations
+
+import io
+import json
+import lzma
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mfnet.config import config_from_preset
+from mfnet.network import MFNet
+
+REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
+INDEX: dict[str, dict[str, Any]] = (
+    json.loads((REFERENCE / "index.json").read_text()) if REFERENCE.is_dir() else {}
+)
+references = pytest.mark.parametrize(
+    "name",
+    sorted(INDEX)
+    or [pytest.param("absent", marks=pytest.mark.skip(reason=f"no reference files: {REFERENCE}"))],
+)
+
+
+@cache
+def reference_state(name: str) -> dict[str, Tensor]:
+    """An official state_dict; not to be changed."""
+    packed = (REFERENCE / f"{name}.pth.xz").read_bytes()
+    state: dict[str, Tensor] = torch.load(io.BytesIO(lzma.decompress(packed)), weights_only=True)
+    return state
+
+
+def reference_windows(name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Image, DSM and the official network's logits; the first window of the file."""
+    with np.load(REFERENCE / f"{name}.npz") as arrays:
+        image = torch.from_numpy(arrays["rgb"][:1]).to(dtype) / 255
+        dsm = torch.from_numpy(arrays["dsm"][:1, None]).to(dtype)
+        return image, dsm, torch.from_numpy(arrays["logits"][:1]).to(dtype)
+
+
+def random_network(
+    tuning: str, *, window: int = 64, classes: int = 3, preset: str = "tiny", seed: int = 0
+) -> MFNet:
+    """A network in eval mode in which no parameter is zero and no part is idle."""
+    torch.manual_seed(seed)
+    network = MFNet(config_from_preset(preset, classes=classes, window=window, tuning=tuning))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("fc.0.bias"):
+                parameter.fill_(1)  # keeps the one squeezed channel of `tiny` above its ReLU
+            elif parameter.ndim > 1:
+                std = 0.5 if "rel" in name else 1.2 / parameter[0].numel() ** 0.5
+                parameter.normal_(std=std)
+            else:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+        for name, buffer in network.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(std=0.2)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 2)
+    return network.eval()
+
+
+def random_windows(count: int, window: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Image and DSM batches in [0, 1]."""
+    made = torch.Generator().manual_seed(1)
+    image = torch.rand(count, 3, window, window, generator=made, dtype=dtype)
+    return image, torch.rand(count, 1, window, window, generator=made, dtype=dtype)
