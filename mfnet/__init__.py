@@ -1,0 +1,1 @@
+"""PyTorch: the network, fine-tuning mechanisms, data and training."""

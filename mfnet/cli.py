@@ -37,6 +37,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--clip", default=0.0, help="Largest gradient norm [default: no clipping].")
 @click.option("--class-weights", default="none", show_default=True, help="none, balanced, 1,2,..")
 @click.option("--no-flips", is_flag=True, help="No random flips.")
+@click.option("--rotations", is_flag=True, help="Random quarter turns too.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--stride", type=int, help="Pixels between validation windows.")
 @click.option(
@@ -95,6 +96,7 @@ def _request(asked: dict[str, Any]) -> Any:
         clip=asked["clip"],
         class_weights=asked["class_weights"],
         flips=not asked["no_flips"],
+        rotations=asked["rotations"],
         seed=asked["seed"],
         mixed_precision=not asked["float32"],
     )

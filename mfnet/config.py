@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from mfnet.tuning import TUNINGS
+from mfnet.tuning import tuning_names
 from mfnet_runtime.contract import MAX_WINDOW
 from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.labels import MAX_CLASSES
@@ -28,7 +28,7 @@ class ModelConfig:
     global_blocks: tuple[int, ...]  # indices of the blocks that attend over the whole window
     classes: int
     window: int = 256  # pixels a side of the network's input
-    tuning: str = "lora"  # a name in mfnet.tuning.TUNINGS
+    tuning: str = "lora"  # a name that mfnet.tuning.tuning_names() lists
     rank: int = 4  # of LoRA's products; unused by the others
     neck_channels: int = 256
     position_grid: int = 64  # tokens a side of the stored position embedding
@@ -48,8 +48,8 @@ class ModelConfig:
                         f"network {field.name} is {value!r}; "
                         f"expected whole numbers in {least}..{MAX_SIZE}"
                     )
-        if self.tuning not in TUNINGS:
-            raise ModelError(f"tuning {self.tuning!r} is not one of {', '.join(TUNINGS)}")
+        if self.tuning not in tuning_names():
+            raise ModelError(f"tuning {self.tuning!r} is not one of {', '.join(tuning_names())}")
         if self.embed_dim % self.heads or self.embed_dim % 4:
             raise ModelError(
                 f"network embed_dim {self.embed_dim} must be a multiple of 4 "

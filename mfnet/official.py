@@ -14,7 +14,7 @@ from torch import Tensor
 from mfnet.config import PATCH, ModelConfig
 from mfnet.decoder_attention import relative_position_index
 from mfnet.network import MFNet
-from mfnet.tuning import TUNINGS, tuning_class
+from mfnet.tuning import tuning_class, tuning_names
 from mfnet_runtime.errors import ModelError
 
 _HEAD = "decoder.segmentation_head.2.0.weight"
@@ -139,7 +139,7 @@ def _tuning_of(state: Mapping[str, Tensor]) -> str:
     """The tuning whose official names occur in the first block; "none" if no one's do."""
     first = "image_encoder.blocks.0."
     names = [name.removeprefix(first) for name in state if name.startswith(first)]
-    for tuning in TUNINGS:
+    for tuning in tuning_names():
         prefixes = tuple(tuning_class(tuning).official)
         if any(name.startswith(prefixes) for name in names):
             return tuning

@@ -131,7 +131,7 @@ class WindowBatch:
 
 
 class WindowSampler:
-    """Random windows: a scene, a place in it and flips, all equally likely (MFNET.md 6).
+    """Random windows: a scene, a place in it, flips and turns, all equally likely (MFNET.md 6).
 
     A batch depends on the seed, the epoch and the step alone, so that a resumed run sees what an
     uninterrupted one would have seen.
@@ -144,12 +144,14 @@ class WindowSampler:
         batch: int,
         seed: int,
         flips: bool = True,
+        rotations: bool = False,
     ) -> None:
         self.scenes = scenes
         self.contract = contract
         self.batch = batch
         self.seed = seed
         self.flips = flips
+        self.rotations = rotations
 
     @cached_property
     def spans(self) -> list[DsmRange]:
@@ -184,6 +186,9 @@ class WindowSampler:
         for axis in (-2, -1):
             if self.flips and rng.random() < 0.5:
                 image, dsm, label = np.flip(image, axis), np.flip(dsm, axis), np.flip(label, axis)
+        if self.rotations and (turns := int(rng.integers(4))):
+            image, dsm = np.rot90(image, turns, (-2, -1)), np.rot90(dsm, turns, (-2, -1))
+            label = np.rot90(label, turns)
         return image, dsm, label
 
 

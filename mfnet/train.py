@@ -79,13 +79,13 @@ class Training:
         amp = self.config.mixed_precision and device.type == "cuda"
         scaler = torch.amp.GradScaler(device.type, enabled=amp)
         state = self._resumed(optimizer, scaler) if resume else TrainState()
+        config = self.config
         sampler = WindowSampler(
-            self.scenes, self.contract, self.config.batch, self.config.seed, self.config.flips
+            self.scenes, self.contract, config.batch, config.seed, config.flips, config.rotations
         )
-        weights = class_weights(
-            self.config.class_weights, self.scenes, len(self.contract.classes), device
-        )
-        while state.epoch < self.config.epochs:
+        classes = len(self.contract.classes)
+        weights = class_weights(config.class_weights, self.scenes, classes, device)
+        while state.epoch < config.epochs:
             started = time.perf_counter()
             loss = self._epoch(state.epoch, sampler, optimizer, scaler, weights, amp)
             trained = time.perf_counter()

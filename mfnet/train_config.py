@@ -35,6 +35,7 @@ class TrainConfig:
     clip: float = 0.0  # largest gradient norm; 0: no clipping
     class_weights: str = "none"  # "none", "balanced", or a number a class: "1,2,0.5"
     flips: bool = True  # vertical and horizontal, each half of the time
+    rotations: bool = False  # by quarter turns: in the paper's text, not in its code
     seed: int = 0
     mixed_precision: bool = True  # float16 autocast, on CUDA only
     stride: int = 128  # pixels between validation windows

@@ -100,9 +100,9 @@ def write_rgbd_model(path: Path, window: int = 32, **changes: Any) -> Path:
     return path
 
 
-def read(path: Path) -> npt.NDArray[Any]:
-    """First band of a raster."""
+def read(path: Path, band: int | None = 1) -> npt.NDArray[Any]:
+    """A band of a raster, the first if not told; None reads all, (band, row, column)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as source:
-            return np.asarray(source.read(1))
+            return np.asarray(source.read(band))

@@ -1,0 +1,1 @@
+"""Accuracy of models on labelled scenes, and pictures of what they see."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from mfnet_runtime.command import debug_option, json_option, only_option, run_command
 from mfnet_runtime.windows import BLENDS
 
@@ -24,6 +25,7 @@ def command() -> None:
 @click.argument("models", nargs=-1, required=True, type=PATH)
 @click.argument("scenes", type=PATH)
 @click.option("--dataset", help="Official layout of SCENES: vaihingen, potsdam or mmhunan.")
+@click.option("--mean-over", help="Class indices the means are taken over, for example 0,1,2.")
 @click.option("--paper", is_flag=True, help="The published protocol: stride, sum, classes.")
 @click.option("--stride", type=int, help="Pixels between windows [default: half a window].")
 @click.option("--blend", type=click.Choice(BLENDS), help="[default: hann]")

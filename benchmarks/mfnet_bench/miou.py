@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from mfnet.datasets import Dataset, dataset_from_folder, dataset_from_layout
 from mfnet.evaluate import Evaluation, LabelledScene, evaluated
 from mfnet.scene_data import Labels, label_of
+from mfnet_bench.table import figure, markdown_table
 from mfnet_runtime.backends import Backend, backend_from_file
 from mfnet_runtime.command import progress
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.errors import ModelError
+from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.labels import IGNORE, ClassTable
 from mfnet_runtime.metrics import Scores, paper_classes
 from mfnet_runtime.pipeline import SegmentOptions
 from mfnet_runtime.raster import SceneReader
-
-from mfnet_bench.table import figure, markdown_table
 
 CHECKPOINTS = (".pt", ".pth")
 
@@ -35,6 +35,7 @@ class MiouRequest:
     scenes: Path
     dataset: str | None = None  # a benchmark's layout; None: image/ dsm/ label/
     only: tuple[str, ...] = ()
+    mean_over: str | None = None  # class indices the means are taken over: "0,1,2,3"; None: all
     paper: bool = False  # the published protocol: its stride, uniform blending, its mean
     stride: int | None = None  # pixels
     blend: str | None = None
@@ -86,7 +87,7 @@ def scored_models(request: MiouRequest) -> tuple[ClassTable, list[ModelRow]]:
             maps: dict[str, Labels] = {}
             result = _evaluated(backend, dataset, options, maps, path.name)
             first = first or maps
-            counted = paper_classes(contract.classes) if request.paper else None
+            counted = _counted(request, contract.classes)
             rows.append(
                 ModelRow(
                     path.name,
@@ -113,6 +114,7 @@ def open_model(path: Path, threads: int = 0) -> Backend:
     if path.suffix.lower() not in CHECKPOINTS:
         return backend_from_file(path, threads=threads)
     import torch
+
     from mfnet.checkpoint import load_checkpoint, network_from_checkpoint
     from mfnet.torch_backend import TorchBackend
 
@@ -188,6 +190,22 @@ def _dataset(request: MiouRequest, contract: Contract) -> Dataset:
     if request.dataset is not None:
         return dataset_from_layout(request.dataset, request.scenes)
     return dataset_from_folder(request.scenes, only=request.only, classes=contract.classes)
+
+
+def _counted(request: MiouRequest, classes: ClassTable) -> tuple[int, ...] | None:
+    """Classes that the means are taken over; None for all."""
+    if request.mean_over is None:
+        return paper_classes(classes) if request.paper else None
+    try:
+        counted = tuple(int(part) for part in request.mean_over.split(","))
+    except ValueError:
+        counted = ()
+    if not counted or not set(counted) <= set(range(len(classes))):
+        raise UsageError(
+            f"--mean-over {request.mean_over!r}: expected class indices from 0 to "
+            f"{len(classes) - 1}, for example 0,1"
+        )
+    return counted
 
 
 def _options(request: MiouRequest, dataset: Dataset, contract: Contract) -> SegmentOptions:

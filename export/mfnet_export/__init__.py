@@ -1,0 +1,27 @@
+"""Checkpoint to merged network to ONNX, with proof of parity. Imports torch only when used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mfnet_export.export import exported
+    from mfnet_export.merge import merged_from_network
+    from mfnet_export.parity import compared
+    from mfnet_export.to_onnx import onnx_from_network
+
+__all__ = ["compared", "exported", "merged_from_network", "onnx_from_network"]
+
+_HOME = {
+    "compared": "mfnet_export.parity",
+    "exported": "mfnet_export.export",
+    "merged_from_network": "mfnet_export.merge",
+    "onnx_from_network": "mfnet_export.to_onnx",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,11 +1,13 @@
 """Fine-tuning mechanisms by name, imported on use. Knows no networks and imports no torch.
 
-To add one: subclass `BlockTuning` in a module of its own and name it here.
+Each module here but `base` is one mechanism: its file name is the mechanism's name, and its
+`TUNING` the `BlockTuning` subclass. So adding a file adds a mechanism.
 """
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from typing import TYPE_CHECKING
 
 from mfnet_runtime.errors import UsageError
@@ -13,11 +15,11 @@ from mfnet_runtime.errors import UsageError
 if TYPE_CHECKING:
     from mfnet.tuning.base import BlockTuning
 
-TUNINGS = {
-    "lora": "mfnet.tuning.lora:LoraTuning",
-    "adapter": "mfnet.tuning.adapter:AdapterTuning",
-    "none": "mfnet.tuning.none:NoTuning",
-}
+
+def tuning_names() -> tuple[str, ...]:
+    """The mechanisms there are, sorted."""
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in found if name != "base"))
 
 
 def tuning_class(name: str) -> type[BlockTuning]:
@@ -26,8 +28,7 @@ def tuning_class(name: str) -> type[BlockTuning]:
     Raises:
         UsageError: no such tuning; lists the known ones.
     """
-    if name not in TUNINGS:
-        raise UsageError(f"unknown tuning {name!r}; known: {', '.join(TUNINGS)}")
-    module, _, attribute = TUNINGS[name].partition(":")
-    found: type[BlockTuning] = getattr(importlib.import_module(module), attribute)
+    if name not in tuning_names():
+        raise UsageError(f"unknown tuning {name!r}; known: {', '.join(tuning_names())}")
+    found: type[BlockTuning] = importlib.import_module(f"mfnet.tuning.{name}").TUNING
     return found

@@ -37,7 +37,6 @@ class Adapter(nn.Module):
 class AdapterTuning(BlockTuning):
     """One adapter a stream after attention, one a stream beside the MLP, the latter mixed."""
 
-    name = "adapter"
     official = {  # noqa: RUF012  (a ClassVar in the base)
         prefix: prefix
         for prefix in (
@@ -89,8 +88,6 @@ class MergedAdapter(BlockTuning):
     y] (D, H + D/2), over the own hidden units, the own adapter's and the other stream's adapter's.
     """
 
-    name = "adapter"
-
     def __init__(self, tuning: AdapterTuning, block: Any) -> None:
         super().__init__()
         self.Img_Adapter = copy.deepcopy(tuning.Img_Adapter).requires_grad_(False)
@@ -137,3 +134,6 @@ def _summed(
     weight = torch.cat([share * wide(layer.weight) for share, layer in pairs], dim=1)
     bias = torch.stack([share * wide(layer.bias) for share, layer in pairs]).sum(0)
     return frozen(weight, lin2.weight), frozen(bias, lin2.bias)
+
+
+TUNING = AdapterTuning

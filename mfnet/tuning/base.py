@@ -25,7 +25,6 @@ class BlockTuning(nn.Module):
     stays frozen. Tokens are (..., D), both streams of one shape.
     """
 
-    name: ClassVar[str]
     # Prefix of a parameter in an official block ("mlp.lin1.lora_") -> prefix here ("lin1.lora_").
     official: ClassVar[Mapping[str, str]] = {}
 

@@ -108,7 +108,6 @@ class MergedCrossLora(nn.Module):
 class LoraTuning(BlockTuning):
     """LoRA on q, v and on both layers of the MLP; the attention projection stays SAM's."""
 
-    name = "lora"
     official = {  # noqa: RUF012  (a ClassVar in the base)
         "attn.qkv.lora_": "lora_qkv.lora_",
         "mlp.lin1.lora_": "lin1.lora_",
@@ -146,8 +145,6 @@ class LoraTuning(BlockTuning):
 class MergedLora(BlockTuning):
     """LoraTuning with one qkv weight per stream and two products a layer of the MLP."""
 
-    name = "lora"
-
     def __init__(self, tuning: LoraTuning, block: Any) -> None:
         super().__init__()
         qkv, lora = block.attn.qkv, tuning.lora_qkv
@@ -166,3 +163,6 @@ class MergedLora(BlockTuning):
         x, y = self.lin1(x, y)
         streams: Streams = self.lin2(F.gelu(x), F.gelu(y))
         return streams
+
+
+TUNING = LoraTuning

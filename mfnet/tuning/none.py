@@ -8,4 +8,5 @@ from mfnet.tuning.base import BlockTuning
 class NoTuning(BlockTuning):
     """Holds no parameters."""
 
-    name = "none"
+
+TUNING = NoTuning

@@ -1,1 +1,37 @@
 """The lean runtime: numpy, rasterio, click and one engine. It has never heard of PyTorch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mfnet_runtime.backends import backend_from_file
+    from mfnet_runtime.contract import Contract
+    from mfnet_runtime.pipeline import SegmentOptions, segment_scene
+    from mfnet_runtime.raster import SceneReader
+    from mfnet_runtime.scenes import scenes_from
+
+__all__ = [
+    "Contract",
+    "SceneReader",
+    "SegmentOptions",
+    "backend_from_file",
+    "scenes_from",
+    "segment_scene",
+]
+_HOMES = {
+    "Contract": "contract",
+    "SceneReader": "raster",
+    "SegmentOptions": "pipeline",
+    "backend_from_file": "backends",
+    "scenes_from": "scenes",
+    "segment_scene": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on use, so that a command's --help needs neither rasterio nor an engine."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -52,7 +52,9 @@ def test_without_names_there_is_no_legend(town: dict[str, str], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("tag", ["{", "[3]", "[]"])
-def test_a_damaged_class_table_is_named(town: dict[str, str], tmp_path: Path, tag: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_class_table_is_named(
+    town: dict[str, str], tmp_path: Path, tag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with rasterio.open(town["map"], "r+") as raster:
         raster.update_tags(MFNET_CLASSES=tag)
     out = str(tmp_path / "x.png")
@@ -60,7 +62,9 @@ def test_a_damaged_class_table_is_named(town: dict[str, str], tmp_path: Path, ta
     assert "MFNET_CLASSES" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_raster(town: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_raster(
+    town: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bad = tmp_path / "bad.tif"
     bad.write_text("no raster")
     out = str(tmp_path / "x.png")

@@ -13,7 +13,7 @@ from mfnet.decoder_attention import reflect_pad
 from mfnet.encoder import attention
 from mfnet.network import MFNet
 from mfnet.sam_blocks import window_partition, window_unpartition
-from mfnet.tuning import TUNINGS
+from mfnet.tuning import tuning_names
 
 
 @pytest.mark.parametrize("window", [32, 64, 96, 160])
@@ -28,7 +28,7 @@ def test_any_window_of_a_multiple_of_32_runs(window: int) -> None:
     torch.testing.assert_close(both[1:], second, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("tuning", TUNINGS)
+@pytest.mark.parametrize("tuning", tuning_names())
 def test_gradients_reach_every_trainable_parameter_and_no_other(tuning: str) -> None:
     network = random_network(tuning)
     network.freeze_for_tuning()

@@ -76,6 +76,20 @@ def test_flips_flip_all_alike(tmp_path: Path) -> None:
     assert len(seen) == 4
 
 
+def test_rotations_turn_all_alike(tmp_path: Path) -> None:
+    scene = held(tmp_path, 32, 32)
+    plain = WindowSampler([scene], CONTRACT, 1, 0, flips=False).windows(0, 0)
+    seen = set()
+    for step in range(40):
+        batch = WindowSampler([scene], CONTRACT, 1, 0, False, True).windows(0, step)
+        for turns in range(4):
+            if np.array_equal(np.rot90(plain.image, turns, (2, 3)), batch.image):
+                np.testing.assert_array_equal(np.rot90(plain.dsm, turns, (2, 3)), batch.dsm)
+                np.testing.assert_array_equal(np.rot90(plain.label, turns, (1, 2)), batch.label)
+                seen.add(turns)
+    assert len(seen) == 4
+
+
 def test_small_scenes_are_padded_and_the_padding_is_ignored(tmp_path: Path) -> None:
     scene = held(tmp_path, 20, 25)
     batch = WindowSampler([scene], CONTRACT, 2, 0, flips=False).windows(0, 0)

@@ -204,7 +204,7 @@ def assert_refused(capsys: Capture, code: int, expected: int, *parts: str) -> No
         (["--from-scratch", "--sam", "x.pth"], 2, "--from-scratch"),
         (["--sam", "none.pth"], 2, "none.pth"),
         (["--from-scratch", "--backbone", "vit_z"], 2, "known: vit_b"),
-        (["--from-scratch", "--tuning", "ia3"], 2, "lora, adapter, none"),
+        (["--from-scratch", "--tuning", "ia3"], 2, "adapter, lora, none"),
         (["--from-scratch", "--window", "100"], 2, "multiple of 32"),
         (["--from-scratch", "--class-weights", "1,2"], 2, "4 numbers"),
         (["--from-scratch", "--bands", "1"], 2, "three band numbers"),

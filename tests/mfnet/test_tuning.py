@@ -10,7 +10,7 @@ from torch import nn
 from mfnet.checkpoint import checkpoint_from_official, network_from_checkpoint
 from mfnet.config import config_from_preset
 from mfnet.network import MFNet
-from mfnet.tuning import TUNINGS
+from mfnet.tuning import tuning_names
 from mfnet.tuning.base import BlockTuning
 
 
@@ -24,7 +24,7 @@ def _assert_merge_is_exact(network: MFNet) -> None:
     assert (after - before).abs().max() <= 1e-10 * before.abs().max()
 
 
-@pytest.mark.parametrize("tuning", TUNINGS)
+@pytest.mark.parametrize("tuning", tuning_names())
 @pytest.mark.parametrize("seed", [0, 1])
 def test_merged_equals_unmerged(tuning: str, seed: int) -> None:
     _assert_merge_is_exact(random_network(tuning, seed=seed))
@@ -36,7 +36,7 @@ def test_merged_equals_unmerged_on_official_weights(name: str) -> None:
     _assert_merge_is_exact(network_from_checkpoint(checkpoint))
 
 
-@pytest.mark.parametrize("tuning", TUNINGS)
+@pytest.mark.parametrize("tuning", tuning_names())
 def test_merged_hooks_give_the_streams_of_the_unmerged(tuning: str) -> None:
     network = random_network(tuning).double()
     block = network.encoder.sam.blocks[0]
@@ -53,7 +53,7 @@ def test_merged_hooks_give_the_streams_of_the_unmerged(tuning: str) -> None:
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("tuning", TUNINGS)
+@pytest.mark.parametrize("tuning", tuning_names())
 def test_zero_token_gives_the_qkv_bias(tuning: str) -> None:
     network = random_network(tuning)
     block = network.encoder.sam.blocks[0]
@@ -63,7 +63,7 @@ def test_zero_token_gives_the_qkv_bias(tuning: str) -> None:
             assert torch.equal(stream, block.attn.qkv.bias)
 
 
-@pytest.mark.parametrize("tuning", TUNINGS)
+@pytest.mark.parametrize("tuning", tuning_names())
 def test_merge_twice_is_merge_once(tuning: str) -> None:
     encoder = random_network(tuning).encoder
     encoder.merge()

@@ -1,0 +1,181 @@
+"""Checkpoint to proven ONNX file: the whole pipeline, one visible function."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mfnet.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint
+from mfnet.network import MFNet
+from mfnet.torch_backend import TorchBackend
+from mfnet_export.errors import ExportError
+from mfnet_export.files import sha256_from_file, size_text, staged
+from mfnet_export.merge import merged
+from mfnet_export.parity import ParityReport, compared
+from mfnet_export.sample import Windows, sample_windows
+from mfnet_export.to_onnx import onnx_from_network
+from mfnet_runtime.backends import backend_from_file
+from mfnet_runtime.contract import Contract
+from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.labels import ClassTable
+
+SUFFIX = ".onnx"  # by which the runtime knows what runs a file
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export, where to, and what to prove it on."""
+
+    checkpoint: Path  # ours, or an official .pth
+    output: Path | None = None  # None: the checkpoint's name ending in .onnx
+    scenes: Path | None = None  # folder of real scenes for parity; None draws some
+    windows: int = 4  # for parity, noise aside
+    window: int | None = None  # pixels a side, for an official file, which does not say it
+    classes: Path | None = None  # JSON class table in place of the checkpoint's
+    bands: Sequence[int] | None = None  # 1-based, of the scenes
+    without: tuple[str, ...] = ()  # names of rewrites to leave out
+
+    @property
+    def target(self) -> Path:
+        """The file to write."""
+        return self.output or self.checkpoint.with_suffix(SUFFIX)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, and how equal it is."""
+
+    output: Path
+    size: int  # bytes, weights beside the file included
+    rewrites: tuple[str, ...]  # those that changed something
+    parity: ParityReport
+    contract: Contract
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types only."""
+        return {
+            "output": str(self.output),
+            "bytes": self.size,
+            "rewrites": list(self.rewrites),
+            "parity": self.parity.to_json(),
+            "contract": self.contract.to_dict(),
+            "seconds": round(self.seconds, 2),
+        }
+
+    def lines(self) -> list[str]:
+        """The report for people, ending in what to do next."""
+        return [
+            f"rewrites  {', '.join(self.rewrites) or 'none'}",
+            f"written   {self.output}  {size_text(self.size)}, in {self.seconds:.0f} s",
+            *(f"{'parity' if not i else '':8}  {s}" for i, s in enumerate(self.parity.lines())),
+            f"next: mfnet-run {self.output} SCENES -o OUT",
+        ]
+
+
+def exported(request: ExportRequest, tell: Callable[[str], None] = lambda _: None) -> ExportReport:
+    """Write a checkpoint's network as ONNX, once its logits have proven equal.
+
+    An older output is replaced only then; after any failure it is as it was.
+
+    Args:
+        request: What to do.
+        tell: Told what is being done, a few words each.
+
+    Raises:
+        UsageError: missing files or folders, options that do not fit the checkpoint.
+        ModelError: the checkpoint is damaged, untrusted or contradicts itself.
+        ExportError: the graph cannot be exported, or its logits differ.
+        ResourceError: the output folder cannot be written, or the disk is full.
+    """
+    started = time.perf_counter()
+    _require_output(request)
+    with staged(request.target) as partial:
+        tell(f"loading {request.checkpoint.name}")
+        checkpoint = _checkpoint_from_request(request)
+        windows = sample_windows(
+            checkpoint.contract, request.scenes, request.windows, bands=request.bands
+        )
+        network = _network_from_checkpoint(checkpoint, request.checkpoint)
+        rewritten = merged(network, without=request.without)
+        contract = checkpoint.contract.with_provenance(
+            checkpoint_sha256=sha256_from_file(request.checkpoint), rewrites=list(rewritten.steps)
+        )
+        tell("exporting to ONNX")
+        contract = onnx_from_network(rewritten.network, contract, partial)
+        tell(f"comparing on {len(windows)} windows")
+        parity = _parity(network, contract, partial, windows)
+        if not parity.passed:
+            raise ExportError(
+                f"{request.checkpoint}: not exported, {parity.failure()}; nothing was written "
+                f"(--without leaves a rewrite out: {', '.join(rewritten.steps) or 'none ran'})"
+            )
+        size = sum(file.stat().st_size for file in partial.parent.iterdir())
+    seconds = time.perf_counter() - started
+    return ExportReport(request.target, size, rewritten.steps, parity, contract, seconds)
+
+
+def _require_output(request: ExportRequest) -> None:
+    if not request.checkpoint.is_file():
+        raise UsageError(f"{request.checkpoint}: no such file; give a checkpoint with --ckpt")
+    if request.target.resolve() == request.checkpoint.resolve():
+        raise UsageError(f"{request.target}: is the checkpoint itself; choose another with -o")
+    if request.target.suffix != SUFFIX:
+        raise UsageError(f"{request.target}: expected a name ending in {SUFFIX}")
+
+
+def _checkpoint_from_request(request: ExportRequest) -> Checkpoint:
+    path, window = request.checkpoint, request.window
+    checkpoint = load_checkpoint(path) if window is None else load_checkpoint(path, window=window)
+    if window not in (None, checkpoint.config.window):
+        raise UsageError(
+            f"{path}: was trained for windows of {checkpoint.config.window} px, not {window}; "
+            "leave --window out, it is for official .pth files"
+        )
+    if request.classes is None:
+        return checkpoint
+    classes = classes_from_file(request.classes)
+    if len(classes) != checkpoint.config.classes:
+        raise UsageError(
+            f"{request.classes}: names {len(classes)} classes, {path.name} has "
+            f"{checkpoint.config.classes}"
+        )
+    return replace(checkpoint, contract=replace(checkpoint.contract, classes=classes))
+
+
+def classes_from_file(path: Path) -> ClassTable:
+    """A class table from JSON: [{"name": "tree", "colour": [0, 255, 0]}, ...].
+
+    Raises:
+        UsageError: missing, not JSON, or not such a list.
+    """
+    try:
+        return ClassTable.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as fault:
+        raise UsageError(f"{path}: cannot be read ({fault.strerror})") from fault
+    except (ValueError, RecursionError, ModelError) as fault:
+        raise UsageError(
+            f'{path}: {fault}; expected a list of {{"name": "tree", "colour": [0, 255, 0]}}'
+        ) from fault
+
+
+def _network_from_checkpoint(checkpoint: Checkpoint, path: Path) -> MFNet:
+    try:
+        return network_from_checkpoint(checkpoint)
+    except ModelError as fault:
+        raise ModelError(f"{path}: {fault}; copy it again, or train anew") from fault
+
+
+def _parity(network: MFNet, contract: Contract, path: Path, windows: Windows) -> ParityReport:
+    """The file as the runtime will run it, against the network as it was trained."""
+    with (
+        TorchBackend(network, contract) as reference,
+        backend_from_file(path, threads=torch.get_num_threads()) as candidate,
+    ):
+        return compared(reference, candidate, windows)

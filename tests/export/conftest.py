@@ -1,0 +1,57 @@
+"""One tiny checkpoint and its export, made once by the command itself: each costs ten seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from networks import random_network
+
+from mfnet.checkpoint import Checkpoint, save_checkpoint
+from mfnet.network import MFNet
+from mfnet_export.cli import main
+from mfnet_runtime.contract import Contract
+from mfnet_runtime.labels import ClassTable
+
+CLASSES = ClassTable(("ground", "tree", "car"), ((90, 80, 70), (0, 255, 0), (255, 0, 0)))
+
+
+@dataclass(frozen=True)
+class Made:
+    """A checkpoint, the file exported from it, and what the command said."""
+
+    network: MFNet
+    checkpoint: Path
+    onnx: Path
+    contract: Contract  # of the checkpoint
+    report: dict[str, Any]  # of --json
+    said: str  # on standard error
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("made")
+    network = random_network("lora", window=64)
+    contract = Contract(64, CLASSES).with_provenance(dataset="town")
+    checkpoint = Checkpoint(
+        config=network.config,
+        contract=contract,
+        weights=network.state_dict(),
+        training={"epochs": 2, "sam": {"file": "sam.pth", "zero_rel_pos": True}},
+        metrics={"mean_iou": 0.5},
+    )
+    path = folder / "best.pt"
+    save_checkpoint(path, checkpoint)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(["--ckpt", str(path), "--json"])
+    assert code == 0, err.getvalue()
+    report = json.loads(out.getvalue())
+    return Made(network, path, folder / "best.onnx", contract, report, err.getvalue())

@@ -1,0 +1,309 @@
+"""`mfnet-export` end to end, good and bad input: exit code, one line, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from networks import INDEX, reference_state, reference_windows, references
+from support import write_scene
+
+import mfnet_export.export
+from mfnet.checkpoint import FORMAT
+from mfnet_export.cli import main
+from mfnet_runtime.backends import backend_from_file
+from mfnet_runtime.contract import METADATA_KEY, Contract
+
+if TYPE_CHECKING:
+    from export.conftest import Made
+
+Capture = pytest.CaptureFixture[str]
+THREE_NAMES = [{"name": name, "colour": [index, 0, 0]} for index, name in enumerate("abc")]
+
+
+def run(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def assert_refused(capsys: Capture, code: int, expected: int, *parts: str) -> None:
+    """Exit code, one line on standard error, no traceback."""
+    captured = capsys.readouterr()
+    assert code == expected, captured.err
+    errors = [line for line in captured.err.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert "Traceback" not in captured.err
+    assert not captured.out
+    for part in parts:
+        assert part in errors[0]
+
+
+@pytest.fixture
+def best(made: Made, tmp_path: Path) -> Path:
+    """A checkpoint alone in its folder."""
+    return Path(shutil.copy(made.checkpoint, tmp_path / "best.pt"))
+
+
+@pytest.fixture
+def cheap(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The export of that checkpoint, copied instead of made again."""
+    use_export(monkeypatch, lambda path: shutil.copy(made.onnx, path))
+
+
+def use_export(monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], Any]) -> None:
+    def onnx_from_network(network: object, contract: Contract, path: Path) -> Contract:
+        write(path)
+        return contract
+
+    monkeypatch.setattr(mfnet_export.export, "onnx_from_network", onnx_from_network)
+
+
+def test_report(made: Made) -> None:
+    report, parity = made.report, made.report["parity"]
+    assert report["output"] == str(made.onnx)
+    assert report["bytes"] == made.onnx.stat().st_size
+    assert report["rewrites"] == ["merge-tuning", "resize-position", "plain-means"]
+    assert parity["passed"]
+    assert parity["batches"] == [1, 2, 3]
+    assert parity["windows"] == 6
+    assert parity["source"] == "4 of a synthetic town, 2 of noise"
+    assert parity["max_abs"] < 1e-4
+    assert parity["clear_agreement"] == 1
+    assert made.said.splitlines() == [
+        "loading best.pt",
+        "exporting to ONNX",
+        "comparing on 6 windows",
+    ]
+
+
+@references
+def test_official_files_export_and_give_the_official_logits(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "official.pth"
+    torch.save(reference_state(name), path)
+    window = INDEX[name].get("window", 256)
+    flags = ["--window", window] if window != 256 else []
+    assert run("--ckpt", path, "--windows", 1, *flags) == 0
+    image, dsm, expected = reference_windows(name, torch.float32)
+    with backend_from_file(tmp_path / "official.onnx", threads=1) as backend:
+        logits = backend.infer({"image": image.numpy(), "dsm": dsm.numpy()})["logits"]
+    assert np.abs(logits - expected.numpy()).max() < 2e-4
+    assert sorted(os.listdir(tmp_path)) == ["official.onnx", "official.pth"]
+
+
+@pytest.mark.usefixtures("cheap")
+def test_report_for_people_ends_in_the_next_command(best: Path, capsys: Capture) -> None:
+    out = best.with_name("net.onnx")
+    assert run("--ckpt", best, "-o", out) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "rewrites  merge-tuning, resize-position, plain-means"
+    assert lines[-1] == f"next: mfnet-run {out} SCENES -o OUT"
+    assert "same class  100 % of all pixels" in "\n".join(lines)
+
+
+@pytest.mark.usefixtures("cheap")
+def test_parity_on_real_scenes(best: Path, tmp_path: Path, capsys: Capture) -> None:
+    write_scene(tmp_path / "scenes", "a", 100, 200)
+    words = ("--ckpt", best, "--scenes", tmp_path / "scenes", "--windows", 2, "--bands", "3,2,1")
+    assert run(*words, "--json") == 0
+    parity = json.loads(capsys.readouterr().out)["parity"]
+    assert (parity["source"], parity["windows"]) == ("2 of scenes, 2 of noise", 4)
+
+
+def test_classes_file_replaces_the_table(
+    best: Path, tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    seen = []
+
+    def write(path: Path) -> None:
+        shutil.copy(made.onnx, path)
+
+    use_export(monkeypatch, write)
+    original = mfnet_export.export.onnx_from_network
+
+    def noting(network: Any, contract: Contract, path: Path) -> Contract:
+        seen.append(contract.classes.names)
+        return original(network, contract, path)
+
+    monkeypatch.setattr(mfnet_export.export, "onnx_from_network", noting)
+    classes = tmp_path / "classes.json"
+    classes.write_text(json.dumps(THREE_NAMES))
+    assert run("--ckpt", best, "--classes", classes) == 0
+    assert seen == [("a", "b", "c")]
+    capsys.readouterr()
+    for text, part in (
+        (json.dumps(THREE_NAMES[:2]), "names 2 classes, best.pt has 3"),
+        ("{", "expected a list of"),
+        ('["tree"]', "expected a list of"),
+    ):
+        classes.write_text(text)
+        assert_refused(capsys, run("--ckpt", best, "--classes", classes), 2, "classes.json", part)
+    classes.unlink()
+    assert_refused(capsys, run("--ckpt", best, "--classes", classes), 2, "cannot be read")
+
+
+def perturbed(source: Path, target: Path, scale: float) -> None:
+    """The same file, one weight of the segmentation head changed."""
+    model = onnx.load(source)
+    (head,) = (t for t in model.graph.initializer if "segmentation_head.2" in t.name)
+    changed = onnx.numpy_helper.to_array(head) * np.float32(scale)
+    head.CopyFrom(onnx.numpy_helper.from_array(changed, head.name))
+    onnx.save(model, target)
+
+
+@pytest.mark.parametrize("scale", [1.01, float("nan")])
+def test_failed_parity_leaves_the_old_file(
+    best: Path, made: Made, monkeypatch: pytest.MonkeyPatch, capsys: Capture, scale: float
+) -> None:
+    use_export(monkeypatch, lambda path: perturbed(made.onnx, path, scale))
+    old = best.with_name("best.onnx")
+    old.write_text("old")
+    code = run("--ckpt", best)
+    assert_refused(capsys, code, 3, "best.pt: not exported, logits differ by up to", "allowed")
+    assert old.read_text() == "old"
+    assert sorted(os.listdir(best.parent)) == ["best.onnx", "best.pt"]
+
+
+@pytest.mark.usefixtures("cheap")
+def test_success_replaces_the_old_file(best: Path) -> None:
+    old = best.with_name("best.onnx")
+    old.write_text("old")
+    assert run("--ckpt", best) == 0
+    props = {prop.key for prop in onnx.load(old).metadata_props}
+    assert props == {METADATA_KEY}
+    assert sorted(os.listdir(best.parent)) == ["best.onnx", "best.pt"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "part"),
+    [
+        (KeyboardInterrupt(), 130, "nothing half-written"),
+        (OSError(28, "No space left on device"), 5, "No space left"),
+        (MemoryError(), 5, "out of memory"),
+    ],
+)
+def test_faults_midway_leave_nothing(
+    best: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    fault: BaseException,
+    expected: int,
+    part: str,
+) -> None:
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise fault
+
+    use_export(monkeypatch, fail)
+    assert_refused(capsys, run("--ckpt", best), expected, part)
+    assert os.listdir(best.parent) == ["best.pt"]
+
+
+class Canary:
+    """Touches a file when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_checkpoint_never_runs(tmp_path: Path, capsys: Capture) -> None:
+    path, canary = tmp_path / "best.pt", tmp_path / "canary"
+    torch.save({"format": FORMAT, "weights": Canary(canary)}, path)
+    assert_refused(capsys, run("--ckpt", path), 3, "best.pt is damaged or holds more", "; copy")
+    assert os.listdir(tmp_path) == ["best.pt"]
+
+
+def test_checkpoints_that_are_none(best: Path, tmp_path: Path, capsys: Capture) -> None:
+    whole = best.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:-50], b"", b"\x08\x07onnx"):
+        best.write_bytes(content)
+        assert_refused(capsys, run("--ckpt", best), 3, "best.pt is damaged", "; copy it again")
+    torch.save({"model": torch.zeros(3)}, best)
+    assert_refused(capsys, run("--ckpt", best), 3, "best.pt holds format None", "give the best.pt")
+    torch.save({"image_encoder.pos_embed": torch.zeros(1)}, best)
+    assert_refused(capsys, run("--ckpt", best), 3, "SAM's own weights")
+    assert os.listdir(tmp_path) == ["best.pt"]
+
+
+def test_weights_that_do_not_fit_name_the_file(best: Path, capsys: Capture) -> None:
+    content = torch.load(best, weights_only=True)
+    del content["weights"]["decoder.p3.weights"]
+    torch.save(content, best)
+    part = "best.pt: weights do not fit"
+    assert_refused(capsys, run("--ckpt", best), 3, part, "p3.weights is missing", "copy it again")
+
+
+def test_a_diverged_checkpoint_is_told(
+    best: Path, made: Made, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    content = torch.load(best, weights_only=True)
+    content["weights"]["decoder.p3.weights"].fill_(float("nan"))
+    torch.save(content, best)
+    use_export(monkeypatch, lambda path: shutil.copy(made.onnx, path))
+    assert_refused(capsys, run("--ckpt", best), 3, "own logits are not finite")
+    assert os.listdir(best.parent) == ["best.pt"]
+
+
+def test_missing_files_and_folders(best: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert_refused(capsys, run("--ckpt", tmp_path / "no.pt"), 2, "no.pt: no such file", "--ckpt")
+    assert_refused(capsys, run("--ckpt", tmp_path), 2, "no such file")
+    out = tmp_path / "absent" / "best.onnx"
+    assert_refused(capsys, run("--ckpt", best, "-o", out), 2, "absent: not a folder; create it")
+    code = run("--ckpt", best, "--scenes", tmp_path / "nowhere")
+    assert_refused(capsys, code, 2, "nowhere: no such file or folder")
+    (tmp_path / "folder.onnx").mkdir()
+    code = run("--ckpt", best, "-o", tmp_path / "folder.onnx")
+    assert_refused(capsys, code, 2, "folder.onnx: is a folder")
+    assert sorted(os.listdir(tmp_path)) == ["best.pt", "folder.onnx"]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc, which nobody can write")
+def test_a_folder_that_cannot_be_written(best: Path, capsys: Capture) -> None:
+    code = run("--ckpt", best, "-o", "/proc/best.onnx")
+    assert_refused(capsys, code, 5, "/proc/best.onnx cannot be written", "another folder")
+
+
+def test_output_that_cannot_be_meant(best: Path, capsys: Capture) -> None:
+    whole = best.read_bytes()
+    assert_refused(capsys, run("--ckpt", best, "-o", best), 2, "is the checkpoint itself")
+    same = best.with_name("same.onnx")
+    same.symlink_to(best)
+    assert_refused(capsys, run("--ckpt", best, "-o", same), 2, "is the checkpoint itself")
+    other = best.with_name("best.pb")
+    assert_refused(capsys, run("--ckpt", best, "-o", other), 2, "expected a name ending in .onnx")
+    assert best.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("--window 128", "was trained for windows of 64 px, not 128"),
+        ("--without fuse", "no rewrite named fuse; there are merge-tuning"),
+        ("--windows 0", "expected at least 1"),
+        ("--bands 1,2", "three band numbers"),
+    ],
+)
+def test_bad_options(best: Path, capsys: Capture, words: str, part: str) -> None:
+    assert_refused(capsys, run("--ckpt", best, *words.split()), 2, part)
+    assert os.listdir(best.parent) == ["best.pt"]
+
+
+@pytest.mark.parametrize("module", ["mfnet_export.cli", "mfnet_export.inspect_cli"])
+def test_help_is_instant_and_imports_nothing_heavy(module: str) -> None:
+    probe = (
+        f"import sys; import mfnet_export; from {module} import main; main(['--help']);"
+        "assert not {'torch', 'onnx', 'onnx_ir', 'rasterio', 'onnxruntime'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert "Examples:" in done.stdout

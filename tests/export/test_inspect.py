@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+import pytest
+import torch
+from networks import INDEX, reference_state, references
+from support import write_rgbd_model
+
+import mfnet_export.to_onnx
+from mfnet_export.files import sha256_from_file
+from mfnet_export.inspect import inspected
+from mfnet_export.inspect_cli import main
+from mfnet_export.inspect_text import lines_from
+from mfnet_export.to_onnx import onnx_from_network
+from mfnet_runtime.contract import Contract, DsmRule
+from mfnet_runtime.labels import ISPRS
+
+if TYPE_CHECKING:
+    from export.conftest import Made
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_checkpoint(made: Made) -> None:
+    facts = inspected(made.checkpoint)
+    assert facts["file"] == {
+        "name": "best.pt",
+        "kind": "mfnet checkpoint",
+        "bytes": made.checkpoint.stat().st_size,
+        "sha256": sha256_from_file(made.checkpoint),
+    }
+    assert facts["network"] == {**made.network.config.to_dict(), "relative_position": "real"}
+    numbers = sum(parameter.numel() for parameter in made.network.parameters())
+    assert facts["parameters"]["trainable"] + facts["parameters"]["frozen"] == numbers
+    assert 0 < facts["parameters"]["tuning"] < facts["parameters"]["trainable"]
+    assert Contract.from_dict(facts["contract"]) == made.contract
+    assert facts["metrics"] == {"mean_iou": 0.5}
+    assert facts["training"]["epochs"] == 2
+
+
+@references
+def test_official_file(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "official.pth"
+    torch.save(reference_state(name), path)
+    facts = inspected(path)
+    assert facts["file"]["kind"] == "official MFNet weights"
+    assert facts["network"]["tuning"] == INDEX[name]["tuning"]
+    tables = {"zero": "zero", "random": "real"}[INDEX[name]["relpos"]]
+    assert facts["network"]["relative_position"] == tables
+    assert "neither window nor class names" in lines_from(facts)[-1]
+
+
+def test_onnx(made: Made) -> None:
+    facts = inspected(made.onnx)
+    assert facts["file"]["kind"] == "ONNX"
+    assert facts["file"]["sha256"] == sha256_from_file(made.onnx)
+    graph = facts["graph"]
+    assert graph["inputs"] == ["image float32 (N, 3, 64, 64)", "dsm float32 (N, 1, 64, 64)"]
+    assert graph["outputs"] == ["logits float32 (N, 3, 64, 64)"]
+    assert (graph["opset"], graph["ir_version"]) == ({"onnx": 18}, 10)
+    assert len(graph["operators"]) == 8
+    assert graph["parameters"] * 4 < made.onnx.stat().st_size < graph["parameters"] * 4 * 1.2
+    assert graph["weights"] == "inside the file"
+    assert facts["contract"] == made.report["contract"]
+    assert "note" not in facts
+
+
+def test_onnx_with_weights_beside(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx_ir as ir
+
+    monkeypatch.setattr(mfnet_export.to_onnx, "_ir_from_network", lambda *_: ir.load(made.onnx))
+    monkeypatch.setattr(mfnet_export.to_onnx, "EXTERNAL_ABOVE", 1000)
+    path = tmp_path / "large.onnx"
+    onnx_from_network(made.network, made.contract, path)
+    (tmp_path / "large.onnx.data").unlink()  # not needed to know what the file promises
+    facts = inspected(path)
+    assert facts["graph"]["weights"] == "large.onnx.data"
+    assert facts["graph"]["parameters"] == inspected(made.onnx)["graph"]["parameters"]
+
+
+def test_onnx_without_a_contract(tmp_path: Path) -> None:
+    path = write_rgbd_model(tmp_path / "rgbd.onnx")
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    facts = inspected(path)
+    assert "contract" not in facts
+    assert "mfnet-run refuses it" in lines_from(facts)[-1]
+
+
+def test_plan_speaks_through_its_sidecar(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "best.fp16.plan"
+    path.write_bytes(b"engine")
+    assert main([str(path)]) == 3
+    err = capsys.readouterr().err
+    assert "best.fp16.plan: a plan says nothing about itself" in err
+    assert "best.fp16.plan.json cannot be read (No such file" in err
+    contract = Contract(256, ISPRS, dsm=DsmRule("scene_percentile", 1, 99), precision="fp16")
+    (tmp_path / "best.fp16.plan.json").write_text(contract.to_json())
+    facts = inspected(path)
+    assert facts["file"]["kind"] == "TensorRT plan"
+    assert Contract.from_dict(facts["contract"]) == contract
+    text = "\n".join(lines_from(facts))
+    assert "scene_percentile: 1 to 99 % of each scene's heights" in text
+    (tmp_path / "best.fp16.plan.json").write_text("{}")
+    assert main([str(path)]) == 3
+    assert "best.fp16.plan.json: contract has format None" in capsys.readouterr().err
+
+
+def test_people_read_aligned_lines(made: Made, capsys: Capture) -> None:
+    assert main([str(made.onnx)]) == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert [line for line in lines if line and not line.startswith(" ")] == [
+        "file",
+        "graph",
+        "contract",
+        "provenance",
+        "classes",
+    ]
+    assert "  precision  fp32" in lines
+    assert "  image      red, green, blue; value / 255" in lines
+    assert "  opset       onnx 18" in lines
+    assert any("#00ff00  tree" in line for line in lines)
+    assert all(line == line.rstrip() for line in lines)
+    assert "{" not in text
+
+
+def test_json_is_one_object(made: Made, capsys: Capture) -> None:
+    for path in (made.checkpoint, made.onnx):
+        assert main([str(path), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == inspected(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"II*\0tiff", "starts with b'II*\\x00tiff', which is none of ours; expected"),
+        (b"", "starts with b''"),
+        (b"\x08\x07garbage", "damaged, or not ONNX"),
+        (b"\x08\x0a", "ONNX without a graph"),
+        (b"PK\x03\x04zip", "is damaged or holds more than tensors"),
+    ],
+)
+def test_other_files_are_refused(
+    tmp_path: Path, capsys: Capture, content: bytes, part: str
+) -> None:
+    path = tmp_path / "file.onnx"
+    path.write_bytes(content)
+    assert main([str(path)]) == 3
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert "file.onnx" in err
+    assert part in err
+
+
+def test_truncated_and_missing_files(made: Made, tmp_path: Path, capsys: Capture) -> None:
+    for source in (made.checkpoint, made.onnx):
+        path = Path(shutil.copy(source, tmp_path))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        assert main([str(path)]) == 3
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert main([str(tmp_path / "none")]) == 2
+    assert "none: no such file" in capsys.readouterr().err

@@ -1,0 +1,80 @@
+"""The commands of the README run as printed; the example of CONTRIBUTING trains and exports."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import write_rgbd_model, write_scene
+
+import mfnet.tuning
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+
+
+def block(file: str, language: str, containing: str) -> str:
+    """The first fenced block of a language that contains a text."""
+    text = (ROOT / file).read_text()
+    found = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return next(part for part in found if containing in part)
+
+
+def test_readme_shell_runs(tmp_path: Path) -> None:
+    """Word for word, but with less data and fewer steps, so that it takes seconds."""
+    shell = block("README.md", "shell", "mfnet.synthetic")
+    lines = shell.replace("\\\n", " ").splitlines()
+    assert [shlex.split(line)[0] for line in lines] == [
+        "python",
+        "mfnet-train",
+        "mfnet-export",
+        "mfnet-run",
+        "mfnet-bench",
+    ]
+    lines[0] += " --train 1 --size 256"
+    lines[1] += " --epochs 1 --steps 2 --batch 2 --threads 1"
+    for line in lines:
+        words = shlex.split(line)
+        program = sys.executable if words[0] == "python" else str(BIN / words[0])
+        done = subprocess.run([program, *words[1:]], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert (tmp_path / "maps" / "test_1.tif").is_file()
+
+
+def test_readme_python_runs(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path, "ortho")
+    scene.image.rename(tmp_path / "ortho.tif")
+    scene.dsm.rename(tmp_path / "heights.tif")
+    write_rgbd_model(tmp_path / "best.onnx")
+    code = block("README.md", "python", "mfnet_runtime")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["(16, 48)", "(24, 48)"]
+
+
+def test_contributing_example_is_a_whole_tuning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mfnet.cli import main as train
+    from mfnet_export.cli import main as export
+
+    example = block("CONTRIBUTING.md", "python", "Ia3Tuning")
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "ia3.py").write_text(example)
+    monkeypatch.setattr(
+        mfnet.tuning, "__path__", [*mfnet.tuning.__path__, str(tmp_path / "plugins")]
+    )
+    monkeypatch.delitem(sys.modules, "mfnet.tuning.ia3", raising=False)
+    write_scene(tmp_path / "scenes", height=64, width=64, label=True)
+    words = "--from-scratch --tuning ia3 --backbone tiny --window 64 --epochs 1 --steps 2 --batch 2"
+    run = tmp_path / "run"
+    assert train([str(tmp_path / "scenes"), "-o", str(run), *words.split()]) == 0
+    assert "of them ia3" in capsys.readouterr().out
+    assert export(["--ckpt", str(run / "best.pt")]) == 0
+    assert (run / "best.onnx").is_file()
