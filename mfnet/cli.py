@@ -18,6 +18,7 @@ PATH = click.Path(path_type=Path)
 @click.argument("data", type=PATH)
 @click.option("-o", "--out", type=PATH, required=True, help="Folder of the run.")
 @click.option("--dataset", help="Official layout: vaihingen, potsdam or mmhunan.")
+@click.option("--classes", type=PATH, help="classes.json [default: the one in DATA, or numbers].")
 @click.option("--val", "validation", type=PATH, help="Scenes to choose the best epoch by.")
 @click.option("--holdout", default=0.2, show_default=True, help="Without --val: share of rows.")
 @click.option("--backbone", default="vit_b", show_default=True, help="vit_b|l|h, small, tiny.")
@@ -100,7 +101,18 @@ def _request(asked: dict[str, Any]) -> Any:
         seed=asked["seed"],
         mixed_precision=not asked["float32"],
     )
-    same = ("data", "out", "dataset", "validation", "holdout", "backbone", "tuning", "rank", "only")
+    same = (
+        "data",
+        "out",
+        "dataset",
+        "validation",
+        "holdout",
+        "backbone",
+        "tuning",
+        "rank",
+        "only",
+        "classes",
+    )
     more = (
         "window",
         "sam",

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mfnet.config import config_from_preset
+from mfnet.dataset_labels import classes_from_file
 from mfnet.datasets import Dataset, dataset_from_folder, dataset_from_layout
 from mfnet.evaluate import LabelledScene
 from mfnet.network import MFNet
@@ -36,6 +37,7 @@ class TrainRequest:
     steps: int | None = None  # batches an epoch; None: the dataset's
     stride: int | None = None  # pixels between validation windows; None: the dataset's
     dataset: str | None = None  # a benchmark's layout; None: image/ dsm/ label/
+    classes: Path | None = None  # JSON list of {"name", "colour"}
     only: tuple[str, ...] = ()  # scenes of the folder to train on; empty: all
     validation: Path | None = None  # folder of scenes to choose the best epoch by
     holdout: float = 0.2  # share of each scene's rows kept for validation where no folder is given
@@ -115,7 +117,11 @@ def _dataset(request: TrainRequest) -> Dataset:
     if request.dataset is not None:
         return dataset_from_layout(request.dataset, request.data)
     return dataset_from_folder(
-        request.data, validation=request.validation, only=request.only, bands=request.bands
+        request.data,
+        validation=request.validation,
+        only=request.only,
+        classes=classes_from_file(request.classes) if request.classes else None,
+        bands=request.bands,
     )
 
 

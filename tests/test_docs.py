@@ -55,7 +55,7 @@ def test_readme_python_runs(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["(16, 48)", "(24, 48)"]
+    assert done.stdout.splitlines() == ["(8, 48)", "(32, 48)"]
 
 
 def test_contributing_example_is_a_whole_tuning(

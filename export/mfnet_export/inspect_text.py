@@ -69,7 +69,7 @@ def _flat(section: Any, prefix: str = "") -> list[tuple[str, str]]:
     """Rows of a section; facts inside facts get dotted keys."""
     rows: list[tuple[str, str]] = []
     for key, value in section.items():
-        if key in _COUNTS:
+        if key in _COUNTS and isinstance(value, dict):
             rows.append((key, ", ".join(f"{name} {count}" for name, count in value.items())))
         elif isinstance(value, dict):
             rows += _flat(value, f"{prefix}{key}.")

@@ -16,7 +16,6 @@ import mfnet_export.to_onnx
 from mfnet_export.errors import ExportError
 from mfnet_export.files import sha256_from_file
 from mfnet_export.graph import SHAPE_OPERATORS, clean, require_static
-from mfnet_export.merge import merged_from_network
 from mfnet_export.to_onnx import onnx_from_network
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import METADATA_KEY, Contract
@@ -201,10 +200,3 @@ def test_shape_arithmetic_is_refused_until_cleaned() -> None:
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     with pytest.raises(ExportError, match="Resize of size N"):
         require_static(model, "batch")
-
-
-def test_the_same_checkpoint_gives_the_same_bytes(made: Made, tmp_path: Path) -> None:
-    contract = Contract.from_dict(made.report["contract"])
-    path = tmp_path / "again.onnx"
-    onnx_from_network(merged_from_network(made.network), contract, path)
-    assert sha256_from_file(path) == sha256_from_file(made.onnx)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from networks import random_network
-from support import UTM, write_raster, write_scene
+from support import RGBD, UTM, write_raster, write_scene
 
 from mfnet import train as train_module
 from mfnet.checkpoint import load_checkpoint, network_from_checkpoint
@@ -214,6 +214,7 @@ def assert_refused(capsys: Capture, code: int, expected: int, *parts: str) -> No
         (["--from-scratch", "--only", "zebra"], 2, "no scene named 'zebra'; there are a, b"),
         (["--from-scratch", "--dataset", "vaihingen"], 2, "files are missing"),
         (["--from-scratch", "--dataset", "berlin"], 2, "vaihingen, potsdam, mmhunan"),
+        (["--from-scratch", "--classes", "none.json"], 2, "none.json"),
         (["--from-scratch", "--resume"], 2, "nothing to resume"),
     ],
 )
@@ -230,6 +231,14 @@ def test_cuda_is_never_replaced_in_silence(tmp_path: Path, folder: Path, capsys:
     words = ["--from-scratch", *TINY, "--device", "cuda"]
     assert train(folder, "-o", tmp_path / "run", *words) == 2
     assert "PyTorch sees no CUDA device" in capsys.readouterr().err
+
+
+def test_class_names_from_a_file(tmp_path: Path, folder: Path) -> None:
+    file = tmp_path / "classes.json"
+    file.write_text(json.dumps(RGBD.to_json()))
+    words = [*TINY, "--classes", file]
+    assert train(folder, "-o", tmp_path / "run", "--from-scratch", *words) == 0
+    assert load_checkpoint(tmp_path / "run/best.pt").contract.classes == RGBD
 
 
 def test_an_existing_run_is_not_overwritten(tmp_path: Path, folder: Path, capsys: Capture) -> None:
