@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from mfnet.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint
+from mfnet.dataset_labels import classes_from_file
 from mfnet.network import MFNet
 from mfnet.torch_backend import TorchBackend
 from mfnet_export.errors import ExportError
@@ -23,7 +23,6 @@ from mfnet_export.to_onnx import onnx_from_network
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, UsageError
-from mfnet_runtime.labels import ClassTable
 
 SUFFIX = ".onnx"  # by which the runtime knows what runs a file
 
@@ -147,22 +146,6 @@ def _checkpoint_from_request(request: ExportRequest) -> Checkpoint:
             f"{checkpoint.config.classes}"
         )
     return replace(checkpoint, contract=replace(checkpoint.contract, classes=classes))
-
-
-def classes_from_file(path: Path) -> ClassTable:
-    """A class table from JSON: [{"name": "tree", "colour": [0, 255, 0]}, ...].
-
-    Raises:
-        UsageError: missing, not JSON, or not such a list.
-    """
-    try:
-        return ClassTable.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as fault:
-        raise UsageError(f"{path}: cannot be read ({fault.strerror})") from fault
-    except (ValueError, RecursionError, ModelError) as fault:
-        raise UsageError(
-            f'{path}: {fault}; expected a list of {{"name": "tree", "colour": [0, 255, 0]}}'
-        ) from fault
 
 
 def _network_from_checkpoint(checkpoint: Checkpoint, path: Path) -> MFNet:

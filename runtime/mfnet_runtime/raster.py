@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -96,20 +97,14 @@ class SceneReader:
         require_files(scene)
         self.scene = scene
         self.full_scale = full_scale
-        self._image = open_raster(scene.image)
-        try:
-            self._dsm = open_raster(scene.dsm)
-            try:
-                self.bands = _checked_bands(scene.image, self._image, bands)
-                self._masked = use_alpha or ColorInterp.alpha not in self._image.colorinterp
-                require_single_band(scene.dsm, self._dsm, "DSM")
-                require_same_grid(scene.image, self._image, scene.dsm, self._dsm)
-            except SceneError:
-                self._dsm.close()
-                raise
-        except SceneError:
-            self._image.close()
-            raise
+        with ExitStack() as opened:
+            self._image = opened.enter_context(open_raster(scene.image))
+            self._dsm = opened.enter_context(open_raster(scene.dsm))
+            self.bands = _checked_bands(scene.image, self._image, bands)
+            self._masked = use_alpha or ColorInterp.alpha not in self._image.colorinterp
+            require_single_band(scene.dsm, self._dsm, "DSM")
+            require_same_grid(scene.image, self._image, scene.dsm, self._dsm)
+            self._opened = opened.pop_all()  # both stay open only if all is well
 
     @property
     def height(self) -> int:
@@ -172,8 +167,7 @@ class SceneReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._image.close()
-        self._dsm.close()
+        self._opened.close()
 
 
 def require_single_band(path: Path, dataset: Any, role: str) -> None:
@@ -238,26 +232,16 @@ def _horizontal(crs: Any) -> dict[str, Any]:
     return {key: value for key, value in crs.to_dict().items() if key not in vertical}
 
 
-class _naming:
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
     """Turn a read failure into a SceneError that names the file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, (RasterioError, OSError)):
-            raise SceneError(
-                f"{self.path}: damaged or truncated ({_reason(error)}); "
-                "copy it again or write it anew with gdal_translate"
-            ) from error
+    try:
+        yield
+    except (RasterioError, OSError) as fault:
+        raise SceneError(
+            f"{path}: damaged or truncated ({_reason(fault)}); "
+            "copy it again or write it anew with gdal_translate"
+        ) from fault
 
 
 def _reason(fault: BaseException) -> str:
