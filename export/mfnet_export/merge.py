@@ -133,7 +133,8 @@ def replaced(module: Module, make: Callable[[nn.Module], nn.Module | None]) -> M
     changed = {}
     for name, child in module._modules.items():
         if child is not None:
-            made = make(child) or replaced(child, make)
+            other = make(child)
+            made = replaced(child, make) if other is None else other
             if made is not child:
                 changed[name] = made
     return with_children(module, **changed) if changed else module

@@ -87,8 +87,11 @@ class ClassMapWriter:
             self._target.write_colormap(1, self._classes.colormap())
             self._target.set_band_description(1, "class")
             self._target.update_tags(**self._tags)
-        except (RasterioError, OSError) as fault:
-            raise self._failed("cannot be created", fault) from fault
+        except BaseException as fault:  # an interrupt may fall in here, and __exit__ never run
+            self._partial.unlink(missing_ok=True)
+            if isinstance(fault, (RasterioError, OSError)):
+                raise self._failed("cannot be created", fault) from fault
+            raise
         return self
 
     def write(self, rows: npt.NDArray[np.uint8]) -> None:
