@@ -21,7 +21,7 @@ def block(file: str, language: str, containing: str) -> str:
     """The first fenced block of a language that contains a text."""
     text = (ROOT / file).read_text()
     found = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-    return next(part for part in found if containing in part)
+    return next(str(part) for part in found if containing in part)
 
 
 def test_readme_shell_runs(tmp_path: Path) -> None:

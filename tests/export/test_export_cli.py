@@ -136,13 +136,13 @@ def test_classes_file_replaces_the_table(
     capsys.readouterr()
     for text, part in (
         (json.dumps(THREE_NAMES[:2]), "names 2 classes, best.pt has 3"),
-        ("{", "expected a list of"),
-        ('["tree"]', "expected a list of"),
+        ("{", "expected a JSON list of"),
+        ('["tree"]', "expected a JSON list of"),
     ):
         classes.write_text(text)
         assert_refused(capsys, run("--ckpt", best, "--classes", classes), 2, "classes.json", part)
     classes.unlink()
-    assert_refused(capsys, run("--ckpt", best, "--classes", classes), 2, "cannot be read")
+    assert_refused(capsys, run("--ckpt", best, "--classes", classes), 2, "No such file")
 
 
 def perturbed(source: Path, target: Path, scale: float) -> None:
