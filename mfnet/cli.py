@@ -39,6 +39,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--class-weights", default="none", show_default=True, help="none, balanced, 1,2,..")
 @click.option("--no-flips", is_flag=True, help="No random flips.")
 @click.option("--rotations", is_flag=True, help="Random quarter turns too.")
+@click.option("--jitter", default=0.0, help="Random gain and offset of image and DSM, a share.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--stride", type=int, help="Pixels between validation windows.")
 @click.option(
@@ -98,6 +99,7 @@ def _request(asked: dict[str, Any]) -> Any:
         class_weights=asked["class_weights"],
         flips=not asked["no_flips"],
         rotations=asked["rotations"],
+        jitter=asked["jitter"],
         seed=asked["seed"],
         mixed_precision=not asked["float32"],
     )

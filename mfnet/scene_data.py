@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mfnet.datasets import Dataset, read_label
+from mfnet.train_config import TrainConfig
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.labels import IGNORE
@@ -131,27 +132,18 @@ class WindowBatch:
 
 
 class WindowSampler:
-    """Random windows: a scene, a place in it, flips and turns, all equally likely (MFNET.md 6).
+    """Random windows: a scene, a place in it, flips, turns, all equally likely (MFNET.md 6).
 
     A batch depends on the seed, the epoch and the step alone, so that a resumed run sees what an
     uninterrupted one would have seen.
     """
 
     def __init__(
-        self,
-        scenes: Sequence[MemoryScene],
-        contract: Contract,
-        batch: int,
-        seed: int,
-        flips: bool = True,
-        rotations: bool = False,
+        self, scenes: Sequence[MemoryScene], contract: Contract, config: TrainConfig
     ) -> None:
         self.scenes = scenes
         self.contract = contract
-        self.batch = batch
-        self.seed = seed
-        self.flips = flips
-        self.rotations = rotations
+        self.config = config
 
     @cached_property
     def spans(self) -> list[DsmRange]:
@@ -160,8 +152,8 @@ class WindowSampler:
 
     def windows(self, epoch: int, step: int) -> WindowBatch:
         """The batch of one step."""
-        rng = np.random.default_rng((self.seed, epoch, step))
-        parts = [self._window(rng) for _ in range(self.batch)]
+        rng = np.random.default_rng((self.config.seed, epoch, step))
+        parts = [self._window(rng) for _ in range(self.config.batch)]
         image, dsm, label = (np.stack(kind) for kind in zip(*parts, strict=True))
         return WindowBatch(image, dsm, label)
 
@@ -183,13 +175,21 @@ class WindowSampler:
         dsm = padded(scaled_dsm(heights, known, self.spans[index])[None], side)
         label = np.full((side, side), IGNORE, np.uint8)
         label[: valid.shape[0], : valid.shape[1]] = scene.label[place]
+        image, dsm = (self._jittered(part, rng) for part in (image, dsm))
         for axis in (-2, -1):
-            if self.flips and rng.random() < 0.5:
+            if self.config.flips and rng.random() < 0.5:
                 image, dsm, label = np.flip(image, axis), np.flip(dsm, axis), np.flip(label, axis)
-        if self.rotations and (turns := int(rng.integers(4))):
+        if self.config.rotations and (turns := int(rng.integers(4))):
             image, dsm = np.rot90(image, turns, (-2, -1)), np.rot90(dsm, turns, (-2, -1))
             label = np.rot90(label, turns)
         return image, dsm, label
+
+    def _jittered(self, values: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Another exposure, or another height range of the scene: values times a, plus b."""
+        if not self.config.jitter:
+            return values
+        gain, offset = rng.uniform(-self.config.jitter, self.config.jitter, 2).astype(np.float32)
+        return np.clip(values * (1 + gain) + offset, 0.0, 1.0)
 
 
 def class_counts(scenes: Sequence[MemoryScene], classes: int) -> npt.NDArray[np.int64]:

@@ -80,9 +80,7 @@ class Training:
         scaler = torch.amp.GradScaler(device.type, enabled=amp)
         state = self._resumed(optimizer, scaler) if resume else TrainState()
         config = self.config
-        sampler = WindowSampler(
-            self.scenes, self.contract, config.batch, config.seed, config.flips, config.rotations
-        )
+        sampler = WindowSampler(self.scenes, self.contract, config)
         classes = len(self.contract.classes)
         weights = class_weights(config.class_weights, self.scenes, classes, device)
         while state.epoch < config.epochs:

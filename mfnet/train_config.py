@@ -36,6 +36,7 @@ class TrainConfig:
     class_weights: str = "none"  # "none", "balanced", or a number a class: "1,2,0.5"
     flips: bool = True  # vertical and horizontal, each half of the time
     rotations: bool = False  # by quarter turns: in the paper's text, not in its code
+    jitter: float = 0.0  # largest random gain and offset of a window's image and of its heights
     seed: int = 0
     mixed_precision: bool = True  # float16 autocast, on CUDA only
     stride: int = 128  # pixels between validation windows
@@ -55,6 +56,8 @@ class TrainConfig:
             raise UsageError(f"optimizer {self.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
         if self.schedule not in SCHEDULES:
             raise UsageError(f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
+        if not 0 <= self.jitter < 1:
+            raise UsageError(f"jitter is {self.jitter}; expected a share from 0 to below 1")
         if min(self.clip, self.weight_decay, self.momentum, self.seed) < 0:
             raise UsageError("clip, weight decay, momentum and seed must not be negative")
 

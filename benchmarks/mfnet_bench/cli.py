@@ -49,12 +49,12 @@ def miou(out: Path | None, as_json: bool, **asked: Any) -> None:
     from mfnet_bench.miou import MiouRequest, scored_models, summary_table, write_results
 
     classes, rows = scored_models(MiouRequest(**asked))
-    if out is not None:
-        write_results(out, classes, rows)
     if as_json:
         click.echo(json.dumps([row.to_dict(classes) for row in rows]))
     else:
         click.echo(summary_table(classes, rows))
+    if out is not None:  # last: what was measured is shown even if the disk is full
+        write_results(out, classes, rows)
 
 
 @command.command("picture")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from support import RGBD, UTM, write_raster, write_scene
 
 from mfnet.datasets import Dataset
 from mfnet.scene_data import MemoryScene, WindowSampler, class_counts, scene_in_memory
+from mfnet.train_config import TrainConfig
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.raster import SceneReader
@@ -28,10 +30,14 @@ def held(folder: Path, height: int = 40, width: int = 48) -> MemoryScene:
     return scene_in_memory(scene, dataset_of(scene), 255.0)
 
 
+def sampler(scene: MemoryScene, **recipe: Any) -> WindowSampler:
+    return WindowSampler([scene], CONTRACT, TrainConfig(**recipe))
+
+
 def test_windows_are_scaled_as_the_runtime_scales(tmp_path: Path) -> None:
     """Every window must occur in the scene as the runtime would feed it to the network."""
     scene = held(tmp_path)
-    batch = WindowSampler([scene], CONTRACT, 4, seed=0, flips=False).windows(0, 0)
+    batch = sampler(scene, batch=4, seed=0, flips=False).windows(0, 0)
     with SceneReader(Scene("a", tmp_path / "image/a.tif", tmp_path / "dsm/a.tif")) as reader:
         rows = reader.read(0, reader.height)
         image = scaled_image(rows.image, rows.image_valid, CONTRACT.image)
@@ -52,22 +58,22 @@ def test_windows_are_scaled_as_the_runtime_scales(tmp_path: Path) -> None:
 
 def test_batches_depend_on_seed_epoch_and_step_alone(tmp_path: Path) -> None:
     scene = held(tmp_path)
-    sampler = WindowSampler([scene], CONTRACT, 3, seed=5)
-    again = WindowSampler([scene], CONTRACT, 3, seed=5)
+    first = sampler(scene, batch=3, seed=5)
+    again = sampler(scene, batch=3, seed=5)
     again.windows(7, 7)  # what was drawn before does not matter
-    np.testing.assert_array_equal(sampler.windows(2, 3).image, again.windows(2, 3).image)
-    others = [sampler.windows(2, 4), sampler.windows(3, 3)]
-    others.append(WindowSampler([scene], CONTRACT, 3, seed=6).windows(2, 3))
+    np.testing.assert_array_equal(first.windows(2, 3).image, again.windows(2, 3).image)
+    others = [first.windows(2, 4), first.windows(3, 3)]
+    others.append(sampler(scene, batch=3, seed=6).windows(2, 3))
     for other in others:
-        assert not np.array_equal(sampler.windows(2, 3).image, other.image)
+        assert not np.array_equal(first.windows(2, 3).image, other.image)
 
 
 def test_flips_flip_all_alike(tmp_path: Path) -> None:
     scene = held(tmp_path, 32, 32)  # one place only: windows differ by flips alone
-    plain = WindowSampler([scene], CONTRACT, 1, 0, flips=False).windows(0, 0)
+    plain = sampler(scene, batch=1, seed=0, flips=False).windows(0, 0)
     seen = set()
     for step in range(40):
-        batch = WindowSampler([scene], CONTRACT, 1, 0).windows(0, step)
+        batch = sampler(scene, batch=1, seed=0).windows(0, step)
         for axes in [(), (-1,), (-2,), (-2, -1)]:
             if np.array_equal(np.flip(plain.image, axes), batch.image):
                 np.testing.assert_array_equal(np.flip(plain.dsm, axes), batch.dsm)
@@ -78,10 +84,10 @@ def test_flips_flip_all_alike(tmp_path: Path) -> None:
 
 def test_rotations_turn_all_alike(tmp_path: Path) -> None:
     scene = held(tmp_path, 32, 32)
-    plain = WindowSampler([scene], CONTRACT, 1, 0, flips=False).windows(0, 0)
+    plain = sampler(scene, batch=1, seed=0, flips=False).windows(0, 0)
     seen = set()
     for step in range(40):
-        batch = WindowSampler([scene], CONTRACT, 1, 0, False, True).windows(0, step)
+        batch = sampler(scene, batch=1, seed=0, flips=False, rotations=True).windows(0, step)
         for turns in range(4):
             if np.array_equal(np.rot90(plain.image, turns, (2, 3)), batch.image):
                 np.testing.assert_array_equal(np.rot90(plain.dsm, turns, (2, 3)), batch.dsm)
@@ -90,9 +96,25 @@ def test_rotations_turn_all_alike(tmp_path: Path) -> None:
     assert len(seen) == 4
 
 
+def test_jitter_changes_values_and_not_places(tmp_path: Path) -> None:
+    scene = held(tmp_path, 32, 32)
+    plain = sampler(scene, batch=1, flips=False).windows(0, 0)
+    batch = sampler(scene, batch=1, flips=False, jitter=0.2).windows(0, 0)
+    np.testing.assert_array_equal(plain.label, batch.label)
+    for before, after in ((plain.image, batch.image), (plain.dsm, batch.dsm)):
+        inside = (after > 0) & (after < 1)
+        gain, offset = np.polyfit(before[inside], after[inside], 1)
+        assert 0.8 <= gain <= 1.2
+        assert abs(offset) <= 0.2
+        assert (gain, offset) != pytest.approx((1, 0))
+        np.testing.assert_allclose(after[inside], gain * before[inside] + offset, atol=1e-4)
+        assert after.min() >= 0
+        assert after.max() <= 1
+
+
 def test_small_scenes_are_padded_and_the_padding_is_ignored(tmp_path: Path) -> None:
     scene = held(tmp_path, 20, 25)
-    batch = WindowSampler([scene], CONTRACT, 2, 0, flips=False).windows(0, 0)
+    batch = sampler(scene, batch=2, seed=0, flips=False).windows(0, 0)
     assert batch.image.shape == (2, 3, 32, 32)
     assert (batch.label[:, 20:] == 255).all()
     assert (batch.label[:, :20, 25:] == 255).all()
