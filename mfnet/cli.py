@@ -71,12 +71,12 @@ def command(**asked: Any) -> None:
     import torch
 
     from mfnet.prepare import training_from_request
+    from mfnet.run_folder import RunFolder
 
     if asked["threads"]:
         torch.set_num_threads(asked["threads"])
-    request = _request(asked)
-    training = training_from_request(request, click.echo)
-    training.folder.prepare(asked["resume"])
+    RunFolder(asked["out"]).require(asked["resume"])
+    training = training_from_request(_request(asked), click.echo)
     state = training.train(asked["resume"])
     click.echo(f"best validation mIoU {state.best:.4f}: {training.folder.best}")
     click.echo(f"next: mfnet-export --ckpt {training.folder.best}")

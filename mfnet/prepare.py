@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class TrainRequest:
     classes: Path | None = None  # JSON list of {"name", "colour"}
     only: tuple[str, ...] = ()  # scenes of the folder to train on; empty: all
     validation: Path | None = None  # folder of scenes to choose the best epoch by
-    holdout: float = 0.2  # share of each scene's rows kept for validation where no folder is given
+    holdout: float = 0.2  # share of each scene's rows to validate on where no folder is given
     backbone: str = "vit_b"
     tuning: str = "lora"
     rank: int = 4
@@ -104,13 +105,16 @@ def chosen_device(name: str) -> torch.device:
     """`auto` takes CUDA where there is one; `cuda` fails loudly where there is none.
 
     Raises:
-        UsageError: CUDA was asked for and is not there.
+        UsageError: no such device, or CUDA was asked for and is not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError("--device cuda: PyTorch sees no CUDA device; use --device cpu")
-    return torch.device(name)
+        raise UsageError(f"--device {name}: PyTorch sees no CUDA device; use --device cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as fault:
+        raise UsageError(f"--device {name}: no such device; use auto, cpu or cuda") from fault
 
 
 def _dataset(request: TrainRequest) -> Dataset:
@@ -170,12 +174,37 @@ def _scenes(
                 yield LabelledScene(held.name, held, held.label)
 
         return scenes, tests
-    if not 0 < request.holdout < 1:
-        raise UsageError(f"--holdout is {request.holdout}; expected a share between 0 and 1")
-    cuts = [round(scene.height * (1 - request.holdout)) for scene in scenes]
-    kept = [
-        LabelledScene(scene.name, part, part.label)
-        for scene, cut in zip(scenes, cuts, strict=True)
-        for part in [scene.rows(cut, scene.height)]
-    ]
-    return [s.rows(0, cut) for s, cut in zip(scenes, cuts, strict=True)], lambda: kept
+    parts = [split_rows(scene, request.holdout, request.window) for scene in scenes]
+    kept = [LabelledScene(part.name, part, part.label) for _, held in parts for part in held]
+    return [part for trained, _ in parts for part in trained], lambda: kept
+
+
+def split_rows(
+    scene: MemoryScene, share: float, window: int
+) -> tuple[list[MemoryScene], list[MemoryScene]]:
+    """Parts of a scene to train on, and parts held out for validation.
+
+    Bands of about a window's height, evenly spread: one end of a scene may be all river.
+
+    Args:
+        scene: Whole.
+        share: Of the rows, to hold out.
+        window: Pixels a side.
+
+    Raises:
+        UsageError: the share is not between 0 and 1, or leaves no rows on one side.
+    """
+    held_rows = round(scene.height * share)
+    if not 0 < held_rows < scene.height:
+        raise UsageError(
+            f"--holdout is {share:g}, {held_rows} of the {scene.height} rows of '{scene.name}'; "
+            "expected a share between 0 and 1 that leaves rows on both sides"
+        )
+    bands = max(1, round(held_rows / window))
+    edges = [0]
+    for index in range(bands):
+        start = round((index + 0.5) / bands * scene.height - held_rows / bands / 2)
+        edges += [start, start + held_rows // bands]
+    edges.append(scene.height)
+    spans = [scene.rows(start, stop) for start, stop in pairwise(edges)]
+    return [part for part in spans[::2] if part.height], spans[1::2]

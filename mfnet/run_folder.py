@@ -35,12 +35,11 @@ class RunFolder:
         """The checkpoint of the last epoch, with the state that resuming needs."""
         return self.path / "last.pt"
 
-    def prepare(self, resume: bool) -> None:
-        """Make the folder, or find it ready to resume.
+    def require(self, resume: bool) -> None:
+        """Check, before hours of work, that a run may start or go on here; writes nothing.
 
         Raises:
             UsageError: there is a run in it and `resume` was not asked for, or the reverse.
-            ResourceError: it cannot be made.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path}: is a file; choose a folder with -o")
@@ -51,6 +50,13 @@ class RunFolder:
                 f"{self.path}: holds a run already; add --resume to go on with it, "
                 "or choose another folder with -o"
             )
+
+    def make(self) -> None:
+        """Make the folder and see that it can be written.
+
+        Raises:
+            ResourceError: it cannot.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".write-test"

@@ -189,7 +189,8 @@ class WindowSampler:
         if not self.config.jitter:
             return values
         gain, offset = rng.uniform(-self.config.jitter, self.config.jitter, 2).astype(np.float32)
-        return np.clip(values * (1 + gain) + offset, 0.0, 1.0)
+        changed: FloatArray = np.clip(values * (1 + gain) + offset, 0.0, 1.0)
+        return changed
 
 
 def class_counts(scenes: Sequence[MemoryScene], classes: int) -> npt.NDArray[np.int64]:

@@ -26,6 +26,8 @@ from mfnet_runtime.errors import UsageError
 from mfnet_runtime.metrics import Scores, paper_classes
 from mfnet_runtime.pipeline import SegmentOptions
 
+SHOW_EVERY = 10  # steps
+
 Say = Callable[[str], None]
 ValidationScenes = Callable[[], Iterable[LabelledScene]]
 
@@ -49,7 +51,7 @@ class Training:
         config: The recipe.
         scenes: To cut windows from.
         validation: Gives the scenes to score after each epoch.
-        folder: Prepared.
+        folder: Made where missing.
         facts: Provenance for the checkpoint, plain JSON.
         say: Prints a line.
     """
@@ -74,6 +76,7 @@ class Training:
             ResourceError: a checkpoint cannot be written.
         """
         require_trainable(self.network)
+        self.folder.make()
         optimizer = _optimizer(self.network, self.config)
         device = next(self.network.parameters()).device
         amp = self.config.mixed_precision and device.type == "cuda"
@@ -112,10 +115,10 @@ class Training:
         device = next(self.network.parameters()).device
         self.network.train()
         torch.manual_seed(self.config.seed + 1_000_003 * epoch)  # dropout
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros((), device=device, dtype=torch.float64)
         label = f"epoch {epoch + 1}/{self.config.epochs}"
         with ThreadPoolExecutor(1) as ahead, progress(self.config.steps, label) as tick:
-            following = ahead.submit(sampler.windows, epoch, 0)
+            following, note = ahead.submit(sampler.windows, epoch, 0), ""
             for step in range(self.config.steps):
                 batch = following.result()
                 if step + 1 < self.config.steps:  # cut the next windows meanwhile
@@ -131,8 +134,10 @@ class Training:
                     nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
                 scaler.step(optimizer)
                 scaler.update()
-                total += loss.detach().double().cpu()
-                tick(1, f"loss {float(total) / (step + 1):.4f}")
+                total += loss.detach()
+                if step % SHOW_EVERY == 0:  # reading the loss waits for the device
+                    note = f"loss {float(total) / (step + 1):.4f}"
+                tick(1, note)
         mean = float(total) / self.config.steps
         if not np.isfinite(mean):
             raise UsageError(f"the loss is {mean} in epoch {epoch + 1}; lower --lr or set --clip 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 from support import RGBD, UTM, write_raster, write_scene
 
 from mfnet.datasets import Dataset
+from mfnet.prepare import split_rows
 from mfnet.scene_data import MemoryScene, WindowSampler, class_counts, scene_in_memory
 from mfnet.train_config import TrainConfig
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.errors import SceneError
+from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.raster import SceneReader
 from mfnet_runtime.scaling import dsm_range, scaled_dsm, scaled_image
 from mfnet_runtime.scenes import Scene
@@ -137,6 +139,26 @@ def test_a_part_keeps_the_statistics_of_the_whole(tmp_path: Path) -> None:
     assert (part.height, part.width) == (10, 48)
     assert dsm_range(CONTRACT.dsm, part.heights) == dsm_range(CONTRACT.dsm, scene.heights)
     np.testing.assert_array_equal(part.read(2, 5).image, scene.image[:, 12:15])
+
+
+@pytest.mark.parametrize(("share", "window", "bands"), [(0.2, 32, 1), (0.5, 32, 3), (0.01, 32, 1)])
+def test_held_out_rows_are_spread_and_never_trained(
+    tmp_path: Path, share: float, window: int, bands: int
+) -> None:
+    scene = held(tmp_path, height=200)
+    trained, kept = split_rows(scene, share, window)
+    assert len(kept) == bands
+    assert sum(part.height for part in kept) == pytest.approx(200 * share, abs=bands)
+    assert sum(part.height for part in trained + kept) == 200
+    pieces = [part for pair in zip_longest(trained, kept) for part in pair if part is not None]
+    whole = np.concatenate([part.image for part in pieces], axis=1)
+    np.testing.assert_array_equal(whole, scene.image)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 1e-4])
+def test_a_holdout_of_nothing_or_all_is_refused(tmp_path: Path, share: float) -> None:
+    with pytest.raises(UsageError, match="--holdout is"):
+        split_rows(held(tmp_path), share, 32)
 
 
 def test_class_counts(tmp_path: Path) -> None:
