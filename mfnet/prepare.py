@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -92,13 +92,22 @@ def training_from_request(request: TrainRequest, say: Say) -> Training:
     torch.manual_seed(recipe.seed)
     network = MFNet(config)
     facts: dict[str, Any] = {"dataset": dataset.name, **_load_sam(network, request, say)}
-    say(_counts(network, device))
-    scenes, validation = _scenes(dataset, request, full_scale)
-    contract = contract.with_provenance(
-        mfnet=version("mfnet"), torch=str(torch.__version__), **facts
+    counts = network.parameter_counts()
+    say(
+        f"{counts.trainable / 1e6:.2f} M parameters train ({counts.tuning / 1e6:.2f} M of them "
+        f"{request.tuning}), {counts.frozen / 1e6:.2f} M are frozen; on {device}"
     )
-    folder = RunFolder(request.out)
-    return Training(network.to(device), contract, recipe, scenes, validation, folder, facts, say)
+    scenes, validation = _scenes(dataset, request, full_scale)
+    return Training(
+        network.to(device),
+        contract.with_provenance(mfnet=version("mfnet"), torch=str(torch.__version__), **facts),
+        recipe,
+        scenes,
+        validation,
+        RunFolder(request.out),
+        {**facts, "parameters": asdict(counts)},
+        say,
+    )
 
 
 def chosen_device(name: str) -> torch.device:
@@ -152,14 +161,6 @@ def _load_sam(network: MFNet, request: TrainRequest, say: Say) -> dict[str, Any]
         "sam_sha256": digest,
         "rel_pos": "zero" if request.zero_rel_pos else "sam",
     }
-
-
-def _counts(network: MFNet, device: torch.device) -> str:
-    counts = network.parameter_counts()
-    return (
-        f"{counts.trainable / 1e6:.2f} M parameters train ({counts.tuning / 1e6:.2f} M of them "
-        f"{network.config.tuning}), {counts.frozen / 1e6:.2f} M are frozen; on {device}"
-    )
 
 
 def _scenes(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +61,14 @@ def _facts_from_checkpoint(path: Path) -> tuple[str, Facts]:
     checkpoint = load_checkpoint(path)
     with torch.device("meta"):  # shapes only
         network = MFNet(checkpoint.config)
-    network.freeze_for_tuning()
     official = checkpoint.contract.provenance.get("source") == "official"
     facts: Facts = {
         "network": {**checkpoint.config.to_dict(), "relative_position": _tables(checkpoint)},
-        "parameters": asdict(network.parameter_counts()),
+        "parameters": {
+            "sam_encoder": _count(network.encoder.sam),
+            "tuning": _count(network.encoder.tuning),
+            "fusion_and_decoder": _count(network.fusion) + _count(network.decoder),
+        },
         "contract": checkpoint.contract.to_dict(),
         "training": checkpoint.training,
         "metrics": checkpoint.metrics,
@@ -74,6 +76,11 @@ def _facts_from_checkpoint(path: Path) -> tuple[str, Facts]:
     if official:
         facts["note"] = "an official file states neither window nor class names: these are guessed"
     return "official MFNet weights" if official else "mfnet checkpoint", facts
+
+
+def _count(module: Any) -> int:
+    """Parameters of a torch module."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _tables(checkpoint: Any) -> str:

@@ -36,8 +36,8 @@ def test_checkpoint(made: Made) -> None:
     }
     assert facts["network"] == {**made.network.config.to_dict(), "relative_position": "real"}
     numbers = sum(parameter.numel() for parameter in made.network.parameters())
-    assert facts["parameters"]["trainable"] + facts["parameters"]["frozen"] == numbers
-    assert 0 < facts["parameters"]["tuning"] < facts["parameters"]["trainable"]
+    assert sum(facts["parameters"].values()) == numbers
+    assert 0 < facts["parameters"]["tuning"] < facts["parameters"]["sam_encoder"]
     assert Contract.from_dict(facts["contract"]) == made.contract
     assert facts["metrics"] == {"mean_iou": 0.5}
     assert facts["training"]["epochs"] == 2

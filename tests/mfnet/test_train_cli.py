@@ -156,7 +156,11 @@ def test_fine_tuning_leaves_sam_as_it_was(
     for name in names:
         source = given["image_encoder." + name.removeprefix("encoder.sam.")]
         assert torch.equal(trained[name], source), name
-    provenance = load_checkpoint(tmp_path / "run/best.pt").contract.provenance
+    checkpoint = load_checkpoint(tmp_path / "run/best.pt")
+    counts = checkpoint.training["parameters"]
+    assert counts["frozen"] == sum(trained[name].numel() for name in names)
+    assert 0 < counts["tuning"] < counts["trainable"]
+    provenance = checkpoint.contract.provenance
     assert provenance["sam"] == "sam.pth"
     assert provenance["rel_pos"] == "sam"
 
