@@ -10,7 +10,7 @@ demo: $(READY)  ## train, export, run and score a small network on a synthetic t
 	rm -rf demo
 	$(BIN)/python -m mfnet.synthetic demo/town
 	$(BIN)/mfnet-train demo/town/train -o demo/run --from-scratch --backbone small --window 128 \
-		--optimizer adamw --lr 0.002 --epochs 6 --steps 60 --batch 8 --clip 1
+		--optimizer adamw --lr 0.002 --epochs 8 --steps 60 --batch 8 --clip 1
 	$(BIN)/mfnet-export --ckpt demo/run/best.pt --scenes demo/town/test
 	$(BIN)/mfnet-run demo/run/best.onnx demo/town/test -o demo/maps
 	$(BIN)/mfnet-bench miou demo/run/best.pt demo/run/best.onnx demo/town/test

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -83,54 +84,27 @@ def command(**asked: Any) -> None:
 
 
 def _request(asked: dict[str, Any]) -> Any:
+    """The request that the options make; an option not given leaves the default of its field."""
     from mfnet.prepare import TrainRequest
     from mfnet.train_config import TrainConfig
     from mfnet_runtime.contract import DsmRule
 
     sgd = asked["optimizer"] == "sgd"
-    recipe = TrainConfig(
-        epochs=asked["epochs"],
-        batch=asked["batch"] or (4 if asked["backbone"] == "vit_h" else 10),
-        optimizer=asked["optimizer"],
-        schedule=asked["schedule"] or ("multistep" if sgd else "cosine"),
-        lr=asked["lr"] or (0.01 if sgd else 0.001),
-        weight_decay=asked["weight_decay"],
-        clip=asked["clip"],
-        class_weights=asked["class_weights"],
-        flips=not asked["no_flips"],
-        rotations=asked["rotations"],
-        jitter=asked["jitter"],
-        seed=asked["seed"],
-        mixed_precision=not asked["float32"],
-    )
-    same = (
-        "data",
-        "out",
-        "dataset",
-        "validation",
-        "holdout",
-        "backbone",
-        "tuning",
-        "rank",
-        "only",
-        "classes",
-    )
-    more = (
-        "window",
-        "sam",
-        "from_scratch",
-        "zero_rel_pos",
-        "full_scale",
-        "device",
-        "steps",
-        "stride",
-    )
-    return TrainRequest(
-        recipe=recipe,
-        dsm_rule=DsmRule(*asked["dsm_rule"]) if asked["dsm_rule"] else DsmRule(),
-        bands=parse_bands(asked["bands"]),
-        **{name: asked[name] for name in same + more},
-    )
+    values = {
+        "schedule": "multistep" if sgd else "cosine",
+        "lr": 0.01 if sgd else 0.001,
+        "batch": 4 if asked["backbone"] == "vit_h" else 10,
+        **{name: value for name, value in asked.items() if value is not None},
+        "flips": not asked["no_flips"],
+        "mixed_precision": not asked["float32"],
+        "bands": parse_bands(asked["bands"]),
+        "dsm_rule": DsmRule(*(asked["dsm_rule"] or ())),
+    }
+
+    def chosen(kind: Any) -> dict[str, Any]:
+        return {field.name: values[field.name] for field in fields(kind) if field.name in values}
+
+    return TrainRequest(recipe=TrainConfig(**chosen(TrainConfig)), **chosen(TrainRequest))
 
 
 def main(args: Sequence[str] | None = None) -> int:

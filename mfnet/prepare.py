@@ -82,7 +82,9 @@ def training_from_request(request: TrainRequest, say: Say) -> Training:
         tuning=request.tuning,
         rank=request.rank,
     )
-    full_scale = request.full_scale or _full_scale(dataset.train[0])
+    full_scale = request.full_scale
+    if full_scale is None:
+        full_scale = full_scale_of(dataset.train[0])
     contract = Contract(
         window=request.window,
         classes=dataset.classes,
@@ -138,7 +140,12 @@ def _dataset(request: TrainRequest) -> Dataset:
     )
 
 
-def _full_scale(scene: Scene) -> float:
+def full_scale_of(scene: Scene) -> float:
+    """255 for uint8 images.
+
+    Raises:
+        UsageError: another type, whose full scale nobody can guess.
+    """
     with open_raster(scene.image) as image:
         kind = str(image.dtypes[0])
     if kind == "uint8":

@@ -74,7 +74,8 @@ class SegmentOptions:
 
     def grid(self, height: int, width: int, window: int) -> WindowGrid:
         """The windows of a scene of that size."""
-        return WindowGrid(height, width, window, self.stride or window // 2)
+        stride = window // 2 if self.stride is None else self.stride
+        return WindowGrid(height, width, window, stride)
 
 
 @dataclass

@@ -218,6 +218,8 @@ def assert_refused(capsys: Capture, code: int, expected: int, *parts: str) -> No
         (["--from-scratch", "--only", "zebra"], 2, "no scene named 'zebra'; there are a, b"),
         (["--from-scratch", "--dataset", "vaihingen"], 2, "files are missing"),
         (["--from-scratch", "--dataset", "berlin"], 2, "vaihingen, potsdam, mmhunan"),
+        (["--from-scratch", "--lr", "0"], 2, "lr is 0"),
+        (["--from-scratch", "--steps", "0"], 2, "steps is 0"),
         (["--from-scratch", "--device", "abacus"], 2, "no such device"),
         (["--from-scratch", "--jitter", "1"], 2, "jitter is 1"),
         (["--from-scratch", "--classes", "none.json"], 2, "none.json"),

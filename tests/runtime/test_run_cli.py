@@ -86,7 +86,15 @@ def assert_refused(capsys: Capture, code: int, expected: int, *parts: str) -> No
 
 @pytest.mark.parametrize(
     "words",
-    ["--stride 33", "--stride -2", "--batch 0", "--bands 1,x", "--bands 1,2", "--backend caffe"],
+    [
+        "--stride 33",
+        "--stride 0",
+        "--stride -2",
+        "--batch 0",
+        "--bands 1,x",
+        "--bands 1,2",
+        "--backend caffe",
+    ],
 )
 def test_bad_options(
     tmp_path: Path, model: Path, folder: Path, capsys: Capture, words: str
