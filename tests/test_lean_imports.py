@@ -51,5 +51,27 @@ def test_runs_without_heavy_libraries(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "a.tif").is_file()
 
 
+@pytest.mark.parametrize(
+    ("module", "words", "extra"),
+    [
+        ("mfnet.cli", ["scenes", "-o", "run", "--from-scratch"], "train"),
+        ("mfnet_export.cli", ["--ckpt", "best.pt"], "train"),
+    ],
+)
+def test_commands_name_the_extra_they_need(
+    tmp_path: Path, module: str, words: list[str], extra: str
+) -> None:
+    code = f"sys.modules['torch'] = None; from {module} import main; sys.exit(main({words!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert f"needs torch; install it with: pip install 'mfnet[{extra}]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_the_block_works() -> None:
     assert "ModuleNotFoundError" in python("import torch").stderr
