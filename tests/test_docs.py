@@ -6,8 +6,11 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib import import_module
+from importlib.metadata import distribution
 from pathlib import Path
 
+import click
 import pytest
 from support import write_rgbd_model, write_scene
 
@@ -15,6 +18,7 @@ import mfnet.tuning
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+COMMANDS = {entry.name: entry.value for entry in distribution("mfnet").entry_points}
 
 
 def block(file: str, language: str, containing: str) -> str:
@@ -43,6 +47,27 @@ def test_readme_shell_runs(tmp_path: Path) -> None:
         done = subprocess.run([program, *words[1:]], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     assert (tmp_path / "maps" / "test_1.tif").is_file()
+
+
+def command_lines() -> list[str]:
+    """Every line of the documents that calls one of our commands."""
+    lines = []
+    for file in ("README.md", "benchmarks/README.md", "Makefile"):
+        text = (ROOT / file).read_text().replace("\\\n", " ")
+        for line in text.splitlines():
+            words = line.strip().removeprefix("$ ").removeprefix("$(BIN)/").partition("  #")[0]
+            if words.partition(" ")[0] in COMMANDS and "FILE" not in words:
+                lines.append(words)
+    return lines
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_command_lines_are_understood(line: str) -> None:
+    name, *words = shlex.split(line)
+    command: click.Command = import_module(COMMANDS[name].partition(":")[0]).command
+    if isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    command.make_context(name, words)
 
 
 def test_readme_python_runs(tmp_path: Path) -> None:
