@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mfnet_runtime.blend import LogitMosaic
@@ -29,7 +29,6 @@ def mosaicked(grid: WindowGrid, blend: BlendName, field: Field) -> Field:
     return np.concatenate(rows, axis=1)
 
 
-@settings(deadline=None)
 @given(
     height=st.integers(1, 80),
     width=st.integers(1, 80),

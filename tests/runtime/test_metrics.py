@@ -8,7 +8,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -131,7 +131,6 @@ PAIRS = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
 
 
 @given(PAIRS)
-@settings(deadline=None)
 def test_counts_equal_a_slow_reference(pair: tuple[Labels, Labels]) -> None:
     matrix = ConfusionMatrix(4)
     matrix.add(*pair)
@@ -146,7 +145,6 @@ def test_counts_equal_a_slow_reference(pair: tuple[Labels, Labels]) -> None:
 
 
 @given(st.lists(PAIRS, max_size=4))
-@settings(deadline=None)
 def test_scenes_apart_and_merged_equal_scenes_together(pairs: list[tuple[Labels, Labels]]) -> None:
     together, merged = ConfusionMatrix(4), ConfusionMatrix(4)
     for pair in pairs:
