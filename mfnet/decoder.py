@@ -78,15 +78,15 @@ class Decoder(nn.Module):
             nn.Sequential(conv(WIDTH, classes, 1)),
         )
 
-    def forward(self, scales: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    def forward(self, scales: Sequence[Tensor], size: int) -> Tensor:
         """Decode.
 
         Args:
             scales: res1 to res4, (N, C, S, S) each half the size of the one before.
-            size: Height and width of the logits, pixels.
+            size: Rows and columns of the logits, pixels.
 
         Returns:
-            Logits (N, classes, *size).
+            Logits (N, classes, size, size).
         """
         res1, res2, res3, res4 = scales
         x = self.b4(self.pre_conv(res4))
@@ -94,4 +94,4 @@ class Decoder(nn.Module):
         x = self.b2(self.p2(x, res2))
         x = self.p1(x, res1)
         x = self.segmentation_head(x)
-        return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)

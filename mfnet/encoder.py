@@ -51,7 +51,7 @@ class TwoStreamEncoder(nn.Module):
         Returns:
             Image and DSM maps, each (N, neck, G, G) with G = H / 16.
         """
-        position = resized_position(self.sam.pos_embed, self.config.grid)
+        position = resized_position(self.sam.pos_embed, image.shape[-1] // PATCH)
         x = self.sam.patch_embed(image) + position
         y = self.sam.patch_embed(dsm.expand(-1, 3, -1, -1)) + position
         for block, tuning in zip(self.sam.blocks, self.tuning, strict=True):

@@ -36,11 +36,12 @@ class MFNet(nn.Module):
         """Class logits of a batch of windows.
 
         Args:
-            image: (N, 3, H, W) in [0, 1], H = W = `config.window`.
-            dsm: (N, 1, H, W) in [0, 1], scaled over its scene.
+            image: (N, 3, S, S) in [0, 1], S a multiple of 32; `config.window` in training, though
+                no weight depends on it.
+            dsm: (N, 1, S, S) in [0, 1], scaled over its scene.
 
         Returns:
-            Logits (N, classes, H, W).
+            Logits (N, classes, S, S).
 
         Raises:
             ValueError: another shape.
@@ -48,7 +49,7 @@ class MFNet(nn.Module):
         if not torch.compiler.is_compiling():  # a check on the batch would pin it in an export
             self._check(image, dsm)
         x, y = self.encoder(image, dsm)
-        logits: Tensor = self.decoder(self.fusion(x, y), (self.config.window, self.config.window))
+        logits: Tensor = self.decoder(self.fusion(x, y), image.shape[-1])
         return logits
 
     def freeze_for_tuning(self) -> None:
@@ -66,12 +67,12 @@ class MFNet(nn.Module):
         )
 
     def _check(self, image: Tensor, dsm: Tensor) -> None:
-        side = self.config.window
+        side = image.shape[-1]
         expected = [(len(image), channels, side, side) for channels in (3, 1)]
-        if [tuple(image.shape), tuple(dsm.shape)] != expected:
+        if [tuple(image.shape), tuple(dsm.shape)] != expected or side % 32 or not side:
             raise ValueError(
                 f"image is {tuple(image.shape)} and dsm {tuple(dsm.shape)}; this network takes "
-                f"(N, 3, {side}, {side}) and (N, 1, {side}, {side})"
+                "(N, 3, S, S) and (N, 1, S, S), S a multiple of 32"
             )
 
 

@@ -129,7 +129,9 @@ def test_attention_is_sams(grid: int) -> None:
 @pytest.mark.parametrize(
     ("image", "dsm"),
     [
-        ((1, 3, 32, 32), (1, 1, 32, 32)),
+        ((1, 3, 48, 48), (1, 1, 48, 48)),
+        ((1, 3, 32, 64), (1, 1, 32, 64)),
+        ((1, 3, 0, 0), (1, 1, 0, 0)),
         ((1, 4, 64, 64), (1, 1, 64, 64)),
         ((1, 3, 64, 64), (1, 3, 64, 64)),
         ((2, 3, 64, 64), (1, 1, 64, 64)),
@@ -137,7 +139,7 @@ def test_attention_is_sams(grid: int) -> None:
     ],
 )
 def test_wrong_shapes_are_named(image: tuple[int, ...], dsm: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"this network takes \(N, 3, 64, 64\)"):
+    with pytest.raises(ValueError, match=r"this network takes \(N, 3, S, S\)"):
         random_network("none")(torch.rand(image), torch.rand(dsm))
 
 
