@@ -49,6 +49,7 @@ class Dataset:
     band_names: tuple[str, str, str] = ("red", "green", "blue")
     coding: LabelCoding = "index"  # of every label
     use_alpha: bool = True  # False: an alpha band is something else (Potsdam's near infrared)
+    use_place: bool = True  # False: the files fit pixel by pixel, whatever their headers say
     stride: int = 128  # pixels between test windows while training
     test_stride: int = 32  # pixels between test windows in the final test
     steps_per_epoch: int = 1000  # batches
@@ -151,6 +152,7 @@ def _vaihingen(root: Path) -> Dataset:
         test=test,
         band_names=("near infrared", "red", "green"),
         coding="colour",
+        use_place=False,
         stride=32,
     )
 
@@ -185,6 +187,7 @@ def _potsdam(root: Path) -> Dataset:
         test=test,
         coding="colour",
         use_alpha=False,
+        use_place=False,
     )
 
 

@@ -84,15 +84,24 @@ class MemoryScene:
         )
 
 
+def opened_scene(scene: Scene, dataset: Dataset, full_scale: float) -> SceneReader:
+    """A scene opened as its dataset wants to be read.
+
+    Raises:
+        SceneError: a file is missing or damaged, bands or grids do not fit.
+    """
+    return SceneReader(scene, dataset.bands, full_scale, dataset.use_alpha, dataset.use_place)
+
+
 def scene_in_memory(scene: Scene, dataset: Dataset, full_scale: float) -> MemoryScene:
     """Read a labelled scene.
 
     Raises:
         SceneError: a file is missing, damaged, on another grid, or a label is out of range.
     """
-    with SceneReader(scene, dataset.bands, full_scale, dataset.use_alpha) as reader:
+    with opened_scene(scene, dataset, full_scale) as reader:
+        label = label_of(scene, dataset, reader)
         rows = reader.read(0, reader.height)
-    label = label_of(scene, dataset, (rows.dsm.shape[0], rows.dsm.shape[1]))
     label[~(rows.image_valid & rows.dsm_valid)] = IGNORE
     return MemoryScene(
         scene.name,
@@ -105,21 +114,16 @@ def scene_in_memory(scene: Scene, dataset: Dataset, full_scale: float) -> Memory
     )
 
 
-def label_of(scene: Scene, dataset: Dataset, shape: tuple[int, int]) -> Labels:
-    """The label of a scene of `shape` (rows, columns), uint8, IGNORE where undefined.
+def label_of(scene: Scene, dataset: Dataset, reader: SceneReader) -> Labels:
+    """The label of an open scene, (row, column) uint8, IGNORE where undefined.
 
     Raises:
-        SceneError: no label, damaged, another size, or values that are no class.
+        SceneError: no label, damaged, on another grid, or values that are no class.
     """
     if scene.label is None:
         raise SceneError(f"{scene.image}: scene '{scene.name}' has no label")
-    label = read_label(scene.label, dataset.coding, dataset.classes)
-    if label.shape != shape:
-        raise SceneError(
-            f"{scene.label}: is {label.shape[0]} x {label.shape[1]} px, {scene.image.name} is "
-            f"{shape[0]} x {shape[1]} px; rasterise the label on the image's grid"
-        )
-    return label
+    reader.require_grid_of(scene.label)
+    return read_label(scene.label, dataset.coding, dataset.classes)
 
 
 @dataclass(frozen=True)

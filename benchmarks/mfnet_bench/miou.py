@@ -13,7 +13,7 @@ import numpy as np
 
 from mfnet.datasets import Dataset, dataset_from_folder, dataset_from_layout
 from mfnet.evaluate import Evaluation, LabelledScene, evaluated
-from mfnet.scene_data import Labels, label_of
+from mfnet.scene_data import Labels, label_of, opened_scene
 from mfnet_bench.table import figure, markdown_table
 from mfnet_runtime.backends import Backend, backend_from_file
 from mfnet_runtime.command import progress
@@ -22,7 +22,6 @@ from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.labels import IGNORE, ClassTable
 from mfnet_runtime.metrics import Scores, paper_classes
 from mfnet_runtime.pipeline import SegmentOptions
-from mfnet_runtime.raster import SceneReader
 
 CHECKPOINTS = (".pt", ".pth")
 
@@ -228,13 +227,12 @@ def _evaluated(
 
     def opened() -> Iterator[LabelledScene]:
         for scene in scenes:
-            with SceneReader(scene, dataset.bands, scale, dataset.use_alpha) as reader:
-                truth = label_of(scene, dataset, (reader.height, reader.width))
-                yield LabelledScene(scene.name, reader, truth)
+            with opened_scene(scene, dataset, scale) as reader:
+                yield LabelledScene(scene.name, reader, label_of(scene, dataset, reader))
 
     total = 0
     for scene in scenes:
-        with SceneReader(scene, dataset.bands, scale, dataset.use_alpha) as reader:
+        with opened_scene(scene, dataset, scale) as reader:
             total += len(options.grid(reader.height, reader.width, contract.window))
     with progress(total, label) as tick:
         return evaluated(backend, opened(), options, tick, maps)

@@ -22,6 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
+from mfnet_runtime.grid import require_same_grid, require_single_band
 from mfnet_runtime.scaling import BoolArray, FloatArray
 from mfnet_runtime.scenes import Scene, require_files
 
@@ -33,7 +34,6 @@ SIGNATURES = {
     b"\x89PNG": "PNG",
     b"\xff\xd8\xff": "JPEG",
 }
-GRID_TOLERANCE = 0.05  # pixels by which two grids' corners may differ
 HEIGHT_LIMITS = (-1000.0, 1e6)  # outside lies no height on Earth but an undeclared nodata value
 STATISTICS_ROWS = 512  # rows read at a time
 
@@ -82,6 +82,7 @@ class SceneReader:
         bands: 1-based image bands to read, three of them; None takes all bands but alpha.
         full_scale: Largest pixel value the model expects; a larger one is refused on reading.
         use_alpha: Whether an alpha band masks; off where a file flags an infrared band as alpha.
+        use_place: Whether the files' CRS and transforms must agree, not their sizes alone.
 
     Raises:
         SceneError: a file is missing or unreadable, bands or grids do not fit.
@@ -93,17 +94,19 @@ class SceneReader:
         bands: Sequence[int] | None = None,
         full_scale: float = 255.0,
         use_alpha: bool = True,
+        use_place: bool = True,
     ) -> None:
         require_files(scene)
         self.scene = scene
         self.full_scale = full_scale
+        self._use_place = use_place
         with ExitStack() as opened:
             self._image = opened.enter_context(open_raster(scene.image))
             self._dsm = opened.enter_context(open_raster(scene.dsm))
             self.bands = _checked_bands(scene.image, self._image, bands)
             self._masked = use_alpha or ColorInterp.alpha not in self._image.colorinterp
             require_single_band(scene.dsm, self._dsm, "DSM")
-            require_same_grid(scene.image, self._image, scene.dsm, self._dsm)
+            require_same_grid(scene.image, self._image, scene.dsm, self._dsm, use_place)
             self._opened = opened.pop_all()  # both stay open only if all is well
 
     @property
@@ -122,6 +125,15 @@ class SceneReader:
         if not self._image.crs and self._image.transform.is_identity:
             return {"crs": None, "transform": None}
         return {"crs": self._image.crs, "transform": self._image.transform}
+
+    def require_grid_of(self, path: Path) -> None:
+        """Refuse another raster of this scene, its label say, that lies on another grid.
+
+        Raises:
+            SceneError: it does, or cannot be opened.
+        """
+        with open_raster(path) as other:
+            require_same_grid(self.scene.image, self._image, path, other, self._use_place)
 
     def read(self, start: int, stop: int) -> SceneRows:
         """Rows from `start` up to `stop` of image, DSM and both validities.
@@ -170,44 +182,6 @@ class SceneReader:
         self._opened.close()
 
 
-def require_single_band(path: Path, dataset: Any, role: str) -> None:
-    """Raise SceneError unless the raster has one band."""
-    if dataset.count != 1:
-        raise SceneError(
-            f"{path}: {role} has {dataset.count} bands, expected 1; "
-            "extract one with gdal_translate -b"
-        )
-
-
-def require_same_grid(path: Path, dataset: Any, other_path: Path, other: Any) -> None:
-    """Raise SceneError unless two open rasters have the same size, place and CRS.
-
-    Place and CRS are compared only where both rasters state them.
-    """
-    remedy = "warp one onto the other's grid with gdalwarp"
-    size, other_size = (dataset.height, dataset.width), (other.height, other.width)
-    if size != other_size:
-        raise SceneError(
-            f"{other_path}: is {other_size[0]} x {other_size[1]} px, "
-            f"{path.name} is {size[0]} x {size[1]} px; {remedy}"
-        )
-    if not dataset.transform.is_identity and not other.transform.is_identity:
-        corners = np.array(
-            [(x, y, 1) for x in (0, dataset.width) for y in (0, dataset.height)], float
-        ).T  # (3, corner), homogeneous pixel coordinates
-        here, there = (np.array(grid.transform).reshape(3, 3) for grid in (dataset, other))
-        shift = np.abs(np.linalg.solve(here, there @ corners) - corners).max()
-        if shift > GRID_TOLERANCE:
-            raise SceneError(
-                f"{other_path}: lies up to {shift:.2f} px off the grid of {path.name}; {remedy}"
-            )
-    if dataset.crs and other.crs and _horizontal(dataset.crs) != _horizontal(other.crs):
-        raise SceneError(
-            f"{other_path}: CRS is {other.crs.to_string()[:60]}, "
-            f"that of {path.name} is {dataset.crs.to_string()[:60]}; {remedy}"
-        )
-
-
 def _checked_bands(path: Path, dataset: Any, bands: Sequence[int] | None) -> list[int]:
     if bands is None:
         kinds = enumerate(dataset.colorinterp, start=1)
@@ -224,12 +198,6 @@ def _checked_bands(path: Path, dataset: Any, bands: Sequence[int] | None) -> lis
             f"{dataset.count}; choose three of them with --bands"
         )
     return list(bands)
-
-
-def _horizontal(crs: Any) -> dict[str, Any]:
-    """A CRS without its vertical part: a DSM often adds a height datum to the image's CRS."""
-    vertical = {"geoidgrids", "geoid_crs", "vunits", "vto_meter"}
-    return {key: value for key, value in crs.to_dict().items() if key not in vertical}
 
 
 @contextmanager

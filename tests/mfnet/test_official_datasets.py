@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rasterio.transform import from_origin
 from support import UTM, write_raster
 
 from mfnet.checkpoint import load_checkpoint
@@ -48,7 +49,11 @@ def colour_label(eroded: bool = False) -> np.ndarray:
 def vaihingen(root: Path) -> None:
     for area in (VAIHINGEN_TRAIN + " " + VAIHINGEN_TEST).split():
         write_raster(root / f"top/top_mosaic_09cm_area{area}.tif", image(), **UTM)
-        write_raster(root / f"dsm/dsm_09cm_matching_area{area}.tif", heights(), **UTM)
+        # half a pixel off in the header alone, as between pixel-is-point and pixel-is-area
+        dsm = root / f"dsm/dsm_09cm_matching_area{area}.tif"
+        write_raster(
+            dsm, heights(), crs=UTM["crs"], transform=from_origin(500000.25, 5400000, 0.5, 0.5)
+        )
         name = f"top_mosaic_09cm_area{area}"
         write_raster(root / f"gts_for_participants/{name}.tif", colour_label(), **UTM)
         eroded = root / f"gts_eroded_for_participants/{name}_noBoundary.tif"

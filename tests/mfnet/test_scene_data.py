@@ -168,9 +168,18 @@ def test_class_counts(tmp_path: Path) -> None:
     assert counts[1] == 2 * (scene.label == 1).sum()
 
 
-def test_label_of_another_size_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("shape", "place", "message"),
+    [
+        ((40, 47), UTM, r"label/a\.tif: is 40 x 47 px, a\.tif is 40 x 48 px"),
+        ((40, 48), {**UTM, "crs": "EPSG:32633"}, r"label/a\.tif: CRS is .*32633"),
+    ],
+)
+def test_label_on_another_grid_is_refused(
+    tmp_path: Path, shape: tuple[int, int], place: dict[str, Any], message: str
+) -> None:
     scene = write_scene(tmp_path, label=True)
     assert scene.label is not None
-    write_raster(scene.label, np.zeros((40, 47), np.uint8), **UTM)
-    with pytest.raises(SceneError, match=r"label/a\.tif: is 40 x 47 px, a\.tif is 40 x 48 px"):
+    write_raster(scene.label, np.zeros(shape, np.uint8), **place)
+    with pytest.raises(SceneError, match=message):
         scene_in_memory(scene, dataset_of(scene), 255.0)

@@ -1,0 +1,68 @@
+"""Whether open rasters lie on one grid. Opens and reads nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mfnet_runtime.errors import SceneError
+
+GRID_TOLERANCE = 0.05  # pixels by which two grids' corners may differ
+
+
+def require_single_band(path: Path, dataset: Any, role: str) -> None:
+    """Raise SceneError unless the raster has one band."""
+    if dataset.count != 1:
+        raise SceneError(
+            f"{path}: {role} has {dataset.count} bands, expected 1; "
+            "extract one with gdal_translate -b"
+        )
+
+
+def require_same_grid(
+    path: Path, dataset: Any, other_path: Path, other: Any, place: bool = True
+) -> None:
+    """Refuse two open rasters that do not have the same size, place and CRS.
+
+    Args:
+        path: Of the one, for the message.
+        dataset: The one.
+        other_path: Of the other.
+        other: The other.
+        place: Compare place and CRS too, where both rasters state them.
+
+    Raises:
+        SceneError: names both values and the remedy.
+    """
+    remedy = "warp one onto the other's grid with gdalwarp"
+    size, other_size = (dataset.height, dataset.width), (other.height, other.width)
+    if size != other_size:
+        raise SceneError(
+            f"{other_path}: is {other_size[0]} x {other_size[1]} px, "
+            f"{path.name} is {size[0]} x {size[1]} px; {remedy}"
+        )
+    if not place:
+        return
+    if not dataset.transform.is_identity and not other.transform.is_identity:
+        corners = np.array(
+            [(x, y, 1) for x in (0, dataset.width) for y in (0, dataset.height)], float
+        ).T  # (3, corner), homogeneous pixel coordinates
+        here, there = (np.array(grid.transform).reshape(3, 3) for grid in (dataset, other))
+        shift = np.abs(np.linalg.solve(here, there @ corners) - corners).max()
+        if shift > GRID_TOLERANCE:
+            raise SceneError(
+                f"{other_path}: lies up to {shift:.2f} px off the grid of {path.name}; {remedy}"
+            )
+    if dataset.crs and other.crs and _horizontal(dataset.crs) != _horizontal(other.crs):
+        raise SceneError(
+            f"{other_path}: CRS is {other.crs.to_string()[:60]}, "
+            f"that of {path.name} is {dataset.crs.to_string()[:60]}; {remedy}"
+        )
+
+
+def _horizontal(crs: Any) -> dict[str, Any]:
+    """A CRS without its vertical part: a DSM often adds a height datum to the image's CRS."""
+    vertical = {"geoidgrids", "geoid_crs", "vunits", "vto_meter"}
+    return {key: value for key, value in crs.to_dict().items() if key not in vertical}
