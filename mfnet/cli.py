@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mfnet_runtime.cli import parse_bands
-from mfnet_runtime.command import debug_option, only_option, run_command
+from mfnet_runtime.command import debug_option, only_option, run_command, threads_option
 
 PATH = click.Path(path_type=Path)
 
@@ -51,7 +51,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--full-scale", type=float, help="Pixel value that becomes 1.0 [default: uint8's].")
 @click.option("--bands", default="1,2,3", show_default=True, help="Image bands to use.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--threads", type=int, help="CPU threads [default: PyTorch's].")
+@threads_option("PyTorch's")
 @click.option("--float32", is_flag=True, help="No mixed precision on CUDA.")
 @click.option("--resume", is_flag=True, help="Go on with the run in OUT.")
 @only_option

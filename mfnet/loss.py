@@ -18,11 +18,19 @@ from mfnet_runtime.labels import IGNORE
 def window_loss(
     network: MFNet, batch: WindowBatch, weights: Tensor | None, device: torch.device
 ) -> Tensor:
-    """Mean cross-entropy over the labelled pixels of a batch."""
+    """Mean cross-entropy over the labelled pixels of a batch; 0 where none of them counts."""
     image, dsm = torch.from_numpy(batch.image).to(device), torch.from_numpy(batch.dsm).to(device)
     label = torch.from_numpy(batch.label.astype(np.int64)).to(device)
-    logits = network(image, dsm)
+    logits: Tensor = network(image, dsm)
+    if not _counts(batch, weights):  # the mean of nothing is not a number
+        return logits.sum() * 0.0
     return F.cross_entropy(logits.float(), label, weights, ignore_index=IGNORE)
+
+
+def _counts(batch: WindowBatch, weights: Tensor | None) -> bool:
+    """Whether any pixel is labelled with a class of positive weight."""
+    present = [index for index in np.unique(batch.label).tolist() if index != IGNORE]
+    return any(weights is None or bool(weights[index] > 0) for index in present)
 
 
 def class_weights(

@@ -19,7 +19,7 @@ from mfnet.evaluate import LabelledScene
 from mfnet.network import MFNet
 from mfnet.run_folder import RunFolder
 from mfnet.sam_weights import load_sam_weights
-from mfnet.scene_data import MemoryScene, scene_in_memory
+from mfnet.scene_data import MemoryScene, class_counts, scene_in_memory
 from mfnet.train import Say, Training, ValidationScenes
 from mfnet.train_config import TrainConfig
 from mfnet_runtime.contract import Contract, DsmRule, ImageRule
@@ -93,7 +93,11 @@ def training_from_request(request: TrainRequest, say: Say) -> Training:
     )
     torch.manual_seed(recipe.seed)
     network = MFNet(config)
-    facts: dict[str, Any] = {"dataset": dataset.name, **_load_sam(network, request, say)}
+    facts: dict[str, Any] = {
+        "dataset": dataset.name,
+        "bands": list(dataset.bands),
+        **_load_sam(network, request, say),
+    }
     counts = network.parameter_counts()
     say(
         f"{counts.trainable / 1e6:.2f} M parameters train ({counts.tuning / 1e6:.2f} M of them "
@@ -107,7 +111,12 @@ def training_from_request(request: TrainRequest, say: Say) -> Training:
         scenes,
         validation,
         RunFolder(request.out),
-        {**facts, "parameters": asdict(counts)},
+        {
+            **facts,
+            "parameters": asdict(counts),
+            "scenes": [scene.name for scene in dataset.train],
+            "validation": [scene.name for scene in dataset.test] or f"holdout {request.holdout:g}",
+        },
         say,
     )
 
@@ -130,6 +139,11 @@ def chosen_device(name: str) -> torch.device:
 
 def _dataset(request: TrainRequest) -> Dataset:
     if request.dataset is not None:
+        if request.only or request.classes or request.validation or request.bands != (1, 2, 3):
+            raise UsageError(
+                "--dataset fixes scenes, classes and bands; leave --only, --val, --classes and "
+                "--bands out"
+            )
         return dataset_from_layout(request.dataset, request.data)
     return dataset_from_folder(
         request.data,
@@ -137,7 +151,16 @@ def _dataset(request: TrainRequest) -> Dataset:
         only=request.only,
         classes=classes_from_file(request.classes) if request.classes else None,
         bands=request.bands,
+        band_names=_band_names(request.bands),
     )
+
+
+def _band_names(bands: tuple[int, int, int]) -> tuple[str, str, str]:
+    """What the first three bands usually show; numbers for others, since nobody said."""
+    if bands == (1, 2, 3):
+        return ("red", "green", "blue")
+    first, second, third = bands
+    return (f"band {first}", f"band {second}", f"band {third}")
 
 
 def full_scale_of(scene: Scene) -> float:
@@ -174,6 +197,8 @@ def _scenes(
     dataset: Dataset, request: TrainRequest, full_scale: float
 ) -> tuple[list[MemoryScene], ValidationScenes]:
     scenes = [scene_in_memory(scene, dataset, full_scale) for scene in dataset.train]
+    if not class_counts(scenes, len(dataset.classes)).sum():
+        raise UsageError(f"{request.data}: no labelled pixel in any scene; nothing to learn from")
     if dataset.test:
 
         def tests() -> Iterator[LabelledScene]:

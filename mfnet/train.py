@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -136,17 +136,19 @@ class Training:
                 scaler.update()
                 total += loss.detach()
                 if step % SHOW_EVERY == 0:  # reading the loss waits for the device
-                    note = f"loss {float(total) / (step + 1):.4f}"
+                    note = f"loss {_finite(float(total) / (step + 1), epoch):.4f}"
                 tick(1, note)
-        mean = float(total) / self.config.steps
-        if not np.isfinite(mean):
-            raise UsageError(f"the loss is {mean} in epoch {epoch + 1}; lower --lr or set --clip 1")
-        return mean
+        return _finite(float(total) / self.config.steps, epoch)
 
     def _validate(self) -> Scores:
         options = SegmentOptions(self.config.stride, "uniform")
         with TorchBackend(self.network, self.contract) as backend:
             matrix = evaluated(backend, self.validation(), options).matrix
+        if not matrix.counts.sum():
+            raise UsageError(
+                "the validation scenes have no labelled pixel; choose others with --val, "
+                "or another --holdout"
+            )
         return matrix.scores(paper_classes(self.contract.classes))
 
     def _keep(
@@ -226,6 +228,7 @@ def require_same(folder: RunFolder, found: Checkpoint, asked: Training) -> None:
             replace(asked.contract, provenance={}).to_dict(),
         ),
     }
+    pairs["data"] = (found.training, asked.facts)
     for part, (before, now) in pairs.items():
         for name in now:
             if not before or before.get(name) != now[name]:
@@ -234,6 +237,12 @@ def require_same(folder: RunFolder, found: Checkpoint, asked: Training) -> None:
                     f"{folder.last}: its {part} has {name} {was!r}, now asked for "
                     f"{now[name]!r}; resume with the options of the first start"
                 )
+
+
+def _finite(loss: float, epoch: int) -> float:
+    if not math.isfinite(loss):
+        raise UsageError(f"the loss is {loss} in epoch {epoch + 1}; lower --lr or set --clip 1")
+    return loss
 
 
 def _optimizer(network: MFNet, config: TrainConfig) -> torch.optim.Optimizer:

@@ -50,7 +50,7 @@ class TrainConfig:
             "stride": self.stride,
         }
         for name, value in positive.items():
-            if not value > 0:
+            if not 0 < value < math.inf:
                 raise UsageError(f"{name} is {value}; expected a positive number")
         if self.optimizer not in OPTIMIZERS:
             raise UsageError(f"optimizer {self.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
@@ -58,8 +58,12 @@ class TrainConfig:
             raise UsageError(f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
         if not 0 <= self.jitter < 1:
             raise UsageError(f"jitter is {self.jitter}; expected a share from 0 to below 1")
-        if min(self.clip, self.weight_decay, self.momentum, self.seed) < 0:
-            raise UsageError("clip, weight decay, momentum and seed must not be negative")
+        if not all(
+            0 <= value < math.inf for value in (self.clip, self.weight_decay, self.momentum)
+        ):
+            raise UsageError("clip, weight decay and momentum must be numbers from 0")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed is {self.seed}; expected 0 to {2**32 - 1}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types only."""

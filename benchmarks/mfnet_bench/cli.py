@@ -9,7 +9,13 @@ from typing import Any
 
 import click
 
-from mfnet_runtime.command import debug_option, json_option, only_option, run_command
+from mfnet_runtime.command import (
+    debug_option,
+    json_option,
+    only_option,
+    run_command,
+    threads_option,
+)
 from mfnet_runtime.windows import BLENDS
 
 PATH = click.Path(path_type=Path)
@@ -30,7 +36,8 @@ def command() -> None:
 @click.option("--stride", type=int, help="Pixels between windows [default: half a window].")
 @click.option("--blend", type=click.Choice(BLENDS), help="[default: hann]")
 @click.option("--batch", type=int, default=4, show_default=True, help="Windows a call.")
-@click.option("--threads", type=int, default=0, help="Threads [default: the backend's own].")
+@threads_option("the backend's own")
+@click.option("--bands", help="Image bands to use [default: 1,2,3].")
 @click.option("-o", "--out", type=PATH, help="Folder for miou.json and miou.csv.")
 @only_option
 @json_option
@@ -47,7 +54,9 @@ def miou(out: Path | None, as_json: bool, **asked: Any) -> None:
       mfnet-bench miou best.onnx Vaihingen/ --dataset vaihingen --paper
     """
     from mfnet_bench.miou import MiouRequest, scored_models, summary_table, write_results
+    from mfnet_runtime.cli import parse_bands
 
+    asked["bands"] = parse_bands(asked["bands"]) if asked["bands"] else None
     classes, rows = scored_models(MiouRequest(**asked))
     if as_json:
         click.echo(json.dumps([row.to_dict(classes) for row in rows]))

@@ -39,7 +39,14 @@ class MiouRequest:
     stride: int | None = None  # pixels
     blend: str | None = None
     batch: int = 4
-    threads: int = 0
+    threads: int | None = None  # None: the backend's own
+    bands: tuple[int, int, int] | None = None  # of the images, from 1; None: the dataset's
+
+    def __post_init__(self) -> None:
+        if self.paper and (self.stride or self.blend):
+            raise UsageError("--paper fixes stride and blending; leave --stride and --blend out")
+        if self.dataset is not None and (self.only or self.bands):
+            raise UsageError("--dataset fixes scenes and bands; leave --only and --bands out")
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def scored_models(request: MiouRequest) -> tuple[ClassTable, list[ModelRow]]:
             counted = _counted(request, contract.classes)
             rows.append(
                 ModelRow(
-                    path.name,
+                    _name(path, request.models),
                     backend.name,
                     backend.device,
                     result.matrix.scores(counted),
@@ -103,7 +110,7 @@ def scored_models(request: MiouRequest) -> tuple[ClassTable, list[ModelRow]]:
     return classes, rows
 
 
-def open_model(path: Path, threads: int = 0) -> Backend:
+def open_model(path: Path, threads: int | None = None) -> Backend:
     """A checkpoint in PyTorch, anything else in the runtime's backend for it.
 
     Raises:
@@ -111,7 +118,7 @@ def open_model(path: Path, threads: int = 0) -> Backend:
         ModelError: damaged, or no backend runs it.
     """
     if path.suffix.lower() not in CHECKPOINTS:
-        return backend_from_file(path, threads=threads)
+        return backend_from_file(path, threads=threads or 0)
     import torch
 
     from mfnet.checkpoint import load_checkpoint, network_from_checkpoint
@@ -152,8 +159,10 @@ def summary_table(classes: ClassTable, rows: Sequence[ModelRow]) -> str:
             for row in rows
         ],
     )
+    backends = [row.backend for row in rows]
+    titles = backends if len(set(backends)) == len(rows) else [row.model for row in rows]
     per_class = markdown_table(
-        ["class", *(f"{row.backend} {kind}" for row in rows for kind in ("IoU", "F1", "recall"))],
+        ["class", *(f"{title} {kind}" for title in titles for kind in ("IoU", "F1", "recall"))],
         [
             [
                 name + ("" if index in rows[0].scores.counted else " (not in the means)"),
@@ -188,7 +197,17 @@ def write_results(folder: Path, classes: ClassTable, rows: Sequence[ModelRow]) -
 def _dataset(request: MiouRequest, contract: Contract) -> Dataset:
     if request.dataset is not None:
         return dataset_from_layout(request.dataset, request.scenes)
-    return dataset_from_folder(request.scenes, only=request.only, classes=contract.classes)
+    return dataset_from_folder(
+        request.scenes,
+        only=request.only,
+        classes=contract.classes,
+        bands=request.bands or (1, 2, 3),
+    )
+
+
+def _name(path: Path, models: Sequence[Path]) -> str:
+    """The file's name, or its whole path where two models share a name."""
+    return str(path) if sum(other.name == path.name for other in models) > 1 else path.name
 
 
 def _counted(request: MiouRequest, classes: ClassTable) -> tuple[int, ...] | None:

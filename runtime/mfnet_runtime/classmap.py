@@ -11,7 +11,7 @@ import os
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,7 +51,7 @@ class ClassMapWriter:
         height: Rows, pixels.
         width: Columns, pixels.
         classes: Palette and names.
-        profile: `crs` and `transform` of the image.
+        profile: `crs` and `transform`, or `gcps`, of the image.
         tags: Provenance; no local paths.
 
     Raises:
@@ -73,7 +73,7 @@ class ClassMapWriter:
         self._place = {key: value for key, value in profile.items() if value is not None}
         self._classes = classes
         self._tags = {CLASSES_TAG: json.dumps(classes.to_json()), **tags}
-        self._partial = path.with_name(f".{path.stem}.partial-{os.getpid()}.tif")
+        self._partial = path.with_name(f".partial-{os.getpid()}.tif")  # of a length any disk takes
         self._row = 0  # the next row to write
         self._checksum = 0
 
@@ -88,7 +88,8 @@ class ClassMapWriter:
             self._target.set_band_description(1, "class")
             self._target.update_tags(**self._tags)
         except BaseException as fault:  # an interrupt may fall in here, and __exit__ never run
-            self._partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._partial.unlink()
             if isinstance(fault, (RasterioError, OSError)):
                 raise self._failed("cannot be created", fault) from fault
             raise

@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from mfnet_runtime.command import debug_option, json_option, only_option, run_command
+from mfnet_runtime.command import (
+    debug_option,
+    json_option,
+    one_line,
+    only_option,
+    run_command,
+    threads_option,
+)
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.windows import BLENDS
 
@@ -47,7 +54,7 @@ def parse_bands(text: str) -> tuple[int, int, int]:
 @click.option("--batch", type=int, default=4, show_default=True, help="Windows a call.")
 @click.option("--bands", help="Image bands to use, for example 1,2,3 [default: all but alpha].")
 @click.option("--backend", default="auto", show_default=True, help="What runs the model.")
-@click.option("--threads", type=int, default=0, help="Threads of the backend [default: its own].")
+@threads_option("the backend's own")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 @only_option
 @json_option
@@ -63,7 +70,7 @@ def command(
     batch: int,
     bands: str | None,
     backend: str,
-    threads: int,
+    threads: int | None,
     quiet: bool,
     only: tuple[str, ...],
     as_json: bool,
@@ -85,7 +92,7 @@ def command(
 
     options = SegmentOptions(stride, blend, batch)
     found = scenes_from(scenes, dsm, only=only)
-    with backend_from_file(model, backend, threads=threads) as engine:
+    with backend_from_file(model, backend, threads=threads or 0) as engine:
         click.echo(f"{model.name} on {engine.device}", err=True)
         outcomes = segment_scenes(
             engine, found, out, options, bands=parse_bands(bands) if bands else None, quiet=quiet
@@ -99,9 +106,10 @@ def command(
         click.echo(json.dumps(summary))
     else:
         for row in rows:
-            click.echo(_sentence(row))
+            click.echo(one_line(_sentence(row)))
     if failed:
-        click.echo(f"{failed} of {len(rows)} scenes failed; the others are valid", err=True)
+        others = "" if failed == len(rows) else "; the others are valid"
+        click.echo(f"{failed} of {len(rows)} scenes failed{others}", err=True)
     return SceneError.exit_code if failed else 0
 
 

@@ -10,13 +10,15 @@ import errno
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from mfnet_runtime.errors import MFNetError, ResourceError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED, TERMINATED = 130, 143
 # What a missing package is told to be installed with.
@@ -37,6 +39,14 @@ debug_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
 )
+
+
+def threads_option(unset: str) -> Callable[[F], F]:
+    """Threads of whatever computes; `unset` says what it does by itself."""
+    return click.option(
+        "--threads", type=click.IntRange(1, 1024), help=f"CPU threads [default: {unset}]."
+    )
+
 
 only_option = click.option(
     "--only", multiple=True, metavar="NAME", help="Only the scene of this name; repeatable."
@@ -106,7 +116,7 @@ def progress(total: int, label: str, quiet: bool = False) -> Iterator[Any]:
 
 def complain(message: str) -> None:
     """An error that does not end the command, on standard error."""
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"error: {one_line(message)}", err=True)
 
 
 def one_line(text: str) -> str:

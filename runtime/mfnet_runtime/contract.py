@@ -8,6 +8,7 @@ knows about a model.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ class ImageRule:
     def __post_init__(self) -> None:
         if len(self.bands) != 3:
             raise ModelError(f"image rule names {len(self.bands)} bands; the network takes 3")
-        if not self.full_scale > 0:
+        if not 0 < self.full_scale < math.inf:
             raise ModelError(f"image full scale is {self.full_scale}; expected a positive number")
 
 
@@ -53,7 +54,7 @@ class DsmRule:
     def __post_init__(self) -> None:
         if self.name not in DSM_RULES:
             raise ModelError(f"DSM rule {self.name!r} is not one of {', '.join(DSM_RULES)}")
-        if not self.low < self.high:
+        if not -math.inf < self.low < self.high < math.inf:
             raise ModelError(f"DSM rule {self.name}: low {self.low} is not below high {self.high}")
         if self.name == "scene_percentile" and not (self.low >= 0 and self.high <= 100):
             raise ModelError(f"DSM percentiles {self.low} and {self.high} must lie in 0..100")

@@ -1,4 +1,4 @@
-"""Whether open rasters lie on one grid. Opens and reads nothing."""
+"""Whether open rasters hold numbers and lie on one grid. Opens and reads nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasterio.enums import ColorInterp
 
 from mfnet_runtime.errors import SceneError
 
@@ -19,6 +20,18 @@ def require_single_band(path: Path, dataset: Any, role: str) -> None:
             f"{path}: {role} has {dataset.count} bands, expected 1; "
             "extract one with gdal_translate -b"
         )
+    require_plain_numbers(path, dataset, 1)
+
+
+def require_plain_numbers(path: Path, dataset: Any, band: int) -> None:
+    """Raise SceneError if a band holds palette indices or complex numbers."""
+    if dataset.colorinterp[band - 1] is ColorInterp.palette:
+        raise SceneError(
+            f"{path}: band {band} holds palette indices, not values; "
+            "expand it with gdal_translate -expand rgb"
+        )
+    if np.issubdtype(np.dtype(dataset.dtypes[band - 1]), np.complexfloating):
+        raise SceneError(f"{path}: band {band} holds complex numbers; convert it to real ones")
 
 
 def require_same_grid(
@@ -50,7 +63,12 @@ def require_same_grid(
             [(x, y, 1) for x in (0, dataset.width) for y in (0, dataset.height)], float
         ).T  # (3, corner), homogeneous pixel coordinates
         here, there = (np.array(grid.transform).reshape(3, 3) for grid in (dataset, other))
-        shift = np.abs(np.linalg.solve(here, there @ corners) - corners).max()
+        try:
+            shift = np.abs(np.linalg.solve(here, there @ corners) - corners).max()
+        except np.linalg.LinAlgError as fault:
+            raise SceneError(
+                f"{path}: its geotransform is singular; set it anew with gdal_edit -a_ullr"
+            ) from fault
         if shift > GRID_TOLERANCE:
             raise SceneError(
                 f"{other_path}: lies up to {shift:.2f} px off the grid of {path.name}; {remedy}"

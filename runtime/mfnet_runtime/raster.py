@@ -22,7 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
-from mfnet_runtime.grid import require_same_grid, require_single_band
+from mfnet_runtime.grid import require_plain_numbers, require_same_grid, require_single_band
 from mfnet_runtime.scaling import BoolArray, FloatArray
 from mfnet_runtime.scenes import Scene, require_files
 
@@ -58,7 +58,7 @@ def open_raster(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a scene may have no place
             return rasterio.open(path, driver=_driver(path))
-    except (RasterioError, OSError) as fault:
+    except (RasterioError, OSError, UnicodeError) as fault:
         raise SceneError(
             f"{path}: cannot be opened ({_reason(fault)}); "
             "check it with gdalinfo and write it again as GeoTIFF"
@@ -121,7 +121,10 @@ class SceneReader:
 
     @property
     def profile(self) -> dict[str, Any]:
-        """CRS and affine transform of the image; both None where it has no place on Earth."""
+        """CRS and affine transform of the image, or its ground control points; None otherwise."""
+        points, crs = self._image.gcps
+        if points and self._image.transform.is_identity:
+            return {"crs": crs, "gcps": points}
         if not self._image.crs and self._image.transform.is_identity:
             return {"crs": None, "transform": None}
         return {"crs": self._image.crs, "transform": self._image.transform}
@@ -144,14 +147,17 @@ class SceneReader:
         rows = Window(0, start, self.width, stop - start)
         with _naming(self.scene.image):
             image = self._image.read(self.bands, window=rows)
-            valid = np.isfinite(image).all(axis=0)
+            valid = np.isfinite(image).all(axis=0) & ~self._holes(image)
             if self._masked:
                 valid &= self._image.dataset_mask(window=rows) > 0
-        largest = image.max(where=valid, initial=0)
-        if largest > self.full_scale * 1.001:  # float rasters may overshoot by rounding
+        smallest, largest = image.min(where=valid, initial=0), image.max(where=valid, initial=0)
+        slack = 0.001 * self.full_scale  # float rasters may overshoot by rounding
+        if smallest < -slack or largest > self.full_scale + slack:
+            worst = largest if largest > self.full_scale + slack else smallest
             raise SceneError(
-                f"{self.scene.image}: pixel values reach {largest:g}, the model expects 0 to "
-                f"{self.full_scale:g}; rescale the image, or use a model trained on such values"
+                f"{self.scene.image}: pixel values reach {worst:g}, the model expects 0 to "
+                f"{self.full_scale:g}; rescale the image, declare its nodata value, or use a "
+                "model trained on such values"
             )
         dsm, dsm_valid = self._read_dsm(rows)
         return SceneRows(image, dsm, valid, dsm_valid)
@@ -162,10 +168,25 @@ class SceneReader:
             count = min(STATISTICS_ROWS, self.height - start)
             yield self._read_dsm(Window(0, start, self.width, count))
 
+    def _holes(self, image: npt.NDArray[Any]) -> BoolArray:
+        """Pixels (row, column) with the nodata value: in all bands if it is a possible colour
+        (one black band is none), in any band if it is not."""
+        holes = np.zeros(image.shape, np.bool_)
+        for index, band in enumerate(self.bands):
+            nodata = self._image.nodatavals[band - 1]
+            if nodata is not None:
+                holes[index] = image[index] == nodata
+        colours = [self._image.nodatavals[band - 1] or 0 for band in self.bands]
+        possible = all(0 <= value <= self.full_scale for value in colours)
+        return np.asarray(holes.all(axis=0) if possible else holes.any(axis=0))
+
     def _read_dsm(self, rows: Any) -> tuple[FloatArray, BoolArray]:
         with _naming(self.scene.dsm):
             dsm = self._dsm.read(1, window=rows).astype(np.float32)
             declared = self._dsm.read_masks(1, window=rows) > 0
+        scale, offset = self._dsm.scales[0], self._dsm.offsets[0]
+        if (scale, offset) != (1.0, 0.0):  # heights packed into integers
+            dsm = dsm * np.float32(scale) + np.float32(offset)
         low, high = HEIGHT_LIMITS
         with np.errstate(invalid="ignore"):
             return dsm, declared & np.isfinite(dsm) & (dsm > low) & (dsm < high)
@@ -191,13 +212,19 @@ def _checked_bands(path: Path, dataset: Any, bands: Sequence[int] | None) -> lis
                 f"{path}: has {len(found)} bands (alpha aside), the model takes 3; "
                 "choose them with --bands, for example --bands 1,2,3"
             )
-        return found
+        return _plain_bands(path, dataset, found)
     if len(bands) != 3 or not all(1 <= band <= dataset.count for band in bands):
         raise SceneError(
             f"{path}: bands {','.join(map(str, bands))} asked for, the file has "
-            f"{dataset.count}; choose three of them with --bands"
+            f"{dataset.count}; choose three of them, counted from 1, with --bands"
         )
-    return list(bands)
+    return _plain_bands(path, dataset, list(bands))
+
+
+def _plain_bands(path: Path, dataset: Any, bands: list[int]) -> list[int]:
+    for band in bands:
+        require_plain_numbers(path, dataset, band)
+    return bands
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.classmap import ClassMapWriter
 from mfnet_runtime.command import complain, progress
-from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.errors import ResourceError, SceneError, UsageError
 from mfnet_runtime.pipeline import SceneReport, SegmentOptions, segment_scene
 from mfnet_runtime.raster import SceneReader
 from mfnet_runtime.scenes import Scene
@@ -69,17 +69,24 @@ def segment_scenes(
         quiet: No progress bar.
 
     Raises:
-        UsageError: an output would replace an input, or `folder` is a file.
+        UsageError: `folder` holds inputs, is a file, or has a folder in an output's place.
         ResourceError: the disk is full or the folder cannot be written.
     """
     outputs = {scene.name: folder / f"{scene.name}.tif" for scene in scenes}
     inputs = {path.resolve() for scene in scenes for path in (scene.image, scene.dsm)}
+    if folder.resolve() in {path.parent for path in inputs}:
+        raise UsageError(f"{folder}: holds inputs; choose another folder with -o")
     for output in outputs.values():
-        if output.resolve() in inputs:
-            raise UsageError(f"{output}: is an input; choose another folder with -o")
+        if output.is_dir():
+            raise UsageError(f"{output}: is a folder; choose another one with -o")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; choose a folder with -o")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ResourceError(
+            f"{folder}: cannot be made ({fault.strerror}); choose another folder with -o"
+        ) from fault
     outcomes = []
     for index, scene in enumerate(scenes, start=1):
         label = f"{scene.name} ({index}/{len(scenes)})"

@@ -108,6 +108,28 @@ def test_a_checkpoint_runs_in_torch(tmp_path: Path, folder: Path, capsys: Captur
     assert first["mean_iou"] == second["mean_iou"]
 
 
+def test_models_of_one_name_are_told_apart(
+    tmp_path: Path, folder: Path, model: Path, capsys: Capture
+) -> None:
+    (tmp_path / "b").mkdir()
+    other = swapped(model, tmp_path / "b" / model.name)
+    assert bench(model, other, folder) == 0
+    out = capsys.readouterr().out
+    assert f"| {model} " in out
+    assert f"{other} IoU" in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--paper", "--stride", "8"], ["--dataset", "vaihingen", "--only", "a"], ["--bands", "1"]],
+)
+def test_options_that_exclude_each_other(
+    folder: Path, model: Path, capsys: Capture, words: list[str]
+) -> None:
+    assert bench(model, folder, *words) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "code", "part"),
     [

@@ -118,6 +118,53 @@ def test_resume_with_other_settings_names_the_setting(
     assert "its recipe has lr 0.003, now asked for 0.5" in capsys.readouterr().err
 
 
+def test_resume_on_other_data_is_refused(tmp_path: Path, folder: Path, capsys: Capture) -> None:
+    assert train(folder, "-o", tmp_path / "run", "--from-scratch", *TINY) == 0
+    for words, part in ((["--only", "a"], "scenes"), (["--holdout", "0.5"], "validation")):
+        code = train(folder, "-o", tmp_path / "run", "--from-scratch", *TINY, *words, "--resume")
+        assert code == 2
+        assert f"its data has {part}" in capsys.readouterr().err
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, folder: Path) -> None:
+    assert train(folder, "-o", tmp_path / "run", "--from-scratch", *TINY) == 0
+    before = (tmp_path / "run/last.pt").read_bytes()
+    assert train(folder, "-o", tmp_path / "run", "--from-scratch", *TINY, "--resume") == 0
+    assert (tmp_path / "run/last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("rows", "part"),
+    [(slice(None), "no class in it"), (slice(24, 40), "validation scenes have no labelled pixel")],
+)
+def test_scenes_without_labels_to_learn_or_score(
+    tmp_path: Path, rows: slice, part: str, capsys: Capture
+) -> None:
+    scene = write_scene(tmp_path / "blank", "a", 64, 64, label=True)
+    assert scene.label is not None
+    label = np.zeros((64, 64), np.uint8)
+    label[rows] = 255  # rows 26 to 38 are held out
+    write_raster(scene.label, label, nodata=255, **UTM)
+    assert train(tmp_path / "blank", "-o", tmp_path / "run", "--from-scratch", *TINY) in (2, 4)
+    assert part in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("*.pt"))
+
+
+def test_other_bands_are_named_by_number(tmp_path: Path, folder: Path) -> None:
+    words = ["--from-scratch", *TINY, "--bands", "3,2,1"]
+    assert train(folder, "-o", tmp_path / "run", *words) == 0
+    contract = load_checkpoint(tmp_path / "run/best.pt").contract
+    assert contract.image.bands == ("band 3", "band 2", "band 1")
+    assert contract.provenance["bands"] == [3, 2, 1]
+
+
+def test_a_batch_in_which_nothing_counts_costs_nothing(tmp_path: Path, folder: Path) -> None:
+    words = ["--from-scratch", *TINY, "--class-weights", "0,0,0,1"]
+    assert train(folder, "-o", tmp_path / "run", *words) == 0
+    history = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert all(np.isfinite(row["loss"]) for row in history)
+
+
 def test_a_kill_leaves_whole_checkpoints(tmp_path: Path, folder: Path) -> None:
     words = [str(folder), "-o", str(tmp_path / "run"), "--from-scratch", *TINY, "--epochs", "500"]
     code = f"import sys; sys.path[:] = {sys.path!r}; from mfnet.cli import main; main({words!r})"
@@ -218,6 +265,11 @@ def assert_refused(capsys: Capture, code: int, expected: int, *parts: str) -> No
         (["--from-scratch", "--only", "zebra"], 2, "no scene named 'zebra'; there are a, b"),
         (["--from-scratch", "--dataset", "vaihingen"], 2, "files are missing"),
         (["--from-scratch", "--dataset", "berlin"], 2, "vaihingen, potsdam, mmhunan"),
+        (["--from-scratch", "--seed", "-1"], 2, "seed is -1"),
+        (["--from-scratch", "--lr", "inf"], 2, "lr is inf"),
+        (["--from-scratch", "--lr", "1e30"], 2, "the loss is"),
+        (["--from-scratch", "--full-scale", "inf"], 3, "full scale is inf"),
+        (["--from-scratch", "--dataset", "vaihingen", "--only", "a"], 2, "leave --only"),
         (["--from-scratch", "--lr", "0"], 2, "lr is 0"),
         (["--from-scratch", "--steps", "0"], 2, "steps is 0"),
         (["--from-scratch", "--device", "abacus"], 2, "no such device"),

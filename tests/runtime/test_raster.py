@@ -74,6 +74,48 @@ def test_image_nodata_masks_where_all_bands_have_it(tmp_path: Path) -> None:
     assert valid.sum() == 71
 
 
+@pytest.mark.parametrize("bands", [[0, 1, 2], [0]])
+def test_impossible_nodata_masks_where_any_chosen_band_has_it(
+    tmp_path: Path, bands: list[int]
+) -> None:
+    image = np.full((5, 8, 9), 100, np.float32)  # bands 4 and 5 are always there
+    image[bands, 2, 3] = -9999
+    scene = scene_of(tmp_path, image, HEIGHTS, image_profile={**UTM, "nodata": -9999})
+    with SceneReader(scene, bands=(1, 2, 3)) as reader:
+        valid = reader.read(0, 8).image_valid
+    assert not valid[2, 3]
+    assert valid.sum() == 71
+
+
+def test_nodata_counts_in_the_chosen_bands_only(tmp_path: Path) -> None:
+    image = np.full((5, 8, 9), 100, np.uint8)
+    image[:3, 2, 3] = 0
+    scene = scene_of(tmp_path, image, HEIGHTS, image_profile={**UTM, "nodata": 0})
+    with SceneReader(scene, bands=(1, 2, 3)) as reader:
+        assert not reader.read(0, 8).image_valid[2, 3]
+
+
+def test_packed_heights_are_unpacked(tmp_path: Path) -> None:
+    packed = np.arange(72, dtype=np.int16).reshape(8, 9)
+    scene = scene_of(tmp_path, plain(), packed)
+    with rasterio.open(scene.dsm, "r+") as target:
+        target.scales, target.offsets = (0.01,), (100.0,)
+    with SceneReader(scene) as reader:
+        np.testing.assert_allclose(reader.read(0, 8).dsm, packed * 0.01 + 100, rtol=1e-6)
+
+
+def test_ground_control_points_go_on(tmp_path: Path) -> None:
+    points = [
+        rasterio.control.GroundControlPoint(row, column, 500000 + column, 5400000 - row)
+        for row, column in [(0, 0), (0, 9), (8, 0)]
+    ]
+    scene = scene_of(tmp_path, plain(), HEIGHTS, {"gcps": points, "crs": UTM["crs"]}, {})
+    with SceneReader(scene) as reader:
+        profile = reader.profile
+    assert len(profile["gcps"]) == 3
+    assert profile["crs"] == rasterio.CRS.from_epsg(32632)
+
+
 def test_alpha_masks_unless_told_otherwise(tmp_path: Path) -> None:
     image = plain(4)
     image[3] = 255
@@ -126,6 +168,16 @@ def test_plain_pictures_have_no_place(tmp_path: Path, suffix: str) -> None:
             r"dsm.*lies up to 0.50 px off the grid",
         ),
         (plain(), HEIGHTS, UTM, {**UTM, "crs": "EPSG:32633"}, r"dsm.*CRS is .*32633.*gdalwarp"),
+        (plain(dtype=np.float32) * -1, HEIGHTS, UTM, UTM, r"image.*pixel values reach -100"),
+        (plain().astype(np.complex64), HEIGHTS, UTM, UTM, r"image.*band 1 holds complex"),
+        (plain(), HEIGHTS.astype(np.complex64), UTM, UTM, r"dsm.*band 1 holds complex"),
+        (
+            plain(),
+            HEIGHTS,
+            {**UTM, "transform": rasterio.Affine(0, 0, 5e5, 0, 0, 5e6)},
+            UTM,
+            r"image.*geotransform is singular",
+        ),
         (plain(dtype=np.uint16) * 50, HEIGHTS, UTM, UTM, r"image.*pixel values reach 5000"),
     ],
 )
@@ -135,6 +187,14 @@ def test_what_does_not_fit_is_refused(
     scene = scene_of(tmp_path, image, dsm, image_profile, dsm_profile)
     with pytest.raises(SceneError, match=message), SceneReader(scene) as reader:
         reader.read(0, 8)
+
+
+def test_palette_indices_are_no_heights(tmp_path: Path) -> None:
+    scene = scene_of(tmp_path, plain(), np.zeros((8, 9), np.uint8))
+    with rasterio.open(scene.dsm, "r+") as target:
+        target.write_colormap(1, {0: (255, 0, 0, 255)})
+    with pytest.raises(SceneError, match=r"dsm/a\.tif: band 1 holds palette indices"):
+        SceneReader(scene)
 
 
 def test_dsm_with_a_height_datum_is_the_same_grid(tmp_path: Path) -> None:
