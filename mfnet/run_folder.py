@@ -8,13 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mfnet_runtime.errors import ResourceError, UsageError
+from mfnet_runtime.text_file import replace_text
 
 COLUMNS = ("epoch", "lr", "loss", "mean_iou", "mean_f1", "oa", "kappa", "train_s", "validate_s")
 
@@ -73,11 +73,5 @@ class RunFolder:
         table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
         table.writerows(history)
-        _replace(self.path / "metrics.csv", text.getvalue())
-        _replace(self.path / "metrics.json", json.dumps(list(history), indent=1) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+        replace_text(self.path / "metrics.csv", text.getvalue())
+        replace_text(self.path / "metrics.json", json.dumps(list(history), indent=1) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.labels import IGNORE, ClassTable
 from mfnet_runtime.metrics import Scores, paper_classes
 from mfnet_runtime.pipeline import SegmentOptions
+from mfnet_runtime.text_file import replace_text
 
 CHECKPOINTS = (".pt", ".pth")
 
@@ -182,16 +184,17 @@ def write_results(folder: Path, classes: ClassTable, rows: Sequence[ModelRow]) -
     """`miou.json` with everything and `miou.csv` with a row a model and class."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = [row.to_dict(classes) for row in rows]
-    (folder / "miou.json").write_text(json.dumps(facts, indent=1) + "\n")
-    with (folder / "miou.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["model", "backend", "class", "iou", "f1", "precision", "recall"])
-        for fact in facts:
-            for index, name in enumerate(classes.names):
-                kinds = (fact[kind][index] for kind in ("iou", "f1", "precision", "recall"))
-                table.writerow([fact["model"], fact["backend"], name, *kinds])
-            means = [fact["mean_iou"], fact["mean_f1"], None, None]
-            table.writerow([fact["model"], fact["backend"], "mean", *means])
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["model", "backend", "class", "iou", "f1", "precision", "recall"])
+    for fact in facts:
+        for index, name in enumerate(classes.names):
+            kinds = (fact[kind][index] for kind in ("iou", "f1", "precision", "recall"))
+            table.writerow([fact["model"], fact["backend"], name, *kinds])
+        means = [fact["mean_iou"], fact["mean_f1"], None, None]
+        table.writerow([fact["model"], fact["backend"], "mean", *means])
+    replace_text(folder / "miou.json", json.dumps(facts, indent=1) + "\n")
+    replace_text(folder / "miou.csv", text.getvalue())
 
 
 def _dataset(request: MiouRequest, contract: Contract) -> Dataset:

@@ -16,7 +16,7 @@ from mfnet.network import MFNet
 from mfnet.torch_backend import TorchBackend
 from mfnet_export.errors import ExportError
 from mfnet_export.files import sha256_from_file, size_text, staged
-from mfnet_export.merge import merged
+from mfnet_export.merge import STEPS, merged
 from mfnet_export.parity import ParityReport, compared
 from mfnet_export.sample import Windows, sample_windows
 from mfnet_export.to_onnx import onnx_from_network
@@ -70,8 +70,9 @@ class ExportReport:
 
     def lines(self) -> list[str]:
         """The report for people, ending in what to do next."""
+        done = [f"{step.name}: {step.says}" for step in STEPS if step.name in self.rewrites]
         return [
-            f"rewrites  {', '.join(self.rewrites) or 'none'}",
+            *(f"{'rewrites' if not i else '':8}  {s}" for i, s in enumerate(done or ["none"])),
             f"written   {self.output}  {size_text(self.size)}, in {self.seconds:.0f} s",
             *(f"{'parity' if not i else '':8}  {s}" for i, s in enumerate(self.parity.lines())),
             f"next: mfnet-run {self.output} SCENES -o OUT",
