@@ -80,9 +80,6 @@ def dataset_from_folder(
     classes: ClassTable | None = None,
     bands: tuple[int, int, int] = (1, 2, 3),
     band_names: tuple[str, str, str] = ("red", "green", "blue"),
-    stride: int = 128,
-    test_stride: int = 32,
-    steps_per_epoch: int = 1000,
 ) -> Dataset:
     """One's own scenes in `image/ dsm/ label/` with equal stems.
 
@@ -94,9 +91,6 @@ def dataset_from_folder(
             the highest index in any label.
         bands: Image bands to use, counted from 1.
         band_names: What they show.
-        stride: Pixels between test windows while training.
-        test_stride: Pixels between test windows in the final test.
-        steps_per_epoch: Batches in one epoch.
 
     Raises:
         UsageError: folders or files missing, a bad `classes.json`, colour-coded labels without one.
@@ -126,9 +120,6 @@ def dataset_from_folder(
         bands=bands,
         band_names=band_names,
         coding=coding,
-        stride=stride,
-        test_stride=test_stride,
-        steps_per_epoch=steps_per_epoch,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from mfnet.train import Say, Training, ValidationScenes
 from mfnet.train_config import TrainConfig
 from mfnet_runtime.contract import Contract, DsmRule, ImageRule
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.raster import open_raster
 from mfnet_runtime.scenes import Scene
 
@@ -185,10 +185,9 @@ def _load_sam(network: MFNet, request: TrainRequest, say: Say) -> dict[str, Any]
     report = load_sam_weights(network.encoder, request.sam, zero_rel_pos=request.zero_rel_pos)
     say(report.summary())
     network.freeze_for_tuning()
-    digest = hashlib.sha256(request.sam.read_bytes()).hexdigest()
     return {
         "sam": request.sam.name,
-        "sam_sha256": digest,
+        "sam_sha256": sha256_from_file(request.sam),
         "rel_pos": "zero" if request.zero_rel_pos else "sam",
     }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mfnet_runtime.errors import ResourceError, UsageError
-from mfnet_runtime.text_file import replace_text
+from mfnet_runtime.files import replace_text
 
 COLUMNS = ("epoch", "lr", "loss", "mean_iou", "mean_f1", "oa", "kappa", "train_s", "validate_s")
 

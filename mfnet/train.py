@@ -65,6 +65,11 @@ class Training:
     facts: dict[str, Any]
     say: Say = print
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
     def train(self, resume: bool = False) -> TrainState:
         """Run all epochs, or those left; `folder` then holds best.pt and last.pt.
 
@@ -78,11 +83,10 @@ class Training:
         require_trainable(self.network)
         self.folder.make()
         optimizer = _optimizer(self.network, self.config)
-        device = next(self.network.parameters()).device
-        amp = self.config.mixed_precision and device.type == "cuda"
+        config, device = self.config, self.device
+        amp = config.mixed_precision and device.type == "cuda"
         scaler = torch.amp.GradScaler(device.type, enabled=amp)
         state = self._resumed(optimizer, scaler) if resume else TrainState()
-        config = self.config
         sampler = WindowSampler(self.scenes, self.contract, config)
         classes = len(self.contract.classes)
         weights = class_weights(config.class_weights, self.scenes, classes, device)
@@ -93,7 +97,7 @@ class Training:
             scores = self._validate()
             row = {
                 "epoch": state.epoch + 1,
-                "lr": self.config.lr_at(state.epoch, 0),
+                "lr": config.lr_at(state.epoch, 0),
                 "loss": loss,
                 **scores.to_dict(),
                 "train_s": round(trained - started, 2),
@@ -112,7 +116,7 @@ class Training:
         amp: bool,
     ) -> float:
         """Train one epoch; returns the mean loss."""
-        device = next(self.network.parameters()).device
+        device = self.device
         self.network.train()
         torch.manual_seed(self.config.seed + 1_000_003 * epoch)  # dropout
         total = torch.zeros((), device=device, dtype=torch.float64)

@@ -20,10 +20,10 @@ from mfnet_runtime.backends import Backend, backend_from_file
 from mfnet_runtime.command import progress
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.files import replace_text
 from mfnet_runtime.labels import IGNORE, ClassTable
 from mfnet_runtime.metrics import Scores, paper_classes
 from mfnet_runtime.pipeline import SegmentOptions
-from mfnet_runtime.text_file import replace_text
 
 CHECKPOINTS = (".pt", ".pth")
 

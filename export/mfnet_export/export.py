@@ -15,7 +15,7 @@ from mfnet.dataset_labels import classes_from_file
 from mfnet.network import MFNet
 from mfnet.torch_backend import TorchBackend
 from mfnet_export.errors import ExportError
-from mfnet_export.files import sha256_from_file, size_text, staged
+from mfnet_export.files import size_text, staged
 from mfnet_export.merge import STEPS, merged
 from mfnet_export.parity import ParityReport, compared
 from mfnet_export.sample import Windows, sample_windows
@@ -23,6 +23,7 @@ from mfnet_export.to_onnx import onnx_from_network
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.files import sha256_from_file
 
 SUFFIX = ".onnx"  # by which the runtime knows what runs a file
 

@@ -1,8 +1,7 @@
-"""Output files that appear whole or not at all, checksums and sizes. Knows no models."""
+"""Output files that appear whole or not at all, and sizes. Knows no models."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -11,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mfnet_runtime.errors import ResourceError, UsageError
-
-_CHUNK = 1 << 20  # bytes
 
 
 @contextmanager
@@ -54,15 +51,6 @@ def writing(path: Path) -> Iterator[None]:
             f"{path} cannot be written ({fault.strerror or fault}); "
             "free space or choose another folder"
         ) from fault
-
-
-def sha256_from_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def size_text(size: int) -> str:

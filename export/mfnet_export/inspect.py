@@ -11,9 +11,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mfnet_export.files import sha256_from_file
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.files import sha256_from_file
 
 PLAN_SUFFIX = ".plan"
 SIDECAR_SUFFIX = ".plan.json"  # the contract beside a plan

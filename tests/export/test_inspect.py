@@ -12,12 +12,12 @@ from networks import INDEX, reference_state, references
 from support import write_rgbd_model
 
 import mfnet_export.to_onnx
-from mfnet_export.files import sha256_from_file
 from mfnet_export.inspect import inspected
 from mfnet_export.inspect_cli import main
 from mfnet_export.inspect_text import lines_from
 from mfnet_export.to_onnx import onnx_from_network
 from mfnet_runtime.contract import Contract, DsmRule
+from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.labels import ISPRS
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from onnx import TensorProto, helper
 
 import mfnet_export.to_onnx
 from mfnet_export.errors import ExportError
-from mfnet_export.files import sha256_from_file
 from mfnet_export.graph import SHAPE_OPERATORS, clean, require_static
 from mfnet_export.to_onnx import onnx_from_network
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.errors import ResourceError
+from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.labels import ClassTable
 
 if TYPE_CHECKING:

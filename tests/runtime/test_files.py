@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mfnet_runtime.text_file import replace_text
+from mfnet_runtime.files import replace_text
 
 
 def test_replaces(tmp_path: Path) -> None:
