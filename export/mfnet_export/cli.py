@@ -21,7 +21,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--bands", help="Image bands of the scenes, for example 1,2,3.")
 @click.option("--window", type=int, help="Pixels a side; official .pth only [default: 256].")
 @click.option("--classes", type=PATH, help="JSON class table in place of the checkpoint's.")
-@click.option("--without", multiple=True, metavar="NAME", help="Leave out a rewrite.")
+@click.option("--no-rewrite", "without", multiple=True, metavar="STEP", help="Leave out a rewrite.")
 @json_option
 @debug_option
 @click.version_option(package_name="mfnet")

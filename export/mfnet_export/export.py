@@ -115,7 +115,7 @@ def exported(request: ExportRequest, tell: Callable[[str], None] = lambda _: Non
         if not parity.passed:
             raise ExportError(
                 f"{request.checkpoint}: not exported, {parity.failure()}; nothing was written "
-                f"(--without leaves a rewrite out: {', '.join(rewritten.steps) or 'none ran'})"
+                f"(--no-rewrite leaves a rewrite out: {', '.join(rewritten.steps) or 'none ran'})"
             )
         size = sum(file.stat().st_size for file in partial.parent.iterdir())
     seconds = time.perf_counter() - started

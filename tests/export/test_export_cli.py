@@ -289,7 +289,7 @@ def test_output_that_cannot_be_meant(best: Path, capsys: Capture) -> None:
     ("words", "part"),
     [
         ("--window 128", "was trained for windows of 64 px, not 128"),
-        ("--without fuse", "no rewrite named fuse; there are merge-tuning"),
+        ("--no-rewrite fuse", "no rewrite named fuse; there are merge-tuning"),
         ("--windows 0", "expected at least 1"),
         ("--bands 1,2", "three band numbers"),
     ],
