@@ -5,50 +5,43 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mfnet.datasets import Dataset, dataset_from_folder, dataset_from_layout
-from mfnet.evaluate import Evaluation, LabelledScene, evaluated
-from mfnet.scene_data import Labels, label_of, opened_scene
+from mfnet.datasets import Dataset
+from mfnet.scene_data import Labels
+from mfnet_bench.scoring import ScoringRequest, agreement, open_model, scene_sizes, scored_run
 from mfnet_bench.table import figure, markdown_table
-from mfnet_runtime.backends import Backend, backend_from_file
 from mfnet_runtime.command import progress
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.files import replace_text
-from mfnet_runtime.labels import IGNORE, ClassTable
+from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.metrics import Scores, paper_classes
 from mfnet_runtime.pipeline import SegmentOptions
 
-CHECKPOINTS = (".pt", ".pth")
 
-
-@dataclass(frozen=True)
-class MiouRequest:
+@dataclass(frozen=True, kw_only=True)
+class MiouRequest(ScoringRequest):
     """What to score on what."""
 
     models: tuple[Path, ...]
-    scenes: Path
-    dataset: str | None = None  # a benchmark's layout; None: image/ dsm/ label/
-    only: tuple[str, ...] = ()
-    mean_over: str | None = None  # class indices the means are taken over: "0,1,2,3"; None: all
     paper: bool = False  # the published protocol: its stride, uniform blending, its mean
     stride: int | None = None  # pixels
     blend: str | None = None
-    batch: int = 4
-    threads: int | None = None  # None: the backend's own
-    bands: tuple[int, int, int] | None = None  # of the images, from 1; None: the dataset's
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.paper and (self.stride or self.blend):
             raise UsageError("--paper fixes stride and blending; leave --stride and --blend out")
-        if self.dataset is not None and (self.only or self.bands):
-            raise UsageError("--dataset fixes scenes and bands; leave --only and --bands out")
+
+    def counted(self, classes: ClassTable) -> tuple[int, ...] | None:
+        """As asked, else the published mean where the published protocol is asked for."""
+        if self.paper and self.mean_over is None:
+            return paper_classes(classes)
+        return super().counted(classes)
 
 
 @dataclass(frozen=True)
@@ -90,18 +83,20 @@ def scored_models(request: MiouRequest) -> tuple[ClassTable, list[ModelRow]]:
                     f"{path}: has {len(contract.classes)} classes, {request.models[0].name} has "
                     f"{len(classes)}; compare models of the same classes"
                 )
-            dataset = _dataset(request, contract)
+            dataset = request.open_dataset(contract)
             options = _options(request, dataset, contract)
-            maps: dict[str, Labels] = {}
-            result = _evaluated(backend, dataset, options, maps, path.name)
+            total = sum(
+                len(options.grid(*size, contract.window)) for size in scene_sizes(dataset, contract)
+            )
+            with progress(total, path.name) as tick:
+                result, maps = scored_run(backend, dataset, options, tick)
             first = first or maps
-            counted = _counted(request, contract.classes)
             rows.append(
                 ModelRow(
                     _name(path, request.models),
                     backend.name,
                     backend.device,
-                    result.matrix.scores(counted),
+                    result.matrix.scores(request.counted(contract.classes)),
                     agreement(first, maps),
                     result.windows,
                     result.windows / result.backend_s if result.backend_s else 0.0,
@@ -110,36 +105,6 @@ def scored_models(request: MiouRequest) -> tuple[ClassTable, list[ModelRow]]:
             )
     assert classes is not None  # click asks for one model at least
     return classes, rows
-
-
-def open_model(path: Path, threads: int | None = None) -> Backend:
-    """A checkpoint in PyTorch, anything else in the runtime's backend for it.
-
-    Raises:
-        UsageError: no such file.
-        ModelError: damaged, or no backend runs it.
-    """
-    if path.suffix.lower() not in CHECKPOINTS:
-        return backend_from_file(path, threads=threads or 0)
-    import torch
-
-    from mfnet.checkpoint import load_checkpoint, network_from_checkpoint
-    from mfnet.torch_backend import TorchBackend
-
-    if threads:
-        torch.set_num_threads(threads)
-    checkpoint = load_checkpoint(path)
-    return TorchBackend(network_from_checkpoint(checkpoint), checkpoint.contract)
-
-
-def agreement(first: dict[str, Labels], other: dict[str, Labels]) -> float:
-    """Share of the pixels with data to which two models give the same class."""
-    same = total = 0
-    for name, classes in first.items():
-        known = classes != IGNORE
-        same += int(np.count_nonzero((classes == other[name]) & known))
-        total += int(np.count_nonzero(known))
-    return same / total if total else 1.0
 
 
 def summary_table(classes: ClassTable, rows: Sequence[ModelRow]) -> str:
@@ -197,36 +162,9 @@ def write_results(folder: Path, classes: ClassTable, rows: Sequence[ModelRow]) -
     replace_text(folder / "miou.csv", text.getvalue())
 
 
-def _dataset(request: MiouRequest, contract: Contract) -> Dataset:
-    if request.dataset is not None:
-        return dataset_from_layout(request.dataset, request.scenes)
-    return dataset_from_folder(
-        request.scenes,
-        only=request.only,
-        classes=contract.classes,
-        bands=request.bands or (1, 2, 3),
-    )
-
-
 def _name(path: Path, models: Sequence[Path]) -> str:
     """The file's name, or its whole path where two models share a name."""
     return str(path) if sum(other.name == path.name for other in models) > 1 else path.name
-
-
-def _counted(request: MiouRequest, classes: ClassTable) -> tuple[int, ...] | None:
-    """Classes that the means are taken over; None for all."""
-    if request.mean_over is None:
-        return paper_classes(classes) if request.paper else None
-    try:
-        counted = tuple(int(part) for part in request.mean_over.split(","))
-    except ValueError:
-        counted = ()
-    if not counted or not set(counted) <= set(range(len(classes))):
-        raise UsageError(
-            f"--mean-over {request.mean_over!r}: expected class indices from 0 to "
-            f"{len(classes) - 1}, for example 0,1"
-        )
-    return counted
 
 
 def _options(request: MiouRequest, dataset: Dataset, contract: Contract) -> SegmentOptions:
@@ -234,27 +172,3 @@ def _options(request: MiouRequest, dataset: Dataset, contract: Contract) -> Segm
         return SegmentOptions(min(dataset.test_stride, contract.window), "uniform", request.batch)
     blend: Any = request.blend or "hann"
     return SegmentOptions(request.stride, blend, request.batch)
-
-
-def _evaluated(
-    backend: Backend,
-    dataset: Dataset,
-    options: SegmentOptions,
-    maps: dict[str, Labels],
-    label: str,
-) -> Evaluation:
-    scenes = dataset.test or dataset.train  # a plain folder's scenes are all listed as `train`
-    contract = backend.contract
-    scale = contract.image.full_scale
-
-    def opened() -> Iterator[LabelledScene]:
-        for scene in scenes:
-            with opened_scene(scene, dataset, scale) as reader:
-                yield LabelledScene(scene.name, reader, label_of(scene, dataset, reader))
-
-    total = 0
-    for scene in scenes:
-        with opened_scene(scene, dataset, scale) as reader:
-            total += len(options.grid(reader.height, reader.width, contract.window))
-    with progress(total, label) as tick:
-        return evaluated(backend, opened(), options, tick, maps)
