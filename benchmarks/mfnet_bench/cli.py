@@ -66,6 +66,43 @@ def miou(out: Path | None, as_json: bool, **asked: Any) -> None:
         write_results(out, classes, rows)
 
 
+@command.command("sweep")
+@click.argument("model", type=PATH)
+@click.argument("scenes", type=PATH)
+@click.option("--dataset", help="Official layout of SCENES: vaihingen, potsdam or mmhunan.")
+@click.option(
+    "--strides",
+    help="Pixels between windows [default: eighths of the window; 32,64,96,128,192,256 of 256].",
+)
+@click.option("--blends", default=",".join(BLENDS), show_default=True, help="Blendings to try.")
+@click.option("--mean-over", help="Class indices the means are taken over, for example 0,1,2.")
+@click.option("--batch", type=int, default=4, show_default=True, help="Windows a call.")
+@click.option("--backend", default="auto", show_default=True, help="What runs the model.")
+@threads_option("the backend's own")
+@click.option("-o", "--out", type=PATH, help="Folder for sweep.csv, sweep.json and sweep.png.")
+@only_option
+@json_option
+@debug_option
+def sweep(out: Path | None, as_json: bool, **asked: Any) -> None:
+    """Run MODEL on SCENES, a folder image/ dsm/ label/, at several strides and blendings.
+
+    Time, mIoU, mF1 and OA of each, and against the published protocol (stride 32, uniform):
+    points of mIoU, share of pixels of the same class, speed-up.
+
+    \b
+    Examples:
+      mfnet-bench sweep best.onnx scenes/ -o sweep/
+      mfnet-bench sweep best.onnx Vaihingen/ --dataset vaihingen --strides 128,256
+    """
+    from mfnet_bench.sweep import SweepRequest, swept
+    from mfnet_bench.sweep_report import sweep_table, write_sweep
+
+    result = swept(SweepRequest(**asked))
+    click.echo(json.dumps(result.to_dict()) if as_json else sweep_table(result))
+    if out is not None:  # last: what was measured is shown even if the disk is full
+        write_sweep(out, result)
+
+
 @command.command("picture")
 @click.argument("image", type=PATH)
 @click.argument("dsm", type=PATH)

@@ -13,7 +13,7 @@ PACKAGES = ("mfnet", "numpy", "rasterio", "onnxruntime", "openvino", "torch")
 
 
 def machine_facts() -> dict[str, Any]:
-    """Processor, cores this process may use, system, date, and the versions of what is installed."""
+    """Processor, cores this process may use, system, date, and versions of what is installed."""
     return {
         "cpu": _cpu_name(),
         "cores": _cores(),
