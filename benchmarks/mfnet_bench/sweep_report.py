@@ -16,11 +16,9 @@ from mfnet_runtime.files import replace_text
 
 COLOURS = {"uniform": "#c8553d", "hann": "#1f6f8b"}
 SIZE, DPI = (8.0, 4.2), 150  # inches, dots an inch: 1200 px wide
-TICKS = {  # seconds on the axis
-    0.01: "10 ms", 0.03: "30 ms", 0.1: "0.1 s", 0.3: "0.3 s", 1: "1 s", 3: "3 s", 10: "10 s",
-    30: "30 s", 60: "1 min", 180: "3 min", 600: "10 min", 1800: "30 min", 3600: "1 h",
-    10800: "3 h", 36000: "10 h", 86400: "1 day",
-}  # fmt: skip
+UNITS = {"s": (1, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)),
+         "min": (60, (0.5, 1, 2, 5, 10, 20)), "h": (3600, (0.5, 1, 2, 5, 10, 20, 50))}  # fmt: skip
+TICKS = {unit * n: f"{n} {name}" for name, (unit, ns) in UNITS.items() for n in ns}  # by seconds
 
 
 def sweep_table(sweep: Sweep) -> str:
@@ -84,18 +82,19 @@ def draw_sweep(sweep: Sweep, out: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_xscale("log")
-    axes.margins(x=0.09, y=0.2)
+    axes.margins(x=0.06, y=0.1)
     for blend in dict.fromkeys(row.blend for row in sweep.rows):
         rows = [row for row in sweep.rows if row.blend == blend]
         seconds, scores = [row.seconds for row in rows], [row.mean_iou for row in rows]
         colour = COLOURS[blend]
         axes.plot(seconds, scores, "o-", color=colour, label=blend, linewidth=1.6, markersize=5)
         for row in rows:
+            # Curves rise to the right: free space is above to the left and below to the right.
             above = row.mean_iou == max(r.mean_iou for r in sweep.rows if r.stride == row.stride)
+            side, place, base = (-1, "right", "bottom") if above else (1, "left", "top")
             axes.annotate(
-                f"{row.stride} px", (row.seconds, row.mean_iou), (0, 9 if above else -9),
-                textcoords="offset points", ha="center", va="bottom" if above else "top",
-                fontsize=10, color=colour,
+                str(row.stride), (row.seconds, row.mean_iou), (5 * side, -5 * side),
+                textcoords="offset points", ha=place, va=base, fontsize=10, color=colour,
             )  # fmt: skip
     _mark(axes, sweep, sweep.published, "s", "published protocol")
     _mark(axes, sweep, sweep.default, "o", "default of mfnet-run")
@@ -122,14 +121,20 @@ def _dress(axes: Any, sweep: Sweep) -> None:
     axes.xaxis.set_major_locator(FixedLocator(list(TICKS)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: TICKS.get(value, "")))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(f"time for {sweep.pixels / 1e6:.3g} million pixels", fontsize=11)
+    scenes = sweep.scenes[0] if len(sweep.scenes) == 1 else f"{len(sweep.scenes)} scenes"
+    axes.set_title(
+        f"{sweep.model} on {scenes}, {sweep.pixels / 1e6:.3g} million pixels; "
+        f"numbers are strides of a window of {sweep.window} px",
+        fontsize=10, color="0.3", loc="left", parse_math=False,
+    )  # fmt: skip
+    axes.set_xlabel("time", fontsize=11)
     axes.set_ylabel(f"mIoU over {len(sweep.counted)} classes", fontsize=11)
     axes.tick_params(labelsize=10)
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(frameon=False, fontsize=10)
+    axes.legend(frameon=False, fontsize=10, loc="lower right")
 
 
 def _words(setting: Setting) -> str:
