@@ -79,6 +79,7 @@ def miou(out: Path | None, as_json: bool, **asked: Any) -> None:
 @click.option("--batch", type=int, default=4, show_default=True, help="Windows a call.")
 @click.option("--backend", default="auto", show_default=True, help="What runs the model.")
 @threads_option("the backend's own")
+@click.option("--rounds", type=int, default=1, show_default=True, help="Runs of each; median time.")
 @click.option("-o", "--out", type=PATH, help="Folder for sweep.csv, sweep.json and sweep.png.")
 @only_option
 @json_option

@@ -1,13 +1,12 @@
 """Stride and blending against time and accuracy: what overlapping the windows costs and brings.
 
 The published protocol steps by 32 px, so that 64 windows of 256 px see each pixel. Each stride
-and blending is run as `mfnet-run` runs it, one after the other, and timed once: differences of a
-few per cent in time mean nothing. Writing class maps is no part of the time.
+and blending is run as `mfnet-run` runs it, in interleaved rounds; the run of median time counts.
+Writing class maps is no part of the time.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,6 +45,12 @@ class SweepRequest(ScoringRequest):
     strides: str | None = None  # pixels: "64,128"; None: eighths of the window
     blends: str = ",".join(BLENDS)
     backend: str = "auto"
+    rounds: int = 1  # each stride and blending is run so often
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds < 1:
+            raise UsageError(f"--rounds is {self.rounds}; expected at least 1")
 
     def settings(self, window: int) -> list[Setting]:
         """Every stride with every blending, the smallest stride first.
@@ -81,8 +86,8 @@ class SweepRow:
     blend: str
     windows: int
     windows_a_pixel: float  # how many windows see a pixel, on average
-    seconds: float  # of all scenes: reading, inference, blending
-    backend_s: float  # seconds of them inside the backend
+    seconds: float  # of all scenes: reading, inference, blending; median of the rounds
+    backend_s: float  # seconds of that run inside the backend
     mpx_per_s: float  # million pixels of scene a second
     mean_iou: float
     mean_f1: float
@@ -102,6 +107,7 @@ class Sweep:
     window: int  # pixels
     batch: int  # windows a call
     threads: int | None  # None: the backend's own
+    rounds: int
     scenes: tuple[str, ...]
     pixels: int  # of all scenes
     classes: tuple[str, ...]
@@ -143,6 +149,7 @@ def swept(request: SweepRequest) -> Sweep:
             window=contract.window,
             batch=request.batch,
             threads=request.threads,
+            rounds=request.rounds,
             scenes=tuple(scene.name for scene in scored_scenes(dataset)),
             pixels=sum(height * width for height, width in sizes),
             classes=contract.classes.names,
@@ -168,31 +175,37 @@ def _rows(
     warm_up = settings[-1]  # the coarsest: engines are slow at first, and labels may be empty
     # The reference comes before the others, which are compared with its class maps.
     order = [reference, *(setting for setting in settings if setting != reference)]
-    grids = {setting: _grids(setting, sizes, backend.contract.window) for setting in settings}
-    windows = sum(len(grid) for setting in [warm_up, *order] for grid in grids[setting])
-    rows: dict[Setting, SweepRow] = {}
-    with progress(windows, request.model.name) as tick:
+    window = backend.contract.window
+    grids = {s: [WindowGrid(*size, window, s[0]) for size in sizes] for s in settings}
+    runs: dict[Setting, list[Evaluation]] = {setting: [] for setting in settings}
+    same: dict[Setting, float] = {}
+    to_run = [warm_up, *order * request.rounds]
+    with progress(sum(len(grid) for s in to_run for grid in grids[s]), request.model.name) as tick:
         first, _ = scored_run(backend, dataset, _options(warm_up, request.batch), tick)
         _check_labelled(first, counted, request.scenes)
-        for setting in order:
+        for setting in order * request.rounds:
             result, maps = scored_run(backend, dataset, _options(setting, request.batch), tick)
-            if setting == reference:
+            if not same:
                 reference_maps = maps
-            same = agreement(reference_maps, maps)
-            rows[setting] = _row(
-                setting, result, grids[setting], counted, same, rows.get(reference)
-            )
-    return [rows[setting] for setting in settings]
+            if setting not in same:
+                same[setting] = agreement(reference_maps, maps)
+            runs[setting].append(result)
+    middle = {setting: _median_run(results) for setting, results in runs.items()}
+    return [
+        _row(setting, middle[setting], grids[setting], counted, same[setting], middle[reference])
+        for setting in settings
+    ]
+
+
+def _median_run(runs: Sequence[Evaluation]) -> Evaluation:
+    """The run of median time, the faster of two; their scores are all the same."""
+    return sorted(runs, key=lambda run: run.total_s)[(len(runs) - 1) // 2]
 
 
 def _options(setting: Setting, batch: int) -> SegmentOptions:
     stride, blend = setting
     checked: Any = blend  # SegmentOptions refuses what it does not know
     return SegmentOptions(stride, checked, batch)
-
-
-def _grids(setting: Setting, sizes: Sizes, window: int) -> list[WindowGrid]:
-    return [WindowGrid(height, width, window, setting[0]) for height, width in sizes]
 
 
 def _seen_pixels(grid: WindowGrid) -> int:
@@ -217,24 +230,22 @@ def _row(
     grids: Sequence[WindowGrid],
     counted: tuple[int, ...],
     same: float,
-    reference: SweepRow | None,
+    reference: Evaluation,
 ) -> SweepRow:
-    """The row of a run; without a reference it is the reference itself."""
     scores = result.matrix.scores(counted)
     pixels = sum(grid.height * grid.width for grid in grids)
-    seconds = max(result.total_s, math.ulp(1.0))
     return SweepRow(
         stride=setting[0],
         blend=setting[1],
         windows=result.windows,
         windows_a_pixel=sum(map(_seen_pixels, grids)) / pixels,
-        seconds=seconds,
+        seconds=result.total_s,
         backend_s=result.backend_s,
-        mpx_per_s=pixels / 1e6 / seconds,
+        mpx_per_s=pixels / 1e6 / result.total_s,
         mean_iou=scores.mean_iou,
         mean_f1=scores.mean_f1,
         oa=scores.oa,
-        iou_change=100 * (scores.mean_iou - reference.mean_iou) if reference else 0.0,
+        iou_change=100 * (scores.mean_iou - reference.matrix.scores(counted).mean_iou),
         agreement=same,
-        speed_up=reference.seconds / seconds if reference else 1.0,
+        speed_up=reference.total_s / result.total_s,
     )

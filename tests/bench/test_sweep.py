@@ -15,6 +15,7 @@ from matplotlib.image import imread
 from support import UTM, read, write_raster, write_rgbd_model, write_scene
 
 from mfnet_bench.cli import main
+from mfnet_bench.scoring import scored_run
 from mfnet_bench.sweep import SweepRequest
 from mfnet_bench.sweep_report import COLOURS
 from mfnet_runtime.windows import BlendName, window_weights
@@ -159,6 +160,25 @@ def test_files(tmp_path: Path, folder: Path, model: Path, capsys: Capture) -> No
         assert (shown == wanted).all(-1).sum() > 500
 
 
+def test_the_run_of_median_time_counts(
+    folder: Path, model: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([99.0, 1.0, 10.0, 4.0, 40.0, 2.0, 20.0])  # warm-up, then rounds of two
+
+    def timed(*args: Any) -> Any:
+        result, maps = scored_run(*args)
+        result.total_s = next(seconds)
+        return result, maps
+
+    monkeypatch.setattr("mfnet_bench.sweep.scored_run", timed)
+    words = ("--strides", "16,32", "--blends", "uniform", "--rounds", "3", "--json")
+    assert bench(model, folder, *words) == 0
+    dense, coarse = json.loads(capsys.readouterr().out)["rows"]
+    assert (coarse["seconds"], dense["seconds"]) == (2.0, 20.0)
+    assert dense["speed_up"] == 0.1
+    assert list(seconds) == []
+
+
 def test_without_the_published_protocol_the_densest_is_the_reference(
     folder: Path, model: Path, capsys: Capture
 ) -> None:
@@ -183,6 +203,7 @@ def test_strides_are_eighths_of_any_window() -> None:
         ("--blends hann,gauss", 2, ["'gauss'", "uniform, hann"]),
         ("--blends ", 2, ["no blending named"]),
         ("--mean-over 7", 2, ["--mean-over '7'", "0 to 3"]),
+        ("--rounds 0", 2, ["--rounds is 0"]),
         ("--batch 0", 2, ["batch is 0"]),
         ("--backend abacus", 2, ["'abacus'"]),
         ("--dataset vaihingen --only a", 2, ["--dataset fixes"]),
