@@ -9,27 +9,33 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mfnet_runtime.windows import BlendName, Offset, WindowGrid, offset_weight, window_weights
+from mfnet_runtime.errors import ModelError
+from mfnet_runtime.labels import IGNORE
+from mfnet_runtime.windows import AxisWeights, BlendName, Offset, WindowGrid
 
+BoolArray = npt.NDArray[np.bool_]
+ClassRows = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
-TINY = np.float32(1e-37)
 
 
 class LogitMosaic:
     """Weighted mean of window logits, finished from the top of the scene downwards.
 
-    Windows must come row by row in the order of the grid. The order of additions is fixed by the
-    grid alone, so the result does not depend on the batch size.
+    Windows must come row by row in the order of the grid. The weights and the order of additions
+    are fixed by the grid alone, so the result does not depend on the batch size. A window may be
+    left out; the mean is then wrong under it, 0 where no other window reaches.
     """
 
     def __init__(self, grid: WindowGrid, classes: int, blend: BlendName) -> None:
         self.grid = grid
-        self.blend = blend
-        self.top = 0  # scene row of the accumulator's first row
+        self.top = 0  # scene row of the next finished row
         width = max(grid.width, grid.window)  # a smaller scene is padded up to one window
         self._sum = np.zeros((classes, grid.window, width), np.float32)
-        self._weight = np.zeros((grid.window, width), np.float32)
-        self._kernel = window_weights(blend, grid.window)
+        self._finished = 0  # rows at the top of `_sum` that were handed down
+        self._rows = AxisWeights(blend, grid.rows, grid.window)
+        self._columns = AxisWeights(blend, grid.columns, grid.window)
+        self._kernel = np.empty((grid.window, grid.window), np.float32)
+        self._weighted = np.empty_like(self._kernel)
 
     def add(self, row: Offset, column: Offset, logits: FloatArray) -> None:
         """Add one window.
@@ -40,28 +46,55 @@ class LogitMosaic:
             logits: (classes, window, window).
         """
         assert row.start == self.top, "windows must come row by row"
-        kernel = self._kernel * np.float32(offset_weight(self.blend, row, column))
+        self._drop_finished()
+        np.multiply.outer(self._rows.share(row), self._columns.share(column), out=self._kernel)
         place = slice(column.start, column.start + self.grid.window)
-        self._sum[:, :, place] += logits * kernel
-        self._weight[:, place] += kernel
+        for total, plane in zip(self._sum[:, :, place], logits, strict=True):
+            np.multiply(plane, self._kernel, out=self._weighted)
+            total += self._weighted
 
     def finish_above(self, start: int) -> FloatArray:
         """Mean logits (classes, rows, width) of the scene rows from `top` up to `start`.
 
-        No later window reaches these rows. `start` becomes the new top. Pixels that no window
-        covered (all were skipped) come out as 0.
+        No later window reaches these rows. `start` becomes the new top. The array is valid until
+        the mosaic is used again.
         """
-        count = start - self.top
-        height = min(count, self.grid.window)
-        weight = np.maximum(self._weight[:height, : self.grid.width], TINY)
-        done = np.divide(self._sum[:, :height, : self.grid.width], weight, dtype=np.float32)
-        self._sum = _shifted_up(self._sum, height)
-        self._weight = _shifted_up(self._weight, height)
+        self._drop_finished()
+        self._finished = start - self.top
         self.top = start
-        return done
+        return self._sum[:, : self._finished, : self.grid.width]
+
+    def _drop_finished(self) -> None:
+        """Move the unfinished rows to the top, in place, and clear what follows them."""
+        if self._finished:
+            kept = self.grid.window - self._finished
+            for plane in self._sum:
+                plane[:kept] = plane[self._finished :]
+                plane[kept:] = 0.0
+            self._finished = 0
 
 
-def _shifted_up(rows: FloatArray, count: int) -> FloatArray:
-    shifted = np.zeros_like(rows)
-    shifted[..., : rows.shape[-2] - count, :] = rows[..., count:, :]
-    return shifted
+def classes_from_logits(logits: FloatArray, valid: BoolArray) -> ClassRows:
+    """Class of the largest logit, the first of equal ones; nodata where not valid.
+
+    Args:
+        logits: (classes, row, column).
+        valid: (row, column).
+
+    Returns:
+        (row, column) uint8.
+
+    Raises:
+        ModelError: a logit is NaN or infinite.
+    """
+    if not np.isfinite(logits).all():  # comparing would call a NaN class 0
+        raise ModelError("the model gave logits that are not finite; check it with mfnet-inspect")
+    # argmax over the first axis takes 4 times as long: it walks against the memory's order
+    largest = logits[0].copy()
+    classes = np.zeros(valid.shape, np.uint8)
+    for index, plane in enumerate(logits[1:], start=1):
+        higher = (plane > largest).view(np.uint8)
+        np.maximum(classes, higher * np.uint8(index), out=classes)
+        np.maximum(largest, plane, out=largest)
+    np.copyto(classes, np.uint8(IGNORE), where=~valid)
+    return classes

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mfnet_runtime.backends.base import Backend
+from mfnet_runtime.batch_size import BatchSize
 from mfnet_runtime.classmap import ClassMapWriter
 from mfnet_runtime.command import complain, progress
 from mfnet_runtime.errors import ResourceError, SceneError, UsageError
@@ -38,6 +39,7 @@ class SceneOutcome:
             "output": str(self.output),
             "windows": report.windows,
             "skipped_windows": report.skipped,
+            "batch": report.batch,
             "dsm_low": report.dsm.low,
             "dsm_high": report.dsm.high,
             "dsm_constant": report.dsm.constant,
@@ -70,7 +72,8 @@ def segment_scenes(
 
     Raises:
         UsageError: `folder` holds inputs, is a file, or has a folder in an output's place.
-        ResourceError: the disk is full or the folder cannot be written.
+        ResourceError: the disk is full, the folder cannot be written, or the backend has not the
+            memory for the batch.
     """
     outputs = {scene.name: folder / f"{scene.name}.tif" for scene in scenes}
     inputs = {path.resolve() for scene in scenes for path in (scene.image, scene.dsm)}
@@ -87,12 +90,13 @@ def segment_scenes(
         raise ResourceError(
             f"{folder}: cannot be made ({fault.strerror}); choose another folder with -o"
         ) from fault
+    sizes = BatchSize(options.batch)  # a batch found by timing holds for all scenes
     outcomes = []
     for index, scene in enumerate(scenes, start=1):
         label = f"{scene.name} ({index}/{len(scenes)})"
         output = outputs[scene.name]
         try:
-            report = _segment_one(backend, scene, output, options, bands, label, quiet)
+            report = _segment_one(backend, scene, output, options, sizes, bands, label, quiet)
         except SceneError as fault:
             complain(str(fault))
             outcomes.append(SceneOutcome(scene, output, error=str(fault)))
@@ -106,6 +110,7 @@ def _segment_one(
     scene: Scene,
     output: Path,
     options: SegmentOptions,
+    sizes: BatchSize,
     bands: Sequence[int] | None,
     label: str,
     quiet: bool,
@@ -126,7 +131,7 @@ def _segment_one(
             ) as writer,
             progress(len(grid), label, quiet) as tick,
         ):
-            report = segment_scene(backend, reader, writer.write, options, tick)
+            report = segment_scene(backend, reader, writer.write, options, tick, sizes)
             writer.tag(MFNET_DSM_LOW=str(report.dsm.low), MFNET_DSM_HIGH=str(report.dsm.high))
     report.total_s = time.perf_counter() - started  # opening, closing and verifying too
     return report

@@ -21,6 +21,7 @@ from mfnet_runtime.errors import UsageError
 
 BlendName = Literal["uniform", "hann"]
 BLENDS = ("uniform", "hann")
+Profile = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -79,20 +80,47 @@ def axis_offsets(length: int, window: int, stride: int) -> tuple[Offset, ...]:
     return tuple(Offset(start, count) for start, count in sorted(visits.items()))
 
 
-def window_weights(blend: BlendName, window: int) -> npt.NDArray[np.float32]:
-    """Weight of each pixel of a window, (window, window) float32, all positive.
+def window_profile(blend: BlendName, window: int) -> Profile:
+    """Weight of each pixel along one axis of a window, (window,) float64, all positive.
 
     `uniform` weighs all alike, as published. `hann` falls to nearly nothing at the rim, where a
     window knows least of its surroundings; sampled at pixel centres it never reaches zero, so a
     pixel at the scene's corner is still covered.
     """
     if blend == "uniform":
-        return np.ones((window, window), np.float32)
-    centres = (np.arange(window) + 0.5) / window
-    profile = np.sin(np.pi * centres) ** 2
+        return np.ones(window)
+    return np.asarray(np.sin(np.pi * (np.arange(window) + 0.5) / window) ** 2)
+
+
+def window_weights(blend: BlendName, window: int) -> npt.NDArray[np.float32]:
+    """Weight of each pixel of a window, (window, window) float32: the profile in both axes."""
+    profile = window_profile(blend, window)
     return np.outer(profile, profile).astype(np.float32)
 
 
-def offset_weight(blend: BlendName, row: Offset, column: Offset) -> float:
-    """Extra weight of a window for its visits: part of the published protocol, not of `hann`."""
-    return float(row.visits * column.visits) if blend == "uniform" else 1.0
+class AxisWeights:
+    """Shares of the windows along one axis: those of all offsets sum to 1 at every pixel.
+
+    A window weighs row share times column share, so its logits need no division afterwards.
+
+    Args:
+        blend: `uniform` also counts an offset's visits: part of the published protocol.
+        offsets: All of the axis.
+        window: Pixels a side.
+    """
+
+    def __init__(self, blend: BlendName, offsets: tuple[Offset, ...], window: int) -> None:
+        self._window = window
+        self._profile = window_profile(blend, window)
+        self._counts_visits = blend == "uniform"
+        self._total = np.zeros(offsets[-1].start + window)
+        for offset in offsets:
+            self._total[offset.start : offset.start + window] += self._weights(offset)
+
+    def share(self, offset: Offset) -> npt.NDArray[np.float32]:
+        """Share (window,) of the window at this offset."""
+        total = self._total[offset.start : offset.start + self._window]
+        return (self._weights(offset) / total).astype(np.float32)
+
+    def _weights(self, offset: Offset) -> Profile:
+        return self._profile * offset.visits if self._counts_visits else self._profile

@@ -25,7 +25,7 @@ def mosaicked(grid: WindowGrid, blend: BlendName, field: Field) -> Field:
             part = field[:, row.start :, column.start :][:, : grid.window, : grid.window]
             cut[:, : part.shape[1], : part.shape[2]] = part
             mosaic.add(row, column, cut)
-        rows.append(mosaic.finish_above(following))
+        rows.append(mosaic.finish_above(following).copy())
     return np.concatenate(rows, axis=1)
 
 
@@ -65,7 +65,7 @@ def test_uniform_is_the_published_sum_of_logits() -> None:
     for row, following in zip(grid.rows, starts, strict=True):
         for column in grid.columns:
             mosaic.add(row, column, answers[row.start, column.start].astype(np.float32))
-        rows.append(mosaic.finish_above(following))
+        rows.append(mosaic.finish_above(following).copy())
     np.testing.assert_allclose(np.concatenate(rows, axis=1), total / visits, atol=1e-5)
 
 
