@@ -19,7 +19,8 @@ from mfnet_runtime.blend import ClassRows, LogitMosaic, classes_from_logits
 from mfnet_runtime.errors import ResourceError, UsageError
 from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.scaling import DsmRange, dsm_range
-from mfnet_runtime.scene_batches import Batch, Place, RowSource, scene_batches
+from mfnet_runtime.scene_batches import Batch, Place, scene_batches
+from mfnet_runtime.scene_batches import RowSource as RowSource
 from mfnet_runtime.stages import Stages
 from mfnet_runtime.windows import BLENDS, BlendName, WindowGrid
 

@@ -159,7 +159,7 @@ def scene_batches(
     strips = 0
     for row, stop in zip(grid.rows, stops, strict=True):
         rows.move_to(row.start)
-        seen = rows.valid.any(axis=0)
+        seen: BoolArray = np.asarray(rows.valid.any(axis=0))
         for column in grid.columns:
             if not seen[column.start : column.start + grid.window].any():
                 batch.skipped += 1

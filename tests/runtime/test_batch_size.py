@@ -1,0 +1,77 @@
+"""The batch found by timing: the fastest of what fits, asked for once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from mfnet_runtime.batch_size import CANDIDATES, ROUNDS, BatchSize
+from mfnet_runtime.errors import ResourceError
+
+
+def tried(sizes: BatchSize, seconds: Mapping[int, float], first: float = 0.0) -> list[int]:
+    """Run all trials of an engine that takes so many seconds a window; returns what was asked."""
+    asked = [sizes.following() for _ in range(len(CANDIDATES) * ROUNDS)]
+    for index, size in enumerate(asked):
+        slow = first if index < len(CANDIDATES) else 0.0
+        sizes.took(size, size * seconds[size] + slow)
+    return asked
+
+
+def test_the_fastest_is_chosen_and_kept() -> None:
+    sizes = BatchSize()
+    asked = tried(sizes, {1: 4.0, 2: 3.0, 4: 2.0, 8: 2.5})
+    assert sorted(set(asked)) == sorted(CANDIDATES)
+    assert sizes.chosen == 4
+    assert {sizes.following() for _ in range(20)} == {4}
+
+
+def test_of_nearly_equal_ones_the_smallest_is_chosen() -> None:
+    sizes = BatchSize()
+    tried(sizes, {1: 4.0, 2: 2.01, 4: 2.0, 8: 1.99})
+    assert sizes.chosen == 2
+
+
+def test_the_first_call_of_a_size_does_not_count() -> None:
+    sizes = BatchSize()
+    tried(sizes, {1: 4.0, 2: 3.0, 4: 2.0, 8: 1.0}, first=1e3)
+    assert sizes.chosen == 8
+
+
+def test_nothing_timed_yet() -> None:
+    assert BatchSize().chosen in CANDIDATES
+
+
+def test_a_fixed_one_is_never_questioned() -> None:
+    sizes = BatchSize(3)
+    sizes.took(4, 0.001)
+    sizes.took(4, 0.001)
+    assert {sizes.following() for _ in range(40)} == {3}
+    assert (sizes.chosen, sizes.largest) == (3, 3)
+
+
+@pytest.mark.parametrize("fits", [1, 2, 3, 4])
+def test_refused_batches_are_not_asked_for_again(fits: int) -> None:
+    sizes = BatchSize()
+    for _ in range(40):
+        size = sizes.following()
+        while size > fits:
+            size = sizes.smaller(size, ResourceError("no memory"))
+        sizes.took(size, 1.0)  # the larger, the faster a window
+    assert sizes.following() <= fits
+    assert sizes.chosen == max(size for size in CANDIDATES if size <= fits)
+    assert sizes.largest <= fits
+
+
+def test_a_fixed_one_that_does_not_fit_names_the_option() -> None:
+    with pytest.raises(ResourceError, match=r"no memory.*--batch 16 does not fit.*smaller"):
+        BatchSize(16).smaller(16, ResourceError("no memory"))
+
+
+@pytest.mark.parametrize("fixed", [None, 1])
+def test_one_window_that_does_not_fit_is_the_engines_fault(fixed: int | None) -> None:
+    fault = ResourceError("no memory")
+    with pytest.raises(ResourceError) as caught:
+        BatchSize(fixed).smaller(1, fault)
+    assert caught.value is fault

@@ -1,0 +1,155 @@
+"""Stages that work at the same time: overlap, bounds, order, and every way to fail."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from mfnet_runtime.stages import Stages
+
+Item = list[int]
+Take = Callable[[], Item]
+Fill = Callable[[Take], Iterator[Item]]
+Drain = Callable[[Item], None]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+
+
+def counting(count: int, pause: float = 0.0) -> Callable[[Take], Iterator[Item]]:
+    """A fill that numbers its items."""
+
+    def fill(take: Take) -> Iterator[Item]:
+        for index in range(count):
+            item = take()
+            time.sleep(pause)
+            item[:] = [index]
+            yield item
+
+    return fill
+
+
+def run(count: int, fill: Fill, drain: Drain, work: Drain = lambda item: None) -> None:
+    """All items through all stages."""
+    empties: list[Item] = [[] for _ in range(count)]
+    with Stages(empties, fill, drain) as stages:
+        for item in stages:
+            work(item)
+            stages.put(item)
+
+
+def test_every_item_passes_every_stage_once_and_in_order() -> None:
+    worked: list[int] = []
+    drained: list[int] = []
+    run(
+        3,
+        counting(200),
+        lambda item: drained.append(item[0]),
+        lambda item: worked.append(item[0]),
+    )
+    assert worked == drained == list(range(200))
+
+
+def test_three_stages_take_the_time_of_one() -> None:
+    pause, count = 0.03, 12
+    started = time.perf_counter()
+
+    def rest(item: Item) -> None:
+        time.sleep(pause)
+
+    run(3, counting(count, pause), rest, rest)
+    assert time.perf_counter() - started < 2 * pause * count  # one after the other: 3
+
+
+def test_fill_runs_no_further_ahead_than_there_are_items() -> None:
+    filled: list[int] = []
+
+    def fill(take: Take) -> Iterator[Item]:
+        for index in range(10):
+            item = take()
+            filled.append(index)
+            yield item
+
+    ahead: list[int] = []
+
+    def work(item: Item) -> None:
+        time.sleep(0.02)
+        ahead.append(len(filled) - len(ahead))
+
+    run(2, fill, lambda item: None, work)
+    assert len(filled) == 10
+    assert max(ahead) <= 2
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_fault_of_fill_is_raised_once(count: int) -> None:
+    def fill(take: Take) -> Iterator[Item]:
+        for _ in range(count):
+            yield take()
+        raise OSError("damaged")
+
+    with pytest.raises(OSError, match="damaged"):
+        run(2, fill, lambda item: None)
+
+
+@pytest.mark.parametrize("last", [0, 4, 9])
+def test_a_fault_of_drain_stops_all(last: int) -> None:
+    """Also one in the very last item, when nobody iterates any more."""
+
+    def drain(item: Item) -> None:
+        if item[0] == last:
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        run(3, counting(10), drain)
+
+
+@pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_fault_of_the_caller_stops_all_and_drains_no_more(fault: type[BaseException]) -> None:
+    drained: list[int] = []
+
+    def drain(item: Item) -> None:
+        time.sleep(0.05)
+        drained.append(item[0])
+
+    def work(item: Item) -> None:
+        if item[0] == 3:
+            raise fault
+
+    with pytest.raises(fault):
+        run(4, counting(1000), drain, work)
+    assert len(drained) <= 2
+
+
+def test_a_caller_that_leaves_early_is_no_fault() -> None:
+    drained: list[int] = []
+    empties: list[Item] = [[], []]
+    with Stages(empties, counting(50), lambda item: drained.append(item[0])) as stages:
+        for item in stages:
+            stages.put(item)
+            break
+    assert drained == [0]
+
+
+def test_a_waiting_caller_learns_of_a_fault_of_drain() -> None:
+    """A drain that fails while the caller waits for fill wakes the caller."""
+
+    def fill(take: Take) -> Iterator[Item]:
+        yield take()
+        time.sleep(0.1)
+        yield take()
+
+    def drain(item: Item) -> None:
+        raise OSError("disk full")
+
+    started = time.perf_counter()
+    with pytest.raises(OSError, match="disk full"):
+        run(3, fill, drain)
+    assert time.perf_counter() - started < 1
