@@ -35,6 +35,7 @@ SIGNATURES = {
 }
 HEIGHT_LIMITS = (-1000.0, 1e6)  # outside lies no height on Earth but an undeclared nodata value
 STATISTICS_ROWS = 512  # rows read at a time
+MIN_CACHE = 32 << 20  # bytes of GDAL's block cache, for masks and what is written
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,14 @@ class SceneReader:
         for start in range(0, self.height, STATISTICS_ROWS):
             count = min(STATISTICS_ROWS, self.height - start)
             yield self._read_dsm(Window(0, start, self.width, count))
+
+    def small_cache(self) -> Any:
+        """A context in which GDAL caches two rows of blocks of the scene, not 5% of all memory."""
+        blocks = sum(
+            dataset.block_shapes[0][0] * np.dtype(dataset.dtypes[0]).itemsize * dataset.count
+            for dataset in (self._image, self._dsm)
+        )
+        return rasterio.Env(GDAL_CACHEMAX=MIN_CACHE + 2 * blocks * self.width)
 
     def _holes(self, image: npt.NDArray[Any]) -> BoolArray:
         """Pixels (row, column) with the nodata value: in all bands if it is a possible colour

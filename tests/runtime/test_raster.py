@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -237,3 +239,28 @@ def test_truncated_data_is_named(tmp_path: Path) -> None:
     scene.image.write_bytes(scene.image.read_bytes()[:100_000])
     with pytest.raises(SceneError, match=r"image/a\.tif"), SceneReader(scene) as reader:
         reader.read(0, 300)
+
+
+def test_gdals_cache_is_a_few_rows_of_blocks(tmp_path: Path) -> None:
+    """Of a large scene GDAL would keep 5% of all memory: peak memory would grow with height."""
+    probe = """
+import resource, sys
+import subprocess
+import sys
+from pathlib import Path
+from mfnet_runtime.raster import SceneReader
+from mfnet_runtime.scenes import Scene
+
+with SceneReader(Scene("a", Path(sys.argv[1]), Path(sys.argv[2]))) as reader, reader.small_cache():
+    reader.read(0, 64)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for start in range(0, reader.height, 64):
+        reader.read(start, min(start + 64, reader.height))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    shape = (30_000, 1000)
+    image = write_raster(tmp_path / "i.tif", np.zeros((3, *shape), np.uint8), compress="lzw")
+    dsm = write_raster(tmp_path / "d.tif", np.zeros(shape, np.float32), compress="lzw")
+    words = [sys.executable, "-W", "ignore", "-c", probe, image, dsm]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100 << 10  # KiB; all blocks are 210 MB
