@@ -104,6 +104,87 @@ def sweep(out: Path | None, as_json: bool, **asked: Any) -> None:
         write_sweep(out, result)
 
 
+@command.command("latency")
+@click.argument("models", nargs=-1, required=True, type=PATH)
+@click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    type=PATH,
+    metavar="CKPT",
+    help="Checkpoint the models were exported from; repeatable [default: beside them].",
+)
+@click.option("--backends", default="onnxruntime,openvino", show_default=True)
+@click.option("--precisions", default="fp32,bf16", show_default=True)
+@click.option("--batches", default="1,2,4", show_default=True, help="Windows a call.")
+@click.option("--rounds", type=int, default=7, show_default=True, help="Turns of every engine.")
+@click.option(
+    "--scenes", type=PATH, help="Folder of scenes to compare classes on [default: drawn]."
+)
+@click.option("--windows", type=int, default=4, show_default=True, help="Of the scenes.")
+@click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=True,
+    show_default=True,
+    help="torch.compile as a further baseline.",
+)
+@threads_option("one a core")
+@click.option("-o", "--out", type=PATH, help="Folder for latency.csv, a JSON and latency.png.")
+@json_option
+@debug_option
+def latency(
+    out: Path | None, as_json: bool, backends: str, precisions: str, batches: str, **asked: Any
+) -> None:
+    """Time MODELS, exported files, against their checkpoint in PyTorch, in interleaved rounds.
+
+    Every engine runs in a process of its own. Ratios are medians over the rounds; the ceiling is
+    the fastest matrix product of the same precision, measured in the same rounds.
+
+    \b
+    Examples:
+      mfnet-bench latency best.onnx
+      mfnet-bench latency lora.onnx lora.int8.onnx adapter.onnx --scenes scenes/ -o results/
+    """
+    from mfnet_bench.latency import measured
+    from mfnet_bench.latency_plan import LatencyRequest, parse_list, parse_sizes
+    from mfnet_bench.latency_report import latency_table, write_latency
+
+    request = LatencyRequest(
+        backends=parse_list(backends),
+        precisions=parse_list(precisions),
+        batches=parse_sizes(batches),
+        **asked,
+    )
+    run = measured(request, lambda note: click.echo(note, err=True))
+    if as_json:
+        click.echo(json.dumps(run.to_dict()))
+    else:
+        click.echo(latency_table(run.rows))
+    if out is not None:  # last: what was measured is shown even if the disk is full
+        write_latency(out, run)
+
+
+@command.command("table")
+@click.argument("results", type=PATH)
+@click.option("--into", type=PATH, help="A document whose table to replace, between its marks.")
+@debug_option
+def table(results: Path, into: Path | None) -> None:
+    """The table of the newest latencies in RESULTS, a folder with latency.csv.
+
+    \b
+    Example:
+      mfnet-bench table benchmarks/results/latency --into README.md
+    """
+    from mfnet_bench.latency_summary import summary_from_folder, update_document
+
+    found = summary_from_folder(results)
+    if into is None:
+        click.echo(found)
+    else:
+        update_document(into, found)
+
+
 @command.command("picture")
 @click.argument("image", type=PATH)
 @click.argument("dsm", type=PATH)

@@ -9,14 +9,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+# Instructions that decide how fast matrices are multiplied, as Linux names them.
+FLAGS = (
+    "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8",
+    "asimddp", "sve", "i8mm", "bf16",
+)  # fmt: skip
 PACKAGES = ("mfnet", "numpy", "rasterio", "onnxruntime", "openvino", "torch")
 
 
 def machine_facts() -> dict[str, Any]:
-    """Processor, cores this process may use, system, date, and versions of what is installed."""
+    """Processor and its flags, cores this process may use, system, date, installed versions."""
     return {
         "cpu": _cpu_name(),
         "cores": _cores(),
+        "flags": " ".join(_flags()),
         "system": f"{platform.system()} {platform.machine()}",
         "date": date.today().isoformat(),
         "python": platform.python_version(),
@@ -26,12 +32,23 @@ def machine_facts() -> dict[str, Any]:
 
 def _cpu_name() -> str:
     """The name Linux gives the processor; elsewhere what Python knows."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _flags() -> list[str]:
+    """Those of `FLAGS` that the processor has; none where the system does not say."""
+    found = (_cpuinfo("flags") or _cpuinfo("Features")).split()  # x86, ARM
+    return [flag for flag in FLAGS if flag in found]
+
+
+def _cpuinfo(name: str) -> str:
+    """What Linux says of the first processor under a name; nothing elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith(name))
+    return next(found, "")
 
 
 def _cores() -> int:

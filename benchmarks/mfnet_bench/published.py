@@ -33,6 +33,7 @@ class PublishedMFNet(nn.Module):
     def __init__(self, network: MFNet) -> None:
         super().__init__()
         self.network = network
+        self.config = network.config
 
     def forward(self, image: Tensor, dsm: Tensor) -> Tensor:
         """Class logits of a batch of windows.
@@ -89,4 +90,5 @@ def _attention(block: Block, qkv: Tensor) -> Tensor:
         scores, q, attention.rel_pos_h, attention.rel_pos_w, sizes, sizes
     )
     out = (scores.softmax(dim=-1) @ v).view(count, attention.num_heads, height, width, -1)
-    return out.permute(0, 2, 3, 1, 4).reshape(count, height, width, -1)
+    joined: Tensor = out.permute(0, 2, 3, 1, 4).reshape(count, height, width, -1)
+    return joined

@@ -1,0 +1,165 @@
+"""Latency of exported files against PyTorch, side by side: engines in processes of their own.
+
+Warm up, then rounds in which every engine runs once; ratios are taken inside a round. How an
+engine computes is `latency_worker`'s, what a row says `latency_row`'s.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mfnet_bench.ceiling import Ceiling, ceilings_from, gemm_shapes, product_turns
+from mfnet_bench.latency_engines import Cell, Engines
+from mfnet_bench.latency_plan import LatencyRequest, Network, networks_from_request
+from mfnet_bench.latency_rounds import Samples, Turn, interleaved
+from mfnet_bench.latency_row import LatencyRow, measured_row, refused_row
+from mfnet_bench.machine import machine_facts
+from mfnet_runtime.errors import ModelError
+
+Tell = Callable[[str], None]
+Result = list[tuple[LatencyRow, Samples]]
+
+
+@dataclass(frozen=True)
+class LatencyRun:
+    """All that a run measured."""
+
+    started: str  # UTC, to the second
+    machine: dict[str, Any]
+    rounds: int
+    windows: str  # what classes were compared on
+    results: Result  # rows and their milliseconds a window by round
+
+    @property
+    def rows(self) -> list[LatencyRow]:
+        """The rows alone."""
+        return [row for row, _ in self.results]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "started": self.started,
+            "machine": self.machine,
+            "rounds": self.rounds,
+            "windows": self.windows,
+            "rows": [
+                {**row.to_dict(), "ms": [list(taken[number]) for number in sorted(taken)]}
+                for row, taken in self.results
+            ],
+        }
+
+
+def measured(request: LatencyRequest, tell: Tell = lambda _: None) -> LatencyRun:
+    """Run everything, one network after the other.
+
+    Args:
+        request: What to do.
+        tell: Told what is being done, a few words each.
+
+    Raises:
+        UsageError: a checkpoint or scene folder is missing.
+        ModelError: a file is damaged, of another network, or the baseline does not run.
+        SceneError: a scene is damaged.
+    """
+    from mfnet_export.sample import NOISE_WINDOWS, sample_windows
+
+    networks = networks_from_request(request)
+    started = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    machine = machine_facts()
+    results: Result = []
+    source = ""
+    for network in networks:
+        windows = sample_windows(network.contract, request.scenes, request.windows)
+        source = windows.source.partition(",")[0]  # noise is left out: no scene looks like it
+        real = slice(0, len(windows) - NOISE_WINDOWS)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "windows.npz"
+            np.savez(path, image=windows.image[real], dsm=windows.dsm[real])
+            threads = request.threads or int(machine["cores"])
+            results += _network_results(network, request, path, threads, tell)
+    return LatencyRun(started, machine, request.rounds, source, results)
+
+
+def _network_results(
+    network: Network, request: LatencyRequest, windows: Path, threads: int, tell: Tell
+) -> Result:
+    """Measure one network: baselines, engines, and the ceilings of their precisions."""
+    engines = Engines(windows, threads, lambda note: tell(f"{network.name}: {note}"))
+    samples: dict[Any, Samples] = {}  # of cells and products
+    specs = (*network.baselines, *network.engines)
+    precisions = list(dict.fromkeys(spec.arithmetic for spec in specs))
+    shapes = gemm_shapes(network.embed_dim, network.tokens, request.batches)
+    with ExitStack() as stack:
+        baselines = _baseline_turns(network, request.batches, engines, stack)
+        tell(f"{network.name}: ceilings of {', '.join(precisions)}")
+        products = product_turns(precisions, shapes, threads, stack)
+        pending, first = list(network.engines), 0
+        while pending or not first:  # once, unless memory does not hold all engines
+            with ExitStack() as party:
+                cells: dict[Cell, Turn] = {}
+                while pending and (not cells or engines.memory_left()):
+                    cells |= engines.opened(pending.pop(0), request.batches, party)
+                turns: dict[Any, Turn] = {**baselines, **cells, **products}
+                tell(f"{network.name}: {request.rounds} rounds of {len(turns)}")
+                taken = interleaved(turns, range(first, first + request.rounds))
+            for key, found in taken.items():
+                samples.setdefault(key, {}).update(found)
+            first += request.rounds
+    ceilings = ceilings_from({key: samples[key] for key in products})
+    return _results(network, request.batches, engines, samples, ceilings)
+
+
+def _baseline_turns(
+    network: Network, batches: tuple[int, ...], engines: Engines, stack: ExitStack
+) -> dict[Cell, Turn]:
+    """The published order at its fastest batch, the other baselines at the same.
+
+    Raises:
+        ModelError: the published order does not run.
+    """
+    published, *others = network.baselines
+    turns = engines.opened(published, batches, stack)
+    if not turns:
+        reason = next(iter(engines.refused.values()))
+        raise ModelError(f"{network.checkpoint}: the baseline does not run: {reason}")
+    best = min(turns, key=lambda cell: engines.warm[cell].call_ms / cell[1])
+    engines.refused.clear()  # batches that the baseline need not run
+    kept = {best: turns[best]}
+    for spec in others:
+        kept |= engines.opened(spec, best[1:], stack)
+    return kept
+
+
+def _results(
+    network: Network,
+    batches: tuple[int, ...],
+    engines: Engines,
+    samples: dict[Any, Samples],
+    ceilings: dict[str, Ceiling],
+) -> Result:
+    """Rows in the order of the plan."""
+    kinds = {spec: spec.kind for spec in network.baselines}
+    ran = {key: taken for key, taken in samples.items() if key in engines.warm and taken}
+    baselines = {kinds[cell[0]]: taken for cell, taken in ran.items() if cell[0] in kinds}
+    found: Result = []
+    for spec in (*network.baselines, *network.engines):
+        for batch in sorted(set(batches)):
+            cell = (spec, batch)
+            if cell in engines.refused:
+                row = refused_row(network, engines, cell)
+            elif cell in ran:
+                row = measured_row(
+                    network, engines, cell, ran[cell], baselines, ceilings.get(spec.arithmetic)
+                )
+            else:
+                continue  # baselines run at one batch
+            found.append((row, ran.get(cell, {})))
+    return found

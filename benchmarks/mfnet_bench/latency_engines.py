@@ -1,0 +1,151 @@
+"""Engines in processes of their own, loaded, warmed up and ready for turns.
+
+Knows no rounds and no baselines: the first engine that warms up gives the logits that all others
+are compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mfnet_bench.latency_plan import EngineSpec
+from mfnet_bench.latency_process import EngineProcess, EngineRefusedError
+from mfnet_bench.latency_rounds import DroppedError, Turn
+
+TURN_S = 0.6  # seconds an engine runs in a round, at least one call
+MAX_CALLS = 50  # in a turn
+TRIAL_CALLS = 2
+SPARE_MB = 1000  # of memory left free, beside one and a half times the largest engine so far
+
+Cell = tuple[EngineSpec, int]  # an engine at a batch
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Warm:
+    """What is known of an engine at a batch before the rounds."""
+
+    calls: int  # of one turn
+    call_ms: float
+    peak_rss_mb: float | None  # of its process, with all smaller batches run before
+    agreement: float  # share of pixels of the reference's class
+    logit_difference: float  # the largest, as a share of the range of the reference's logits
+
+
+class Engines:
+    """Opens engines and remembers what became of each.
+
+    Args:
+        windows: An npz of `image` (n, 3, S, S) and `dsm` (n, 1, S, S); logits go beside it.
+        threads: Of each engine.
+        tell: Told what is being loaded.
+    """
+
+    def __init__(self, windows: Path, threads: int, tell: Callable[[str], None]) -> None:
+        self.facts: dict[EngineSpec, dict[str, Any]] = {}  # what each said on loading
+        self.warm: dict[Cell, Warm] = {}
+        self.refused: dict[Cell, str] = {}  # why it does not run
+        self.threads = threads
+        self._windows, self._tell = windows, tell
+        self._logits = windows.with_name("logits.npy")
+        self._reference: Floats | None = None
+
+    def opened(
+        self, spec: EngineSpec, batches: Sequence[int], stack: ExitStack
+    ) -> dict[Cell, Turn]:
+        """Load and warm up an engine; batches that it dies of are left out and noted.
+
+        Args:
+            spec: The engine.
+            batches: Windows a call.
+            stack: Ends the process.
+
+        Returns:
+            What gives each batch that runs its turn.
+        """
+        self._tell(f"loading {spec.model} in {spec.backend} {spec.asked}")
+        wanted = sorted(set(batches))
+        while wanted:
+            try:
+                process = EngineProcess(spec.to_json(self.threads, self._windows))
+            except EngineRefusedError as fault:
+                self.refused |= {(spec, batch): str(fault) for batch in wanted}
+                return {}
+            turns = {}
+            for batch in wanted:
+                try:
+                    self.warm[spec, batch] = self._warmed(process, batch)
+                    turns[spec, batch] = self._turn(process, (spec, batch))
+                except EngineRefusedError as fault:
+                    self.refused[spec, batch] = str(fault)
+                    if not process.alive:
+                        break
+            if process.alive:
+                stack.enter_context(process)
+                self.facts[spec] = process.facts
+                return turns
+            process.close()  # and again, for the smaller batches
+            self.refused |= {(spec, b): self.refused[spec, batch] for b in wanted if b > batch}
+            wanted = [smaller for smaller in wanted if smaller < batch]
+        return {}
+
+    def memory_left(self) -> bool:
+        """Whether one more engine of the size of the largest so far fits."""
+        free = available_mb()
+        largest = max((warm.peak_rss_mb or 0.0 for warm in self.warm.values()), default=0.0)
+        return free is None or free > 1.5 * largest + SPARE_MB
+
+    def _warmed(self, process: EngineProcess, batch: int) -> Warm:
+        memory = process.ask("logits", batch=batch, out=str(self._logits))
+        logits = np.load(self._logits)
+        if self._reference is None:
+            self._reference = logits
+        same, difference = compared_logits(self._reference, logits)
+        call_ms = median(process.ask("run", batch=batch, calls=TRIAL_CALLS)["ms"])
+        calls = min(MAX_CALLS, max(1, ceil(TURN_S * 1000 / call_ms)))
+        return Warm(calls, call_ms, memory["peak_rss_mb"], same, difference)
+
+    def _turn(self, process: EngineProcess, cell: Cell) -> Turn:
+        def turn() -> Sequence[float]:
+            batch = cell[1]
+            try:
+                answer = process.ask("run", batch=batch, calls=self.warm[cell].calls)
+            except EngineRefusedError as fault:
+                self.refused[cell] = str(fault)
+                raise DroppedError from fault
+            return [ms / batch for ms in answer["ms"]]
+
+        return turn
+
+
+def compared_logits(reference: Floats, found: Floats) -> tuple[float, float]:
+    """Share of pixels of equal class, and the largest difference as a share of the range.
+
+    Args:
+        reference: (N, classes, row, column).
+        found: The same shape.
+    """
+    same = float(np.mean(reference.argmax(axis=1) == found.argmax(axis=1)))
+    span = float(reference.max() - reference.min())
+    largest = float(np.abs(found.astype(np.float64) - reference).max())
+    return same, largest / span if span else float(largest > 0)
+
+
+def available_mb() -> float | None:
+    """Memory that can still be had without swapping, in MB; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = (line.split()[1] for line in lines if line.startswith("MemAvailable"))
+    kib = next(found, None)
+    return None if kib is None else int(kib) * 1024 / 1e6

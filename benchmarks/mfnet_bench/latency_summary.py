@@ -1,0 +1,120 @@
+"""The README's table: the newest run of every engine at its best batch, out of `latency.csv`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mfnet_bench.latency_report import CSV, Record, records_from_csv, share
+from mfnet_bench.latency_row import LatencyRow
+from mfnet_bench.machine import PACKAGES
+from mfnet_bench.table import figure, markdown_table
+from mfnet_runtime.errors import UsageError
+from mfnet_runtime.files import replace_text
+
+BEGIN, END = "<!-- latency:begin -->", "<!-- latency:end -->"
+NAMES = {
+    "torch published": "PyTorch eager, as published",
+    "torch mfnet": "PyTorch eager, mfnet",
+    "torch compiled": "torch.compile, as published",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+}
+
+
+def summary_from_folder(folder: Path) -> str:
+    """A Markdown table and the machine it is true of.
+
+    Raises:
+        UsageError: no `latency.csv` there, or a damaged one.
+    """
+    records = best_records(records_from_csv(folder / CSV))
+    if not records:
+        raise UsageError(f"{folder / CSV}: holds no row that ran; run mfnet-bench latency again")
+    header = [
+        "network", "runs in", "precision", "batch", "ms a window", "as published",
+        "of the ceiling", "same class", "memory, MB",
+    ]  # fmt: skip
+    body = []
+    network = ""
+    for _, row in records:
+        ratio = "-" if row.ratio_published is None else f"{row.ratio_published:.2f}x"
+        body.append(
+            [
+                row.network if row.network != network else "",
+                NAMES.get(row.backend, row.backend),
+                row.precision,
+                str(row.batch),
+                figure(row.median_ms, 0 if (row.median_ms or 0) >= 100 else 1),
+                ratio,
+                "-" if row.ceiling_fraction is None else f"{row.ceiling_fraction:.0%}",
+                share(row.agreement),
+                figure(row.peak_rss_mb, 0),
+            ]
+        )
+        network = row.network
+    machines = dict.fromkeys(_machine_text(record) for record in records)
+    return f"{markdown_table(header, body)}\n\n" + "\n".join(machines)
+
+
+def best_records(records: Sequence[Record]) -> list[Record]:
+    """Of each network, file, backend and precision the newest run, at the batch of least time."""
+    newest: dict[tuple[str, ...], str] = {}
+    best: dict[tuple[str, ...], Record] = {}
+    for facts, row in records:
+        if row.median_ms is None:
+            continue
+        key = (row.network, row.model, row.backend, row.precision)
+        if facts["started"] >= newest.get(key, ""):
+            if facts["started"] > newest.get(key, ""):
+                best.pop(key, None)
+            newest[key] = facts["started"]
+            if key not in best or row.median_ms < (best[key][1].median_ms or 0):
+                best[key] = (facts, row)
+    order = list(dict.fromkeys(row.network for _, row in best.values()))
+    return sorted(best.values(), key=lambda record: order.index(record[1].network))
+
+
+def with_table(text: str, table: str, name: str) -> str:
+    """A document with the table between its two marks.
+
+    Args:
+        text: The document.
+        table: What goes between.
+        name: What to call the document in an error.
+
+    Raises:
+        UsageError: the marks are missing.
+    """
+    before, begun, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not begun or not ended:
+        raise UsageError(f"{name}: put {BEGIN} and {END} where the table goes")
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+def update_document(path: Path, table: str) -> None:
+    """Replace the table in a file.
+
+    Raises:
+        UsageError: no such file, or no marks in it.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    replace_text(path, with_table(path.read_text(encoding="utf-8"), table, str(path)))
+
+
+def _machine_text(record: Record) -> str:
+    facts, row = record
+    versions = ", ".join(f"{name} {facts[name]}" for name in PACKAGES if facts[name])
+    return (
+        f"Windows of {row.window} px on {row.threads} threads of {facts['cpu']} "
+        f"({facts['flags'] or facts['system']}), {facts['started'][:10]}, "
+        f"Python {facts['python']}, {versions}."
+    )
+
+
+def latest_rows(records: Sequence[Record]) -> list[LatencyRow]:
+    """The rows of the newest run."""
+    newest = max((facts["started"] for facts, _ in records), default="")
+    return [row for facts, row in records if facts["started"] == newest]

@@ -1,0 +1,142 @@
+"""The child process of a latency run: one engine, told by lines of JSON what to run.
+
+    python -m mfnet_bench.latency_worker        # the first line says what to load
+
+Each line read is answered by one. An engine alone in its process has its own thread pool and its
+own memory, and none pays for what another imports: nothing of torch is loaded for a model file.
+Knows neither the other engines nor what is made of the times. Between two requests it waits in a
+read, so an idle engine takes no processor time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mfnet_runtime.backends.base import Feed
+from mfnet_runtime.errors import MFNetError
+
+Facts = dict[str, Any]
+Infer = Callable[[Feed], Any]
+
+
+def infer_from_spec(spec: Facts) -> tuple[Infer, Facts]:
+    """Load what a spec names: the call that runs a feed and returns logits, and facts about it.
+
+    Raises:
+        MFNetError: the engine refuses the file or an option.
+    """
+    path, threads = Path(spec["path"]), int(spec["threads"])
+    if spec["kind"] == "file":
+        from mfnet_runtime.backends import backend_from_file
+
+        asked = {} if spec["precision"] == "fp32" else {"precision": spec["precision"]}
+        backend = backend_from_file(path, spec["backend"], threads=threads, **asked).__enter__()
+        return lambda feed: backend.infer(feed)["logits"], {"device": backend.device}
+    import torch
+
+    from mfnet.checkpoint import load_checkpoint, network_from_checkpoint
+    from mfnet.torch_backend import device_name
+    from mfnet_bench.published import PublishedMFNet
+
+    torch.set_num_threads(threads)
+    network: Any = network_from_checkpoint(load_checkpoint(path))
+    if spec["kind"] != "mfnet":
+        network = PublishedMFNet(network).eval()
+    run = torch.compile(network) if spec["kind"] == "compiled" else network
+
+    def infer(feed: Feed) -> Any:
+        with torch.inference_mode():
+            return run(torch.from_numpy(feed["image"]), torch.from_numpy(feed["dsm"])).numpy()
+
+    return infer, {"device": f"{device_name(torch.device('cpu'))}, PyTorch {torch.__version__}"}
+
+
+class ModelEngine:
+    """A network, its sample windows, and the requests it answers."""
+
+    def __init__(self, spec: Facts) -> None:
+        start = time.perf_counter()
+        self._infer, self.facts = infer_from_spec(spec)
+        self.facts["load_s"] = time.perf_counter() - start
+        with np.load(spec["windows"]) as arrays:
+            self._image, self._dsm = arrays["image"], arrays["dsm"]
+
+    def logits(self, batch: int, out: str) -> Facts:
+        """Run all sample windows in batches of this size, which also warms up; keep the logits."""
+        count = len(self._image)
+        parts = []
+        for start in range(0, count, batch):
+            logits = self._infer(self._feed(start, batch))
+            parts.append(np.array(logits[: min(batch, count - start)]))  # valid until the next
+        np.save(out, np.concatenate(parts))
+        return {"peak_rss_mb": peak_rss_mb()}
+
+    def run(self, batch: int, calls: int) -> Facts:
+        """Milliseconds of each of several calls."""
+        feed = self._feed(0, batch)
+        times = []
+        for _ in range(calls):
+            start = time.perf_counter()
+            self._infer(feed)
+            times.append((time.perf_counter() - start) * 1000)
+        return {"ms": times}
+
+    def _feed(self, start: int, batch: int) -> Feed:
+        index = np.arange(start, start + batch) % len(self._image)
+        return {"image": self._image[index], "dsm": self._dsm[index]}
+
+
+def peak_rss_mb() -> float | None:
+    """The most memory this process has held, in MB; None where the system does not say."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(kib) * 1024 / 1e6
+
+
+def engine_from_spec(spec: Facts) -> Any:
+    """The engine whose methods are the requests: a network, or products of matrices."""
+    if spec["kind"] == "gemm":
+        from mfnet_bench.gemm import GemmEngine
+
+        return GemmEngine(spec)
+    return ModelEngine(spec)
+
+
+def serve() -> None:
+    """Answer requests until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and closes the pipe
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    engine: Any = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            if engine is None:
+                engine = engine_from_spec(request)
+                answer = engine.facts
+            else:
+                answer = getattr(engine, request.pop("do"))(**request)
+        except (MFNetError, ModuleNotFoundError) as fault:
+            answer = {"refused": str(fault)}
+        except Exception as fault:  # whatever an engine raises becomes the reason in its row
+            traceback.print_exc()
+            answer = {"refused": f"{type(fault).__name__}: {fault}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    serve()
