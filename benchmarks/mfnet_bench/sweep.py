@@ -1,8 +1,8 @@
 """Stride and blending against time and accuracy: what overlapping the windows costs and brings.
 
 The published protocol steps by 32 px, so that 64 windows of 256 px see each pixel. Each stride
-and blending is run as `mfnet-run` runs it, in interleaved rounds; the run of median time counts.
-Writing class maps is no part of the time.
+and blending is run as `mfnet-run` runs it, in interleaved rounds, without writing the class map;
+the run of median time counts.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def swept(request: SweepRequest) -> Sweep:
         reference = published if published in settings else settings[0]
         rows = _rows(request, backend, dataset, sizes, settings, reference, counted)
         defaults = SegmentOptions()
-        default_stride = defaults.grid(contract.window, contract.window, contract.window).stride
+        default_grid = defaults.grid(contract.window, contract.window, contract.window)
         return Sweep(
             model=request.model.name,
             backend=backend.name,
@@ -156,9 +156,9 @@ def swept(request: SweepRequest) -> Sweep:
             counted=counted,
             published=published,
             reference=reference,
-            default=(default_stride, defaults.blend),
+            default=(default_grid.stride, defaults.blend),
             machine=machine_facts(),
-            rows=tuple(rows),
+            rows=rows,
         )
 
 
@@ -170,7 +170,7 @@ def _rows(
     settings: Sequence[Setting],
     reference: Setting,
     counted: tuple[int, ...],
-) -> list[SweepRow]:
+) -> tuple[SweepRow, ...]:
     """A row a setting, in their order."""
     warm_up = settings[-1]  # the coarsest: engines are slow at first, and labels may be empty
     # The reference comes before the others, which are compared with its class maps.
@@ -191,10 +191,10 @@ def _rows(
                 same[setting] = agreement(reference_maps, maps)
             runs[setting].append(result)
     middle = {setting: _median_run(results) for setting, results in runs.items()}
-    return [
+    return tuple(
         _row(setting, middle[setting], grids[setting], counted, same[setting], middle[reference])
         for setting in settings
-    ]
+    )
 
 
 def _median_run(runs: Sequence[Evaluation]) -> Evaluation:
@@ -218,9 +218,8 @@ def _check_labelled(result: Evaluation, counted: tuple[int, ...], scenes: Path) 
     truth = result.matrix.counts.sum(1)
     if not np.any(truth[list(counted)]):
         raise SceneError(
-            f"{scenes}: no pixel of the labels has one of the classes "
-            f"{', '.join(map(str, counted))} that the mean is taken over; expected labelled "
-            "scenes: check label/ and --mean-over"
+            f"{scenes}: no pixel of the labels has a class that the mean is taken over "
+            f"({', '.join(map(str, counted))}); check label/ and --mean-over"
         )
 
 

@@ -73,7 +73,7 @@ def plain_classes(folder: Path, name: str, stride: int, blend: BlendName) -> npt
     for row, column in visits if blend == "uniform" else sorted(set(visits)):
         cut = (slice(None), slice(row, row + WINDOW), slice(column, column + WINDOW))
         total[cut] += (logits[cut] + rim_bias()[0]) * window_weights(blend, WINDOW)
-    return total.argmax(0)
+    return np.asarray(total.argmax(0))
 
 
 def mean_iou(truth: npt.NDArray[Any], found: npt.NDArray[Any]) -> float:
