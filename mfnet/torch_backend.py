@@ -17,7 +17,7 @@ class TorchBackend:
         contract: What it was trained for.
     """
 
-    name = "torch"
+    name, precision = "torch", "fp32"
 
     def __init__(self, network: MFNet, contract: Contract) -> None:
         self.contract = contract
@@ -25,6 +25,7 @@ class TorchBackend:
         self._network = network
         self._place = next(network.parameters()).device
         self.device = f"{device_name(self._place)}, PyTorch {torch.__version__}"
+        self.threads = torch.get_num_threads()
 
     def infer(self, feed: Feed) -> Arrays:
         """Run one batch; see `Backend.infer`."""

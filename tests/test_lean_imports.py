@@ -16,6 +16,7 @@ HEAVY = (
     "torch",
     "torchvision",
     "onnx",
+    "openvino",
     "tensorrt",
     "pycuda",
     "matplotlib",

@@ -36,6 +36,20 @@ def parse_bands(text: str) -> tuple[int, int, int]:
     return first, second, third
 
 
+def parse_batch(text: str) -> int | None:
+    """`"4"` to 4, `"auto"` to None.
+
+    Raises:
+        UsageError: neither a whole number nor `auto`.
+    """
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--batch {text!r}: expected a number of windows, or auto") from None
+
+
 @click.command("mfnet-run")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("scenes", type=click.Path(path_type=Path))
@@ -51,10 +65,27 @@ def parse_bands(text: str) -> tuple[int, int, int]:
     show_default=True,
     help="How overlapping logits are weighed; uniform is the published protocol.",
 )
-@click.option("--batch", type=int, default=4, show_default=True, help="Windows a call.")
+@click.option(
+    "--batch",
+    metavar="N|auto",
+    default="4",
+    show_default=True,
+    help="Windows a call; auto finds the fastest on the first windows.",
+)
 @click.option("--bands", help="Image bands to use, for example 1,2,3 [default: all but alpha].")
-@click.option("--backend", default="auto", show_default=True, help="What runs the model.")
-@threads_option("the backend's own")
+@click.option(
+    "--backend",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help="What runs the model: onnxruntime, openvino, or auto for the fastest installed.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    help="What floating-point operations run in [default: fp32, also on a CPU with BF16].",
+)
+@threads_option("physical cores")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 @only_option
 @json_option
@@ -67,9 +98,10 @@ def command(
     dsm: Path | None,
     stride: int | None,
     blend: Any,
-    batch: int,
+    batch: str,
     bands: str | None,
     backend: str,
+    precision: str | None,
     threads: int | None,
     quiet: bool,
     only: tuple[str, ...],
@@ -86,24 +118,35 @@ def command(
       mfnet-run best.onnx ortho.tif --dsm heights.tif -o maps/ --stride 64
     """
     from mfnet_runtime.backends import backend_from_file
+    from mfnet_runtime.batch_size import DEFAULT
     from mfnet_runtime.pipeline import SegmentOptions
     from mfnet_runtime.run import segment_scenes
     from mfnet_runtime.scenes import scenes_from
 
-    options = SegmentOptions(stride, blend, batch)
+    options = SegmentOptions(stride, blend, parse_batch(batch))
     found = scenes_from(scenes, dsm, only=only)
-    with backend_from_file(model, backend, threads=threads or 0) as engine:
-        click.echo(f"{model.name} on {engine.device}", err=True)
+    with backend_from_file(
+        model, backend, threads=threads or 0, precision=precision, batch=options.batch or DEFAULT
+    ) as engine:
+        ran = {
+            "model": model.name,
+            "backend": engine.name,
+            "precision": engine.precision,
+            "device": engine.device,
+            "threads": engine.threads,
+        }
+        click.echo(
+            f"{model.name} in {engine.precision} on {engine.device}, threads {engine.threads}",
+            err=True,
+        )
         outcomes = segment_scenes(
             engine, found, out, options, bands=parse_bands(bands) if bands else None, quiet=quiet
         )
         names = engine.contract.classes.names
-        device = engine.device
     rows = [outcome.to_json(names) for outcome in outcomes]
     failed = sum(outcome.error is not None for outcome in outcomes)
     if as_json:
-        summary = {"model": model.name, "device": device, "failed": failed, "scenes": rows}
-        click.echo(json.dumps(summary))
+        click.echo(json.dumps({**ran, "failed": failed, "scenes": rows}))
     else:
         for row in rows:
             click.echo(one_line(_sentence(row)))

@@ -16,21 +16,11 @@ from typing import Any, TypeVar
 
 import click
 
-from mfnet_runtime.errors import MFNetError, ResourceError
+from mfnet_runtime.errors import MFNetError, ResourceError, missing_package
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED, TERMINATED = 130, 143
-# What a missing package is told to be installed with.
-EXTRAS = {
-    "torch": "train",
-    "torchvision": "train",
-    "segment_anything": "train",
-    "onnx": "export",
-    "onnx_ir": "export",
-    "onnxscript": "export",
-    "matplotlib": "bench",
-}
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 debug_option = click.option(
@@ -80,10 +70,9 @@ def run_command(command: click.Command, args: Sequence[str] | None = None) -> in
     except MFNetError as fault:
         return _failed(name, str(fault), fault.exit_code, debug)
     except ModuleNotFoundError as fault:
-        package = (fault.name or "").partition(".")[0]
-        if package not in EXTRAS:
+        remedy = missing_package(fault.name)
+        if remedy is None:
             return _bug(name, fault, debug)
-        remedy = f"needs {package}; install it with: pip install 'mfnet[{EXTRAS[package]}]'"
         return _failed(name, remedy, MFNetError.exit_code, debug)
     except MemoryError:
         remedy = "out of memory; use a smaller --batch or a smaller network"

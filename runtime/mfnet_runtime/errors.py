@@ -6,6 +6,27 @@ not an `MFNetError` is a bug of ours.
 
 from __future__ import annotations
 
+# What a missing package is told to be installed with.
+EXTRAS = {
+    "torch": "train",
+    "torchvision": "train",
+    "segment_anything": "train",
+    "onnx": "export",
+    "onnx_ir": "export",
+    "onnxscript": "export",
+    "nncf": "export",
+    "matplotlib": "bench",
+    "openvino": "openvino",
+}
+
+
+def missing_package(name: str | None) -> str | None:
+    """One line that says how to install a package we need; None for one we know nothing of."""
+    package = (name or "").partition(".")[0]
+    if package not in EXTRAS:
+        return None
+    return f"needs {package}; install it with: pip install 'mfnet[{EXTRAS[package]}]'"
+
 
 class MFNetError(Exception):
     """Root of every fault that is the input's and not ours; shared by all four packages."""

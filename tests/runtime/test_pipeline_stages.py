@@ -49,6 +49,8 @@ class RgbdBackend:
     contract: Contract = field(default_factory=lambda: Contract(32, RGBD))
     name: str = "rgbd"
     device: str = "none"
+    precision: str = "fp32"
+    threads: int = 1
 
     def __post_init__(self) -> None:
         self.inputs, self.outputs = specs_of(self.contract)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import rasterio
 from support import RGBD, UTM, read, write_rgbd_model, write_scene
 
+from mfnet_runtime.backends import BACKENDS
 from mfnet_runtime.cli import main
 
 
@@ -39,6 +41,9 @@ def test_folder_of_scenes(tmp_path: Path, model: Path, folder: Path, capsys: Cap
     summary = json.loads(capsys.readouterr().out)
     assert summary["failed"] == 0
     assert "CPU" in summary["device"]
+    assert summary["backend"] in BACKENDS
+    assert (summary["model"], summary["precision"]) == ("rgbd.onnx", "fp32")
+    assert summary["threads"] >= 1
     for scene, row in zip(scenes, summary["scenes"], strict=True):
         assert scene.label is not None
         np.testing.assert_array_equal(read(Path(row["output"])), read(scene.label))
@@ -49,6 +54,43 @@ def test_folder_of_scenes(tmp_path: Path, model: Path, folder: Path, capsys: Cap
     with rasterio.open(tmp_path / "out" / "a.tif") as found:
         assert (found.crs, found.transform) == (UTM["crs"], UTM["transform"])
         assert found.tags()["MFNET_BLEND"] == "hann"
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_backend_threads_and_precision(
+    tmp_path: Path, model: Path, folder: Path, capsys: Capture, backend: str
+) -> None:
+    if find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    scene = write_scene(folder, label=True)
+    words = f"--backend {backend} --threads 1 --precision fp32 --batch auto --json".split()
+    assert run(model, folder, "-o", tmp_path / "out", *words) == 0
+    said = capsys.readouterr()
+    summary = json.loads(said.out)
+    assert (summary["backend"], summary["threads"], summary["precision"]) == (backend, 1, "fp32")
+    assert summary["scenes"][0]["batch"] >= 1
+    assert f"rgbd.onnx in fp32 on {summary['device']}, threads 1" in said.err
+    assert scene.label is not None
+    np.testing.assert_array_equal(read(tmp_path / "out" / "a.tif"), read(scene.label))
+
+
+def test_a_backend_that_is_not_installed_names_its_extra(
+    tmp_path: Path, model: Path, folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    write_scene(folder)
+    code = run(model, folder, "-o", tmp_path / "out", "--backend", "openvino")
+    assert_refused(capsys, code, 2, "install it with: pip install 'mfnet[openvino]'")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bf16_of_a_backend_without_it(
+    tmp_path: Path, model: Path, folder: Path, capsys: Capture
+) -> None:
+    write_scene(folder)
+    words = "--backend onnxruntime --precision bf16".split()
+    code = run(model, folder, "-o", tmp_path / "out", *words)
+    assert_refused(capsys, code, 2, "no BF16 on a CPU", "--backend openvino")
 
 
 def test_one_image(tmp_path: Path, model: Path, folder: Path, capsys: Capture) -> None:
@@ -93,6 +135,8 @@ def assert_refused(capsys: Capture, code: int, expected: int, *parts: str) -> No
         "--stride 0",
         "--stride -2",
         "--batch 0",
+        "--batch many",
+        "--precision int8",
         "--bands 1,x",
         "--bands 1,2",
         "--backend caffe",
@@ -181,7 +225,7 @@ def test_inputs_are_never_replaced(model: Path, folder: Path, capsys: Capture) -
 def test_help_is_instant_and_imports_nothing_heavy() -> None:
     probe = (
         "import sys; from mfnet_runtime.cli import main; main(['--help']);"
-        "assert not {'rasterio', 'onnxruntime'} & set(sys.modules)"
+        "assert not {'rasterio', 'onnxruntime', 'openvino'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert "Examples:" in done.stdout

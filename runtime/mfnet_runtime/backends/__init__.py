@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mfnet_runtime.backends.base import Backend, TensorSpec
-from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.errors import ModelError, UsageError, missing_package
 
 __all__ = ["BACKENDS", "Backend", "TensorSpec", "backend_from_file"]
 
-BACKENDS = {"onnxruntime": "mfnet_runtime.backends.ort:OrtBackend"}
-SUFFIXES = {".onnx": "onnxruntime"}  # which backend `auto` takes
+BACKENDS = {
+    "openvino": "mfnet_runtime.backends.ov:OpenVinoBackend",
+    "onnxruntime": "mfnet_runtime.backends.ort:OrtBackend",
+}
+# Which backends run a suffix, the fastest first; `auto` takes the first that is installed.
+SUFFIXES = {".onnx": ("openvino", "onnxruntime")}
 
 
 def backend_from_file(path: Path, name: str = "auto", **options: Any) -> Backend:
@@ -20,11 +25,13 @@ def backend_from_file(path: Path, name: str = "auto", **options: Any) -> Backend
 
     Args:
         path: The model.
-        name: One of `BACKENDS`, or `auto` to choose by the file's suffix.
-        options: Passed on, for example `threads`.
+        name: One of `BACKENDS`, or `auto` for the fastest that is installed and runs such a file.
+        options: Passed on: `threads` (0: physical cores), `precision` (what floats run in: `fp32`,
+            `bf16`; None: as in the file) and `batch` (windows a call that it is to be fastest for).
 
     Raises:
-        UsageError: the file is missing, or no backend has that name.
+        UsageError: the file is missing, no backend has that name, it is not installed, or it
+            cannot do what the options ask.
         ModelError: no backend runs such a file, or the file is refused.
     """
     if not path.is_file():
@@ -32,11 +39,18 @@ def backend_from_file(path: Path, name: str = "auto", **options: Any) -> Backend
     if name == "auto":
         if path.suffix.lower() not in SUFFIXES:
             raise ModelError(f"{path}: {_why_not(path)}")
-        name = SUFFIXES[path.suffix.lower()]
+        able = SUFFIXES[path.suffix.lower()]
+        name = next((engine for engine in able if find_spec(engine)), able[-1])
     if name not in BACKENDS:
         raise UsageError(f"no backend named {name!r}; there are {', '.join(BACKENDS)}")
     module, attribute = BACKENDS[name].split(":")
-    backend: Backend = getattr(import_module(module), attribute)(path, **options)
+    try:
+        backend: Backend = getattr(import_module(module), attribute)(path, **options)
+    except ModuleNotFoundError as fault:
+        remedy = missing_package(fault.name)
+        if remedy is None:
+            raise
+        raise UsageError(f"backend {name} {remedy}") from fault
     return backend
 
 

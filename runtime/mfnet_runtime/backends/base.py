@@ -43,6 +43,16 @@ class Backend(Protocol):
         ...
 
     @property
+    def precision(self) -> str:
+        """The arithmetic that really runs: `fp32`, `bf16`, `int8` (floats fp32), `int8+bf16`."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that compute; 0 where none does."""
+        ...
+
+    @property
     def contract(self) -> Contract:
         """What the model promises."""
         ...

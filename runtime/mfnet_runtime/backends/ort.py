@@ -1,4 +1,7 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU.
+
+Its defaults are kept: benchmarks/TRIED.md has what was tried against them.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from mfnet_runtime.backends.base import Arrays, Feed, TensorSpec, check_feed, specs_of
-from mfnet_runtime.contract import METADATA_KEY, Contract
-from mfnet_runtime.errors import ModelError
+from mfnet_runtime.backends.base import Arrays, Feed, check_feed, specs_of
+from mfnet_runtime.backends.checks import (
+    contract_from_onnx,
+    loading,
+    require_graph,
+    running,
+    threads_or_cores,
+)
+from mfnet_runtime.errors import UsageError
 
 ELEMENT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+FATAL = 4  # log level: whatever else it logs is raised too
 
 
 class OrtBackend:
@@ -19,53 +29,52 @@ class OrtBackend:
 
     Args:
         path: The ONNX file.
-        threads: Threads inside an operator; 0 leaves it to ONNX Runtime (physical cores).
+        threads: Threads inside an operator; 0 takes the physical cores.
+        precision: `fp32`, or None for what the file holds.
+        batch: Not used: a session runs any batch alike.
 
     Raises:
         ModelError: not an ONNX file, no contract, a graph that disagrees with it, or FP16.
+        UsageError: BF16 asked for.
+        ResourceError: the file does not fit in memory.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
+    def __init__(
+        self, path: Path, threads: int = 0, precision: str | None = None, batch: int = 1
+    ) -> None:
         import onnxruntime
 
+        self._path, self._engine = path, f"ONNX Runtime {onnxruntime.__version__}"
+        self.contract = contract_from_onnx(path, precision)
+        if precision == "bf16":
+            raise UsageError(
+                f"{self._engine} has no BF16 on a CPU; leave out --precision, "
+                "or use --backend openvino (pip install 'mfnet[openvino]')"
+            )
+        self.precision = self.contract.precision
+        self.threads = threads_or_cores(threads)
+        self.device = f"CPU, {self._engine}"
+        self.inputs, self.outputs = specs_of(self.contract)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors only: warnings speak of optimisations
-        try:
+        options.intra_op_num_threads = self.threads
+        options.log_severity_level = FATAL
+        with loading(path, self._engine):
             self._session: Any = onnxruntime.InferenceSession(
                 str(path.absolute()), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as fault:  # the binding raises a dozen unrelated types
-            reason = " ".join(str(fault).split())[:200]
-            raise ModelError(
-                f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it ({reason}); "
-                "export it again with mfnet-export"
-            ) from fault
-        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        if text is None:
-            raise ModelError(
-                f"{path}: ONNX file without an mfnet contract; export it with mfnet-export"
-            )
-        try:
-            self.contract = Contract.from_json(text)
-            if self.contract.precision == "fp16":
-                raise ModelError(
-                    "an FP16 file runs thousands of times too slowly on a CPU; "
-                    "export without --fp16, or run it on a GPU"
-                )
-            self.inputs, self.outputs = specs_of(self.contract)
-            _require_equal(self._session.get_inputs(), self.inputs)
-            _require_equal(self._session.get_outputs(), self.outputs)
-        except ModelError as fault:
-            raise ModelError(f"{path}: {fault}") from fault
-        self.device = f"CPU, ONNX Runtime {onnxruntime.__version__}"
+        for nodes, specs in (
+            (self._session.get_inputs(), self.inputs),
+            (self._session.get_outputs(), self.outputs),
+        ):
+            require_graph(path, {node.name: _signature(node) for node in nodes}, specs)
 
     def infer(self, feed: Feed) -> Arrays:
         """Run one batch; see `Backend.infer`."""
         check_feed(feed, self.inputs)
-        (logits,) = self._session.run(["logits"], dict(feed))
+        with running(self._path, self._engine, len(feed["image"])):
+            (logits,) = self._session.run(["logits"], dict(feed))
         return {"logits": logits}
 
     def __enter__(self) -> OrtBackend:
@@ -75,15 +84,6 @@ class OrtBackend:
         self._session = None
 
 
-def _require_equal(found: list[Any], expected: tuple[TensorSpec, ...]) -> None:
-    """A graph must have just the tensors its contract implies."""
-    seen = {
-        node.name: (
-            ELEMENT_TYPES.get(node.type),
-            tuple(size if isinstance(size, int) else -1 for size in node.shape),
-        )
-        for node in found
-    }
-    wanted = {spec.name: (spec.dtype.type, spec.shape) for spec in expected}
-    if seen != wanted:
-        raise ModelError(f"the graph has {seen}, its contract implies {wanted}; export it again")
+def _signature(node: Any) -> tuple[object, tuple[int, ...]]:
+    shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
+    return ELEMENT_TYPES.get(node.type, node.type), shape
