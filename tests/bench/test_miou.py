@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_models_side_by_side(tmp_path: Path, folder: Path, model: Path, capsys: 
 def test_the_table_is_for_people(folder: Path, model: Path, capsys: Capture) -> None:
     assert bench(model, folder, "--only", "a", "--stride", "8", "--blend", "uniform") == 0
     out = capsys.readouterr().out
-    assert "| rgbd.onnx | onnxruntime | 1.0000 |" in out
+    assert re.search(r"\| rgbd.onnx \| \w+ +\| 1.0000 \|", out)  # on whatever backend is there
     assert "| high " in out
 
 

@@ -136,8 +136,8 @@ def test_a_scene_smaller_than_a_window_is_seen_once(
 
 def test_files(tmp_path: Path, folder: Path, model: Path, capsys: Capture) -> None:
     out = tmp_path / "new" / "out"
-    words = ("--only", "a", "--mean-over", "0,1", "--threads", "1", "-o", out)
-    assert bench(model, folder, *words) == 0
+    words = ("--only", "a", "--mean-over", "0,1", "--threads", "1", "--backend", "onnxruntime")
+    assert bench(model, folder, *words, "-o", out) == 0
     table = capsys.readouterr().out
     assert "| 32     | uniform |" in table
     assert "stride 32, uniform (the published protocol)" in table
