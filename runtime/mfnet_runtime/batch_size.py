@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mfnet_runtime.errors import ResourceError
 
-CANDIDATES = (1, 2, 4, 8)  # windows; benchmarks/TRIED.md has larger ones, never faster by 2%
+CANDIDATES = (1, 2, 4, 8)  # windows; larger ones were never faster (benchmarks/TRIED.md)
 ROUNDS = 3  # times each is tried; the first is not counted: engines prepare for a new shape
 DEFAULT = 4  # windows, until one is found
 SLACK = 1.02  # a smaller batch this much slower at most is taken: it needs less memory
