@@ -30,9 +30,8 @@ Pause = Callable[[], None]
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    before = threading.active_count()
     yield
-    assert threading.active_count() == before
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("mfnet-")] == []
 
 
 def never() -> None:
