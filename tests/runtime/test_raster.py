@@ -261,6 +261,6 @@ with SceneReader(Scene("a", Path(sys.argv[1]), Path(sys.argv[2]))) as reader, re
     shape = (30_000, 1000)
     image = write_raster(tmp_path / "i.tif", np.zeros((3, *shape), np.uint8), compress="lzw")
     dsm = write_raster(tmp_path / "d.tif", np.zeros(shape, np.float32), compress="lzw")
-    words = [sys.executable, "-W", "ignore", "-c", probe, image, dsm]
+    words = [sys.executable, "-W", "ignore", "-c", probe, str(image), str(dsm)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 100 << 10  # KiB; all blocks are 210 MB
