@@ -17,8 +17,14 @@ from typing import Any
 import numpy as np
 
 from mfnet_bench.ceiling import Ceiling, ceilings_from, gemm_shapes, product_turns
-from mfnet_bench.latency_engines import Cell, Engines
-from mfnet_bench.latency_plan import LatencyRequest, Network, networks_from_request
+from mfnet_bench.latency_engines import Engines
+from mfnet_bench.latency_plan import (
+    PUBLISHED,
+    EngineSpec,
+    LatencyRequest,
+    Network,
+    networks_from_request,
+)
 from mfnet_bench.latency_rounds import Samples, Turn, interleaved
 from mfnet_bench.latency_row import LatencyRow, measured_row, refused_row
 from mfnet_bench.machine import machine_facts
@@ -93,73 +99,81 @@ def _network_results(
 ) -> Result:
     """Measure one network: baselines, engines, and the ceilings of their precisions."""
     engines = Engines(windows, threads, lambda note: tell(f"{network.name}: {note}"))
-    samples: dict[Any, Samples] = {}  # of cells and products
-    specs = (*network.baselines, *network.engines)
-    precisions = list(dict.fromkeys(spec.arithmetic for spec in specs))
-    shapes = gemm_shapes(network.embed_dim, network.tokens, request.batches)
+    samples: dict[Any, Samples] = {}  # of engines and products
     with ExitStack() as stack:
-        baselines = _baseline_turns(network, request.batches, engines, stack)
-        tell(f"{network.name}: ceilings of {', '.join(precisions)}")
-        products = product_turns(precisions, shapes, threads, stack)
+        baselines = _baseline_turns(network, engines, stack)
+        products = _product_turns(network, request.batches, engines, stack)
         pending, first = list(network.engines), 0
         while pending or not first:  # once, unless memory does not hold all engines
             with ExitStack() as party:
-                cells: dict[Cell, Turn] = {}
-                while pending and (not cells or engines.memory_left()):
-                    cells |= engines.opened(pending.pop(0), request.batches, party)
-                turns: dict[Any, Turn] = {**baselines, **cells, **products}
-                tell(f"{network.name}: {request.rounds} rounds of {len(turns)}")
-                taken = interleaved(turns, range(first, first + request.rounds))
-            for key, found in taken.items():
-                samples.setdefault(key, {}).update(found)
+                turns: dict[EngineSpec, Turn] = {}
+                while pending and (not turns or engines.memory_left()):
+                    turns |= _opened(engines, pending.pop(0), party)
+                rounds = range(first, first + request.rounds)
+                tell(f"{network.name}: {len(rounds)} rounds of {len(turns)} engines and PyTorch")
+                for key, found in interleaved({**baselines, **turns, **products}, rounds).items():
+                    samples.setdefault(key, {}).update(found)
             first += request.rounds
-    ceilings = ceilings_from({key: samples[key] for key in products})
-    return _results(network, request.batches, engines, samples, ceilings)
+    ceilings = ceilings_from({product: samples[product] for product in products})
+    return _results(network, engines, samples, ceilings)
 
 
-def _baseline_turns(
-    network: Network, batches: tuple[int, ...], engines: Engines, stack: ExitStack
-) -> dict[Cell, Turn]:
+def _opened(engines: Engines, spec: EngineSpec, stack: ExitStack) -> dict[EngineSpec, Turn]:
+    """The engine's turns, if it runs, for as long as the stack lasts."""
+    found = engines.opened(spec)
+    if found is None:
+        return {}
+    process, turn = found
+    stack.enter_context(process)
+    return {spec: turn}
+
+
+def _baseline_turns(network: Network, engines: Engines, stack: ExitStack) -> dict[Any, Turn]:
     """The published order at its fastest batch, the other baselines at the same.
 
     Raises:
         ModelError: the published order does not run.
     """
-    published, *others = network.baselines
-    turns = engines.opened(published, batches, stack)
-    if not turns:
+    with ExitStack() as trial:
+        tried: dict[EngineSpec, Turn] = {}
+        for spec in network.baselines:
+            if spec.kind == PUBLISHED:
+                tried |= _opened(engines, spec, trial)
+    if not tried:
         reason = next(iter(engines.refused.values()))
         raise ModelError(f"{network.checkpoint}: the baseline does not run: {reason}")
-    best = min(turns, key=lambda cell: engines.warm[cell].call_ms / cell[1])
     engines.refused.clear()  # batches that the baseline need not run
-    kept = {best: turns[best]}
-    for spec in others:
-        kept |= engines.opened(spec, best[1:], stack)
-    return kept
+    best = min(tried, key=lambda spec: engines.warm[spec].window_ms)
+    turns: dict[Any, Turn] = {}
+    for spec in network.baselines:
+        if spec.batch == best.batch:
+            turns |= _opened(engines, spec, stack)
+    return turns
+
+
+def _product_turns(
+    network: Network, batches: tuple[int, ...], engines: Engines, stack: ExitStack
+) -> dict[Any, Turn]:
+    specs = (*network.baselines, *network.engines)
+    precisions = list(dict.fromkeys(spec.arithmetic for spec in specs))
+    shapes = gemm_shapes(network.embed_dim, network.tokens, batches)
+    return {**product_turns(precisions, shapes, engines.threads, stack)}
 
 
 def _results(
     network: Network,
-    batches: tuple[int, ...],
     engines: Engines,
     samples: dict[Any, Samples],
     ceilings: dict[str, Ceiling],
 ) -> Result:
-    """Rows in the order of the plan."""
-    kinds = {spec: spec.kind for spec in network.baselines}
-    ran = {key: taken for key, taken in samples.items() if key in engines.warm and taken}
-    baselines = {kinds[cell[0]]: taken for cell, taken in ran.items() if cell[0] in kinds}
+    """Rows in the order of the plan; baselines have one batch, the others were never to run."""
+    baselines = {spec.kind: samples[spec] for spec in network.baselines if spec in samples}
     found: Result = []
     for spec in (*network.baselines, *network.engines):
-        for batch in sorted(set(batches)):
-            cell = (spec, batch)
-            if cell in engines.refused:
-                row = refused_row(network, engines, cell)
-            elif cell in ran:
-                row = measured_row(
-                    network, engines, cell, ran[cell], baselines, ceilings.get(spec.arithmetic)
-                )
-            else:
-                continue  # baselines run at one batch
-            found.append((row, ran.get(cell, {})))
+        if spec in engines.refused:
+            found.append((refused_row(network, engines, spec), {}))
+        elif spec in samples:
+            ceiling = ceilings.get(spec.arithmetic)
+            row = measured_row(network, engines, spec, samples[spec], baselines, ceiling)
+            found.append((row, samples[spec]))
     return found

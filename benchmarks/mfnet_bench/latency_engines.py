@@ -7,7 +7,6 @@ are compared with.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -26,17 +25,17 @@ MAX_CALLS = 50  # in a turn
 TRIAL_CALLS = 2
 SPARE_MB = 1000  # of memory left free, beside one and a half times the largest engine so far
 
-Cell = tuple[EngineSpec, int]  # an engine at a batch
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Warm:
-    """What is known of an engine at a batch before the rounds."""
+    """What is known of an engine before the rounds."""
 
+    facts: dict[str, Any]  # what it said on loading
     calls: int  # of one turn
-    call_ms: float
-    peak_rss_mb: float | None  # of its process, with all smaller batches run before
+    window_ms: float
+    peak_rss_mb: float | None  # of its process
     agreement: float  # share of pixels of the reference's class
     logit_difference: float  # the largest, as a share of the range of the reference's logits
 
@@ -51,52 +50,34 @@ class Engines:
     """
 
     def __init__(self, windows: Path, threads: int, tell: Callable[[str], None]) -> None:
-        self.facts: dict[EngineSpec, dict[str, Any]] = {}  # what each said on loading
-        self.warm: dict[Cell, Warm] = {}
-        self.refused: dict[Cell, str] = {}  # why it does not run
         self.threads = threads
+        self.warm: dict[EngineSpec, Warm] = {}
+        self.refused: dict[EngineSpec, str] = {}  # why it does not run
         self._windows, self._tell = windows, tell
         self._logits = windows.with_name("logits.npy")
         self._reference: Floats | None = None
 
-    def opened(
-        self, spec: EngineSpec, batches: Sequence[int], stack: ExitStack
-    ) -> dict[Cell, Turn]:
-        """Load and warm up an engine; batches that it dies of are left out and noted.
-
-        Args:
-            spec: The engine.
-            batches: Windows a call.
-            stack: Ends the process.
+    def opened(self, spec: EngineSpec) -> tuple[EngineProcess, Turn] | None:
+        """Load an engine and warm it up.
 
         Returns:
-            What gives each batch that runs its turn.
+            Its process, which the caller closes, and its turns; None where it is refused.
         """
-        self._tell(f"loading {spec.model} in {spec.backend} {spec.asked}")
-        wanted = sorted(set(batches))
-        while wanted:
-            try:
-                process = EngineProcess(spec.to_json(self.threads, self._windows))
-            except EngineRefusedError as fault:
-                self.refused |= {(spec, batch): str(fault) for batch in wanted}
-                return {}
-            turns = {}
-            for batch in wanted:
-                try:
-                    self.warm[spec, batch] = self._warmed(process, batch)
-                    turns[spec, batch] = self._turn(process, (spec, batch))
-                except EngineRefusedError as fault:
-                    self.refused[spec, batch] = str(fault)
-                    if not process.alive:
-                        break
-            if process.alive:
-                stack.enter_context(process)
-                self.facts[spec] = process.facts
-                return turns
-            process.close()  # and again, for the smaller batches
-            self.refused |= {(spec, b): self.refused[spec, batch] for b in wanted if b > batch}
-            wanted = [smaller for smaller in wanted if smaller < batch]
-        return {}
+        self._tell(f"loading {spec.path.name} in {spec.backend} {spec.asked}, batch {spec.batch}")
+        try:
+            process = EngineProcess(spec.to_json(self.threads, self._windows))
+        except EngineRefusedError as fault:
+            self.refused[spec] = str(fault)
+            return None
+        try:
+            self.warm[spec] = self._warmed(process, spec)
+        except BaseException as fault:
+            process.close()
+            if not isinstance(fault, EngineRefusedError):
+                raise
+            self.refused[spec] = str(fault)
+            return None
+        return process, self._turn(process, spec)
 
     def memory_left(self) -> bool:
         """Whether one more engine of the size of the largest so far fits."""
@@ -104,25 +85,31 @@ class Engines:
         largest = max((warm.peak_rss_mb or 0.0 for warm in self.warm.values()), default=0.0)
         return free is None or free > 1.5 * largest + SPARE_MB
 
-    def _warmed(self, process: EngineProcess, batch: int) -> Warm:
-        memory = process.ask("logits", batch=batch, out=str(self._logits))
+    def _warmed(self, process: EngineProcess, spec: EngineSpec) -> Warm:
+        memory = process.ask("logits", out=str(self._logits))
         logits = np.load(self._logits)
         if self._reference is None:
             self._reference = logits
         same, difference = compared_logits(self._reference, logits)
-        call_ms = median(process.ask("run", batch=batch, calls=TRIAL_CALLS)["ms"])
-        calls = min(MAX_CALLS, max(1, ceil(TURN_S * 1000 / call_ms)))
-        return Warm(calls, call_ms, memory["peak_rss_mb"], same, difference)
+        window_ms = median(process.ask("run", calls=TRIAL_CALLS)["ms"])
+        calls = ceil(TURN_S * 1000 / (window_ms * spec.batch))
+        return Warm(
+            facts=process.facts,
+            calls=min(MAX_CALLS, max(1, calls)),
+            window_ms=window_ms,
+            peak_rss_mb=memory["peak_rss_mb"],
+            agreement=same,
+            logit_difference=difference,
+        )
 
-    def _turn(self, process: EngineProcess, cell: Cell) -> Turn:
+    def _turn(self, process: EngineProcess, spec: EngineSpec) -> Turn:
         def turn() -> Sequence[float]:
-            batch = cell[1]
             try:
-                answer = process.ask("run", batch=batch, calls=self.warm[cell].calls)
+                times: list[float] = process.ask("run", calls=self.warm[spec].calls)["ms"]
             except EngineRefusedError as fault:
-                self.refused[cell] = str(fault)
+                self.refused[spec] = str(fault)
                 raise DroppedError from fault
-            return [ms / batch for ms in answer["ms"]]
+            return times
 
         return turn
 

@@ -65,7 +65,7 @@ class LatencyRequest:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """One engine, as its own process loads it."""
+    """One engine at one batch, as its own process loads it: a cell of the comparison."""
 
     kind: str  # file, or a kind of baseline
     path: Path
@@ -73,7 +73,7 @@ class EngineSpec:
     asked: str  # precision asked for
     precision: str  # precision it computes in: that of the file's integers, then what was asked
     gflop: float  # of one window
-    model: str  # what to call it
+    batch: int  # windows a call
 
     @property
     def arithmetic(self) -> str:
@@ -87,6 +87,7 @@ class EngineSpec:
             "path": str(self.path),
             "backend": self.backend,
             "precision": self.asked,
+            "batch": self.batch,
             "threads": threads,
             "windows": str(windows),
         }
@@ -101,7 +102,7 @@ class Network:
     contract: Contract
     embed_dim: int
     tokens: int  # of one window and one stream
-    baselines: tuple[EngineSpec, ...]  # the published order first
+    baselines: tuple[EngineSpec, ...]  # every kind at every batch, the published order first
     engines: tuple[EngineSpec, ...] = field(default=())
 
 
@@ -125,7 +126,7 @@ def networks_from_request(request: LatencyRequest) -> list[Network]:
         )
     from mfnet_runtime.files import sha256_from_file
 
-    networks = {sha256_from_file(path): _network(path, request.compiled) for path in given}
+    networks = {sha256_from_file(path): _network(path, request) for path in given}
     matched: dict[str, list[EngineSpec]] = {checksum: [] for checksum in networks}
     for path in files:
         contract = _contract(path)
@@ -165,7 +166,7 @@ def network_name(config: ModelConfig) -> str:
     return f"{config.embed_dim}x{config.depth} {config.tuning}"
 
 
-def _network(path: Path, compiled: bool) -> Network:
+def _network(path: Path, request: LatencyRequest) -> Network:
     import torch
 
     from mfnet.checkpoint import load_checkpoint
@@ -177,7 +178,12 @@ def _network(path: Path, compiled: bool) -> Network:
     with torch.device("meta"):  # shapes only
         ours = MFNet(checkpoint.config).eval()
         published = cast(MFNet, PublishedMFNet(ours))  # called as one
-    kinds = {PUBLISHED: published, OURS: ours, **({COMPILED: published} if compiled else {})}
+    kinds = {
+        PUBLISHED: published,
+        OURS: ours,
+        **({COMPILED: published} if request.compiled else {}),
+    }
+    counts = {kind: gflop_from_network(network) for kind, network in kinds.items()}
     return Network(
         name=network_name(checkpoint.config),
         checkpoint=path,
@@ -185,10 +191,9 @@ def _network(path: Path, compiled: bool) -> Network:
         embed_dim=checkpoint.config.embed_dim,
         tokens=checkpoint.config.grid**2,
         baselines=tuple(
-            EngineSpec(
-                kind, path, f"torch {kind}", "fp32", "fp32", gflop_from_network(network), path.name
-            )
-            for kind, network in kinds.items()
+            EngineSpec(kind, path, f"torch {kind}", "fp32", "fp32", gflop, batch)
+            for kind, gflop in counts.items()
+            for batch in sorted(set(request.batches))
         ),
     )
 
@@ -198,9 +203,10 @@ def _engines(path: Path, contract: Contract, request: LatencyRequest) -> list[En
 
     gflop = gflop_from_onnx(path)
     return [
-        EngineSpec("file", path, backend, asked, precision_of(contract, asked), gflop, path.name)
+        EngineSpec("file", path, backend, asked, precision_of(contract, asked), gflop, batch)
         for backend in request.backends
         for asked in request.precisions
+        for batch in sorted(set(request.batches))
     ]
 
 

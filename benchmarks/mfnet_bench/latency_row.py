@@ -9,8 +9,8 @@ from statistics import median
 from typing import Any
 
 from mfnet_bench.ceiling import Ceiling
-from mfnet_bench.latency_engines import Cell, Engines
-from mfnet_bench.latency_plan import COMPILED, OURS, PUBLISHED, Network
+from mfnet_bench.latency_engines import Engines, Warm
+from mfnet_bench.latency_plan import COMPILED, OURS, PUBLISHED, EngineSpec, Network
 from mfnet_bench.latency_rounds import (
     Samples,
     paired_fraction,
@@ -61,7 +61,7 @@ class LatencyRow:
 def measured_row(
     network: Network,
     engines: Engines,
-    cell: Cell,
+    spec: EngineSpec,
     samples: Samples,
     baselines: Mapping[str, Samples],
     ceiling: Ceiling | None,
@@ -71,16 +71,15 @@ def measured_row(
     Args:
         network: What it is compared within.
         engines: What is known of the engine from before the rounds.
-        cell: The engine at a batch.
+        spec: The engine.
         samples: Milliseconds a window.
         baselines: The same of the PyTorch baselines, by kind.
         ceiling: Of its arithmetic; None where nothing multiplied in it.
     """
-    spec, calls, warm = cell[0], pooled(samples), engines.warm[cell]
+    calls, warm = pooled(samples), engines.warm[spec]
     middle = median(calls)
     return LatencyRow(
-        **_identity(network, engines, cell),
-        device=engines.facts[spec].get("device"),
+        **{**_identity(network, engines, spec), **_said(warm)},
         median_ms=middle,
         p95_ms=percentile(calls, 95),
         windows_per_s=1000 / middle,
@@ -99,26 +98,29 @@ def measured_row(
         ),
         peak_rss_mb=warm.peak_rss_mb,
         file_mb=_file_mb(spec.path),
-        load_s=engines.facts[spec].get("load_s"),
         rounds=len(samples),
         calls=len(calls),
     )
 
 
-def refused_row(network: Network, engines: Engines, cell: Cell) -> LatencyRow:
+def refused_row(network: Network, engines: Engines, spec: EngineSpec) -> LatencyRow:
     """The row of an engine that did not run, or not to the end."""
-    return LatencyRow(**_identity(network, engines, cell), refused=engines.refused[cell])
+    return LatencyRow(**_identity(network, engines, spec), refused=engines.refused[spec])
 
 
-def _identity(network: Network, engines: Engines, cell: Cell) -> dict[str, Any]:
+def _said(warm: Warm) -> dict[str, Any]:
+    """What the engine itself says: the precision that really runs, over the one expected."""
+    return {name: warm.facts[name] for name in ("device", "precision", "load_s")}
+
+
+def _identity(network: Network, engines: Engines, spec: EngineSpec) -> dict[str, Any]:
     """What tells a row from the others of its run."""
-    spec, batch = cell
     return {
         "network": network.name,
-        "model": spec.model,
+        "model": spec.path.name,
         "backend": spec.backend,
         "precision": spec.precision,
-        "batch": batch,
+        "batch": spec.batch,
         "threads": engines.threads,
         "window": network.contract.window,
     }

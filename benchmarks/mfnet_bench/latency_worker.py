@@ -39,9 +39,10 @@ def infer_from_spec(spec: Facts) -> tuple[Infer, Facts]:
     if spec["kind"] == "file":
         from mfnet_runtime.backends import backend_from_file
 
-        asked = {} if spec["precision"] == "fp32" else {"precision": spec["precision"]}
-        backend = backend_from_file(path, spec["backend"], threads=threads, **asked).__enter__()
-        return lambda feed: backend.infer(feed)["logits"], {"device": backend.device}
+        options = {"threads": threads, "precision": spec["precision"], "batch": spec["batch"]}
+        backend = backend_from_file(path, spec["backend"], **options).__enter__()
+        facts = {"device": backend.device, "precision": backend.precision}
+        return lambda feed: backend.infer(feed)["logits"], facts
     import torch
 
     from mfnet.checkpoint import load_checkpoint, network_from_checkpoint
@@ -58,41 +59,43 @@ def infer_from_spec(spec: Facts) -> tuple[Infer, Facts]:
         with torch.inference_mode():
             return run(torch.from_numpy(feed["image"]), torch.from_numpy(feed["dsm"])).numpy()
 
-    return infer, {"device": f"{device_name(torch.device('cpu'))}, PyTorch {torch.__version__}"}
+    device = f"{device_name(torch.device('cpu'))}, PyTorch {torch.__version__}"
+    return infer, {"device": device, "precision": "fp32"}
 
 
 class ModelEngine:
-    """A network, its sample windows, and the requests it answers."""
+    """A network at one batch, its sample windows, and the requests it answers."""
 
     def __init__(self, spec: Facts) -> None:
+        self._batch = int(spec["batch"])
         start = time.perf_counter()
         self._infer, self.facts = infer_from_spec(spec)
         self.facts["load_s"] = time.perf_counter() - start
         with np.load(spec["windows"]) as arrays:
             self._image, self._dsm = arrays["image"], arrays["dsm"]
 
-    def logits(self, batch: int, out: str) -> Facts:
-        """Run all sample windows in batches of this size, which also warms up; keep the logits."""
+    def logits(self, out: str) -> Facts:
+        """Run all sample windows, which also warms up; keep the logits."""
         count = len(self._image)
         parts = []
-        for start in range(0, count, batch):
-            logits = self._infer(self._feed(start, batch))
-            parts.append(np.array(logits[: min(batch, count - start)]))  # valid until the next
+        for start in range(0, count, self._batch):
+            logits = self._infer(self._feed(start))
+            parts.append(np.array(logits[: count - start]))  # a copy: valid until the next
         np.save(out, np.concatenate(parts))
         return {"peak_rss_mb": peak_rss_mb()}
 
-    def run(self, batch: int, calls: int) -> Facts:
-        """Milliseconds of each of several calls."""
-        feed = self._feed(0, batch)
+    def run(self, calls: int) -> Facts:
+        """Milliseconds a window of each of several calls."""
+        feed = self._feed(0)
         times = []
         for _ in range(calls):
             start = time.perf_counter()
             self._infer(feed)
-            times.append((time.perf_counter() - start) * 1000)
+            times.append((time.perf_counter() - start) * 1000 / self._batch)
         return {"ms": times}
 
-    def _feed(self, start: int, batch: int) -> Feed:
-        index = np.arange(start, start + batch) % len(self._image)
+    def _feed(self, start: int) -> Feed:
+        index = np.arange(start, start + self._batch) % len(self._image)
         return {"image": self._image[index], "dsm": self._dsm[index]}
 
 
