@@ -1,0 +1,140 @@
+"""How far an INT8 graph is from its FP32 graph: on windows, and on labelled scenes.
+
+Knows backends and scenes, not what was done to the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mfnet.datasets import dataset_from_folder
+from mfnet.evaluate import LabelledScene, evaluated
+from mfnet.scene_data import label_of, opened_scene
+from mfnet_export.parity import share_text
+from mfnet_export.sample import Windows
+from mfnet_runtime.backends.base import Backend
+from mfnet_runtime.errors import UsageError
+from mfnet_runtime.pipeline import SegmentOptions
+
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of logits from the reference's, over some windows."""
+
+    windows: int
+    agreement: float  # share of pixels with the same class, 0..1
+    mean_abs: float  # mean distance of two logits
+    max_abs: float
+    span: float  # the reference's logits from lowest to highest
+
+    def line(self) -> str:
+        """For people."""
+        return (
+            f"same class  {share_text(self.agreement)} of the pixels of {self.windows} windows "
+            f"held out; logits differ by {self.mean_abs:.3g} in the mean, {self.max_abs:.3g} at "
+            f"most, of a range of {self.span:.3g}"
+        )
+
+
+@dataclass(frozen=True)
+class SceneScores:
+    """Both graphs' scores on labelled scenes, windows side by side."""
+
+    scenes: int
+    mean_iou: tuple[float, float]  # FP32, INT8; 0..1
+
+    @property
+    def drop(self) -> float:
+        """Points of mIoU lost, 0..100; negative where INT8 scores higher."""
+        return 100 * (self.mean_iou[0] - self.mean_iou[1])
+
+    def line(self) -> str:
+        """For people."""
+        before, after = self.mean_iou
+        word = "scene" if self.scenes == 1 else "scenes"
+        return (
+            f"mIoU        {before:.4f} in FP32, {after:.4f} in INT8 ({-self.drop:+.2f} points) on "
+            f"{self.scenes} labelled {word}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types only."""
+        return {**asdict(self), "mean_iou": list(self.mean_iou), "drop_points": self.drop}
+
+
+def logits_of(backend: Backend, windows: Windows) -> list[Logits]:
+    """(1, classes, row, column) for each window; copies."""
+    return [
+        backend.infer({"image": windows.image[i : i + 1], "dsm": windows.dsm[i : i + 1]})[
+            "logits"
+        ].copy()
+        for i in range(len(windows))
+    ]
+
+
+def difference(expected: Sequence[Logits], found: Sequence[Logits]) -> Difference:
+    """Compare the logits of two graphs, window by window."""
+    pairs = list(zip(expected, found, strict=True))
+    return Difference(
+        windows=len(pairs),
+        agreement=float(np.mean([(a.argmax(1) == b.argmax(1)).mean() for a, b in pairs])),
+        mean_abs=float(np.mean([np.abs(a - b).mean(dtype=np.float64) for a, b in pairs])),
+        max_abs=float(np.max([np.abs(a - b).max() for a, b in pairs])),
+        span=float(np.max(expected) - np.min(expected)),
+    )
+
+
+def scores_on_scenes(
+    reference: Callable[[], Backend],
+    candidate: Callable[[], Backend],
+    folder: Path,
+    bands: Sequence[int] | None = None,
+) -> SceneScores | None:
+    """mIoU of both graphs on a folder of scenes; None where it has no label/.
+
+    Every pixel is seen once: windows lie side by side.
+
+    Args:
+        reference: Opens the FP32 graph; asked once.
+        candidate: Opens the INT8 graph, after the other was closed.
+        folder: image/ dsm/ and perhaps label/.
+        bands: 1-based image bands; None takes the first three.
+
+    Raises:
+        UsageError: nothing in the labels is one of the model's classes.
+        SceneError: a raster is missing or damaged, or a label is out of range.
+    """
+    if not (folder / "label").is_dir():
+        return None
+    counts, found = [], []
+    for opened in (reference, candidate):
+        with opened() as backend:
+            scenes, score = _mean_iou(backend, folder, bands)
+        counts.append(scenes)
+        found.append(score)
+    if any(np.isnan(score) for score in found):
+        raise UsageError(f"{folder / 'label'}: no labelled pixel; add labels or leave label/ out")
+    return SceneScores(counts[0], (found[0], found[1]))
+
+
+def _mean_iou(backend: Backend, folder: Path, bands: Sequence[int] | None) -> tuple[int, float]:
+    contract = backend.contract
+    first, second, third = bands or (1, 2, 3)
+    dataset = dataset_from_folder(folder, classes=contract.classes, bands=(first, second, third))
+
+    def scenes() -> Iterator[LabelledScene]:
+        for scene in dataset.train:  # a plain folder's scenes are all listed as `train`
+            with opened_scene(scene, dataset, contract.image.full_scale) as reader:
+                yield LabelledScene(scene.name, reader, label_of(scene, dataset, reader))
+
+    result = evaluated(backend, scenes(), SegmentOptions(contract.window))
+    there = tuple(np.flatnonzero(result.matrix.counts.sum(1)).tolist())  # classes with a label
+    return len(dataset.train), result.matrix.scores(there).mean_iou if there else float("nan")
