@@ -14,8 +14,10 @@ from mfnet.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoin
 from mfnet.dataset_labels import classes_from_file
 from mfnet.network import MFNet
 from mfnet.torch_backend import TorchBackend
+from mfnet_export.calibrate import calibration_set
 from mfnet_export.errors import ExportError
 from mfnet_export.files import size_text, staged
+from mfnet_export.int8 import Int8Options, Int8Report, int8_beside, int8_from_onnx
 from mfnet_export.merge import STEPS, merged
 from mfnet_export.parity import ParityReport, compared
 from mfnet_export.sample import Windows, sample_windows
@@ -40,6 +42,7 @@ class ExportRequest:
     classes: Path | None = None  # JSON class table in place of the checkpoint's
     bands: Sequence[int] | None = None  # 1-based, of the scenes
     without: tuple[str, ...] = ()  # names of rewrites to leave out
+    int8: Int8Options | None = None  # also write an INT8 file
 
     @property
     def target(self) -> Path:
@@ -57,6 +60,7 @@ class ExportReport:
     parity: ParityReport
     contract: Contract
     seconds: float
+    int8: Int8Report | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types only."""
@@ -67,6 +71,7 @@ class ExportReport:
             "parity": self.parity.to_json(),
             "contract": self.contract.to_dict(),
             "seconds": round(self.seconds, 2),
+            **({"int8": self.int8.to_json()} if self.int8 else {}),
         }
 
     def lines(self) -> list[str]:
@@ -76,7 +81,8 @@ class ExportReport:
             *(f"{'rewrites' if not i else '':8}  {s}" for i, s in enumerate(done or ["none"])),
             f"written   {self.output}  {size_text(self.size)}, in {self.seconds:.0f} s",
             *(f"{'parity' if not i else '':8}  {s}" for i, s in enumerate(self.parity.lines())),
-            f"next: mfnet-run {self.output} SCENES -o OUT",
+            *(self.int8.lines() if self.int8 else ()),
+            f"next: mfnet-run {self.int8.output if self.int8 else self.output} SCENES -o OUT",
         ]
 
 
@@ -103,6 +109,9 @@ def exported(request: ExportRequest, tell: Callable[[str], None] = lambda _: Non
         windows = sample_windows(
             checkpoint.contract, request.scenes, request.windows, bands=request.bands
         )
+        calibration = request.int8 and calibration_set(
+            checkpoint.contract, request.int8.calibrate, request.int8.windows, request.bands
+        )
         network = _network_from_checkpoint(checkpoint, request.checkpoint)
         rewritten = merged(network, without=request.without)
         contract = checkpoint.contract.with_provenance(
@@ -118,8 +127,21 @@ def exported(request: ExportRequest, tell: Callable[[str], None] = lambda _: Non
                 f"(--no-rewrite leaves a rewrite out: {', '.join(rewritten.steps) or 'none ran'})"
             )
         size = sum(file.stat().st_size for file in partial.parent.iterdir())
+        int8 = None
+        if request.int8 and calibration:
+            int8 = int8_from_onnx(
+                partial,
+                int8_beside(partial),
+                calibration,
+                request.int8,
+                judge=request.scenes,
+                bands=request.bands,
+                threads=torch.get_num_threads(),
+                tell=tell,
+            )
+            int8 = replace(int8, output=int8_beside(request.target))
     seconds = time.perf_counter() - started
-    return ExportReport(request.target, size, rewritten.steps, parity, contract, seconds)
+    return ExportReport(request.target, size, rewritten.steps, parity, contract, seconds, int8)
 
 
 def _require_output(request: ExportRequest) -> None:
