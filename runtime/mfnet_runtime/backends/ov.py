@@ -7,6 +7,7 @@ little, and its weights are in memory once whatever the batch (benchmarks/TRIED.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,9 @@ class OpenVinoBackend:
                     )
                     request.start_async()
             finally:  # they write into our arrays: none may go on after we return
-                for request in self._requests:
-                    request.wait()
+                with ExitStack() as ends:
+                    for request in self._requests:
+                        ends.callback(request.wait)
         return {"logits": self._logits}
 
     def __enter__(self) -> OpenVinoBackend:
