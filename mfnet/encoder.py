@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
@@ -66,11 +67,26 @@ class TwoStreamEncoder(nn.Module):
         )
 
 
-def two_stream_block(block: Block, tuning: BlockTuning, x: Tensor, y: Tensor) -> Streams:
-    """One transformer block over both streams, tokens (N, G, G, D)."""
+def two_stream_block(
+    block: Block,
+    tuning: BlockTuning,
+    x: Tensor,
+    y: Tensor,
+    attend: Callable[[Block, Tensor], Tensor] | None = None,
+) -> Streams:
+    """One transformer block over both streams.
+
+    Args:
+        block: SAM's.
+        tuning: What was added to it.
+        x: Tokens of the image stream, (N, G, G, D), or as `attend` takes them.
+        y: Tokens of the DSM stream.
+        attend: In place of `attention`.
+    """
+    attend = attend or attention
     qkv_x, qkv_y = tuning.qkv(block, block.norm1(x), block.norm1(y))
     attended_x, attended_y = tuning.attended(
-        block.attn.proj(attention(block, qkv_x)), block.attn.proj(attention(block, qkv_y))
+        block.attn.proj(attend(block, qkv_x)), block.attn.proj(attend(block, qkv_y))
     )
     x, y = x + attended_x, y + attended_y
     mlp_x, mlp_y = tuning.mlp(block, block.norm2(x), block.norm2(y))
@@ -101,10 +117,11 @@ def attention(block: Block, qkv: Tensor) -> Tensor:
     parts = parts.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, -1, side * side, head_dim)
     q, k, v = parts[0], parts[1], parts[2]
     scores = (q * block.attn.scale) @ k.transpose(-2, -1)
-    sides = (side, side)
-    scores = add_decomposed_rel_pos(
-        scores, q, block.attn.rel_pos_h, block.attn.rel_pos_w, sides, sides
-    )
+    if block.attn.use_rel_pos:
+        sides = (side, side)
+        scores = add_decomposed_rel_pos(
+            scores, q, block.attn.rel_pos_h, block.attn.rel_pos_w, sides, sides
+        )
     out = scores.softmax(dim=-1) @ v
     out = out.reshape(-1, windows, windows, heads, side, side, head_dim)
     out = out.permute(0, 1, 4, 2, 5, 3, 6).reshape(-1, padded, padded, heads * head_dim)

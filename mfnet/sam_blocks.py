@@ -40,6 +40,7 @@ from segment_anything.modeling.image_encoder import (  # noqa: E402
     Block,
     ImageEncoderViT,
     add_decomposed_rel_pos,
+    get_rel_pos,
     window_partition,
     window_unpartition,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "ImageEncoderViT",
     "LayerNorm2d",
     "add_decomposed_rel_pos",
+    "get_rel_pos",
     "window_partition",
     "window_unpartition",
 ]

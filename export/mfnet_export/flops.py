@@ -38,7 +38,7 @@ def gflop_from_network(network: MFNet) -> float:
         torch.empty(1, bands, side, side, dtype=dtype, device="meta") for bands in (3, 1)
     )
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        functional_call(network, {**weights, **hidden}, windows)
+        functional_call(network, {**weights, **hidden}, windows, tie_weights=False)
     return float(counter.get_total_flops()) / GIGA
 
 

@@ -7,18 +7,29 @@ are shared with the original, which stays as it was. Knows no ONNX and no files.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from mfnet.encoder import resized_position
 from mfnet.network import MFNet
+from mfnet.tuning.base import BlockTuning, wide
+from mfnet_export.flops import gflop_from_network
+from mfnet_export.rewrites.blocks import (
+    with_scaled_queries,
+    without_key_bias,
+    without_zero_tables,
+)
+from mfnet_export.rewrites.encoder import FastEncoder, fast_from_encoder, without_padding
+from mfnet_export.rewrites.norms import (
+    with_folded_batch_norms,
+    with_native_norms,
+    with_plain_means,
+)
+from mfnet_export.rewrites.surgery import shell, with_children, with_weights
 from mfnet_runtime.errors import UsageError
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -30,30 +41,40 @@ class Step:
     run: Callable[[MFNet], MFNet]
 
 
+@dataclass(frozen=True)
+class Done:
+    """A step that changed something, and the work of a window before and after it."""
+
+    name: str
+    says: str
+    before: float  # GFLOP a window
+    after: float
+
+
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """A rewritten network and the names of the steps that changed something, in order."""
+    """A rewritten network and what changed it, in order."""
 
     network: MFNet
-    steps: tuple[str, ...]
+    done: tuple[Done, ...]
 
-
-class SpatialMean(nn.Module):
-    """Mean over rows and columns: pooling to 1 x 1, which torch exports as an index computation."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, 1, 1)."""
-        return x.mean((2, 3), keepdim=True)
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Names of the steps that changed something."""
+        return tuple(done.name for done in self.done)
 
 
 def with_merged_tuning(network: MFNet) -> MFNet:
     """Fold what fine-tuning added into the block's own products (DESIGN 4.1 to 4.3)."""
-    encoder = shell(network.encoder)
-    encoder.merge()
-    pairs = zip(encoder.tuning, network.encoder.tuning, strict=True)
-    if all(after is before for after, before in pairs):
+    encoder = network.encoder
+    merged_tuning = [
+        cast(BlockTuning, tuning).merge(block)
+        for block, tuning in zip(encoder.sam.blocks, encoder.tuning, strict=True)
+    ]
+    if all(after is before for after, before in zip(merged_tuning, encoder.tuning, strict=True)):
         return network
-    return with_children(network, encoder=encoder)
+    made = with_children(encoder, tuning=nn.ModuleList(merged_tuning))
+    return with_children(network, encoder=made)
 
 
 def with_window_position(network: MFNet) -> MFNet:
@@ -67,19 +88,37 @@ def with_window_position(network: MFNet) -> MFNet:
     return with_children(network, encoder=with_children(network.encoder, sam=sam))
 
 
-def with_plain_means(network: MFNet) -> MFNet:
-    """Put a mean in place of each pooling to 1 x 1."""
+def with_dsm_band(network: MFNet) -> MFNet:
+    """Embed the DSM by the sum of the kernel's three bands, in place of the DSM three times."""
+    encoder = network.encoder
+    if isinstance(encoder, FastEncoder) and encoder.dsm_embed is not None:
+        return network
+    made = fast_from_encoder(encoder)
+    proj = encoder.sam.patch_embed.proj
+    one = with_weights(proj, weight=wide(proj.weight).sum(1, keepdim=True))
+    one.in_channels = 1
+    made.dsm_embed = with_children(encoder.sam.patch_embed, proj=one)
+    return with_children(network, encoder=made)
 
-    def mean_from_pool(module: nn.Module) -> nn.Module | None:
-        pools = isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
-        return SpatialMean() if pools else None
 
-    return replaced(network, mean_from_pool)
+def without_window_padding(network: MFNet) -> MFNet:
+    """Let real tokens alone attend, and padding be a constant key."""
+    encoder = network.encoder
+    if isinstance(encoder, FastEncoder) and encoder.attention is not None:
+        return network
+    return with_children(network, encoder=without_padding(fast_from_encoder(encoder)))
 
 
 STEPS = (
     Step("merge-tuning", "fine-tuning folded into the weights", with_merged_tuning),
     Step("resize-position", "position embedding resized to the window", with_window_position),
+    Step("dsm-band", "DSM embedded as one band, not three", with_dsm_band),
+    Step("zero-tables", "no relative position where its tables are zero", without_zero_tables),
+    Step("query-scale", "1/sqrt(d) in the queries' weights", with_scaled_queries),
+    Step("key-bias", "keys without bias, values' bias behind the projection", without_key_bias),
+    Step("window-padding", "attention over real tokens only", without_window_padding),
+    Step("batch-norm", "BatchNorm folded into convolutions", with_folded_batch_norms),
+    Step("layer-norm", "LayerNorm2d as native LayerNorm", with_native_norms),
     Step("plain-means", "pooling to 1 x 1 as a mean", with_plain_means),
 )
 
@@ -103,38 +142,14 @@ def merged(network: MFNet, *, without: Collection[str] = ()) -> Merged:
     if unknown:
         known = ", ".join(step.name for step in STEPS)
         raise UsageError(f"no rewrite named {', '.join(unknown)}; there are {known}")
-    done = []
+    done: list[Done] = []
+    gflop = gflop_from_network(network)
     for step in STEPS:
         if step.name in without:
             continue
         before, network = network, step.run(network)
         if network is not before:
-            done.append(step.name)
+            after = gflop_from_network(network)
+            done.append(Done(step.name, step.says, gflop, after))
+            gflop = after
     return Merged(network, tuple(done))
-
-
-def shell(module: Module) -> Module:
-    """A module of its own around the same children, parameters and buffers."""
-    made = copy.copy(module)
-    for registry in ("_modules", "_parameters", "_buffers"):
-        made.__dict__[registry] = dict(module.__dict__[registry])
-    return made
-
-
-def with_children(module: Module, **children: nn.Module) -> Module:
-    """A shell with some children exchanged."""
-    made = shell(module)
-    made._modules.update(children)
-    return made
-
-
-def replaced(module: Module, make: Callable[[nn.Module], nn.Module | None]) -> Module:
-    """The module with each descendant exchanged for which `make` gives another, or itself."""
-    changed = {}
-    for name, child in module._modules.items():
-        if child is not None:
-            other = make(child)
-            made = replaced(child, make) if other is None else other
-            if made is not child:
-                changed[name] = made
-    return with_children(module, **changed) if changed else module

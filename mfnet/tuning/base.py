@@ -48,6 +48,14 @@ class BlockTuning(nn.Module):
         """The MLP branch of both normalised streams, without the residual sum, each (..., D)."""
         return block.mlp(x), block.mlp(y)
 
+    def with_qkv_gain(self, gain: Tensor) -> BlockTuning | None:
+        """This tuning with each row of its own qkv weights times `gain` (3D,), biases left alone.
+
+        Itself where `qkv` is SAM's; None where it cannot be done, and exporting then leaves the
+        block's qkv as it is. What gives another tuning must take its bias from `block.attn.qkv`.
+        """
+        return self if type(self).qkv is BlockTuning.qkv else None
+
     def merge(self, block: Block) -> BlockTuning:
         """An equal tuning of fewer operations (DESIGN section 4); of a merged one, itself.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -150,13 +151,21 @@ class MergedLora(BlockTuning):
         qkv, lora = block.attn.qkv, tuning.lora_qkv
         self.qkv_x = lora.merged_weight(qkv, lora.lora_Ax, lora.lora_Bx)
         self.qkv_y = lora.merged_weight(qkv, lora.lora_Ay, lora.lora_By)
-        self.qkv_bias = frozen(wide(qkv.bias), qkv.bias)
         self.lin1 = MergedCrossLora(tuning.lin1, block.mlp.lin1)
         self.lin2 = MergedCrossLora(tuning.lin2, block.mlp.lin2)
 
     def qkv(self, block: Block, x: Tensor, y: Tensor) -> Streams:
         """See the base."""
-        return F.linear(x, self.qkv_x, self.qkv_bias), F.linear(y, self.qkv_y, self.qkv_bias)
+        bias = block.attn.qkv.bias
+        return F.linear(x, self.qkv_x, bias), F.linear(y, self.qkv_y, bias)
+
+    def with_qkv_gain(self, gain: Tensor) -> MergedLora:
+        """See the base."""
+        made = copy.copy(self)
+        made._parameters = dict(self._parameters)
+        for name, weight in (("qkv_x", self.qkv_x), ("qkv_y", self.qkv_y)):
+            made._parameters[name] = frozen(wide(weight) * wide(gain)[:, None], weight)
+        return made
 
     def mlp(self, block: Block, x: Tensor, y: Tensor) -> Streams:
         """See the base."""
