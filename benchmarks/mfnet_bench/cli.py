@@ -117,7 +117,7 @@ def sweep(out: Path | None, as_json: bool, **asked: Any) -> None:
 @click.option("--backends", default="onnxruntime,openvino", show_default=True)
 @click.option("--precisions", default="fp32,bf16", show_default=True)
 @click.option("--batches", default="1,2,4", show_default=True, help="Windows a call.")
-@click.option("--rounds", type=int, default=7, show_default=True, help="Turns of every engine.")
+@click.option("--rounds", type=int, default=5, show_default=True, help="Turns of every engine.")
 @click.option(
     "--scenes", type=PATH, help="Folder of scenes to compare classes on [default: drawn]."
 )

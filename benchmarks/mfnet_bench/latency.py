@@ -134,19 +134,24 @@ def _baseline_turns(network: Network, engines: Engines, stack: ExitStack) -> dic
     Raises:
         ModelError: the published order does not run.
     """
-    with ExitStack() as trial:
-        tried: dict[EngineSpec, Turn] = {}
-        for spec in network.baselines:
-            if spec.kind == PUBLISHED:
-                tried |= _opened(engines, spec, trial)
-    if not tried:
-        reason = next(iter(engines.refused.values()))
-        raise ModelError(f"{network.checkpoint}: the baseline does not run: {reason}")
-    engines.refused.clear()  # batches that the baseline need not run
-    best = min(tried, key=lambda spec: engines.warm[spec].window_ms)
+    published = [spec for spec in network.baselines if spec.kind == PUBLISHED]
     turns: dict[Any, Turn] = {}
+    best: EngineSpec | None = None
+    with ExitStack() as kept:
+        for spec in published:
+            with ExitStack() as trial:
+                found = _opened(engines, spec, trial)
+                if found and (best is None or engines.warm[spec].ms < engines.warm[best].ms):
+                    kept.close()
+                    kept.push(trial.pop_all())
+                    best, turns = spec, {**found}
+        if best is None:
+            reason = engines.refused[published[0]]
+            raise ModelError(f"{network.checkpoint}: the baseline does not run: {reason}")
+        stack.push(kept.pop_all())
+    engines.refused.clear()  # batches that the baseline need not run
     for spec in network.baselines:
-        if spec.batch == best.batch:
+        if spec.kind != PUBLISHED and spec.batch == best.batch:
             turns |= _opened(engines, spec, stack)
     return turns
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from mfnet_bench.latency_rounds import DroppedError, Turn
 
 TURN_S = 0.6  # seconds an engine runs in a round, at least one call
 MAX_CALLS = 50  # in a turn
-TRIAL_CALLS = 2
 SPARE_MB = 1000  # of memory left free, beside one and a half times the largest engine so far
 
 Floats = npt.NDArray[np.float32]
@@ -34,7 +32,7 @@ class Warm:
 
     facts: dict[str, Any]  # what it said on loading
     calls: int  # of one turn
-    window_ms: float
+    ms: float  # of a window, roughly
     peak_rss_mb: float | None  # of its process
     agreement: float  # share of pixels of the reference's class
     logit_difference: float  # the largest, as a share of the range of the reference's logits
@@ -91,12 +89,12 @@ class Engines:
         if self._reference is None:
             self._reference = logits
         same, difference = compared_logits(self._reference, logits)
-        window_ms = median(process.ask("run", calls=TRIAL_CALLS)["ms"])
-        calls = ceil(TURN_S * 1000 / (window_ms * spec.batch))
+        (ms,) = process.ask("run", calls=1)["ms"]
+        calls = ceil(TURN_S * 1000 / (ms * spec.batch))
         return Warm(
             facts=process.facts,
             calls=min(MAX_CALLS, max(1, calls)),
-            window_ms=window_ms,
+            ms=ms,
             peak_rss_mb=memory["peak_rss_mb"],
             agreement=same,
             logit_difference=difference,

@@ -35,7 +35,7 @@ class LatencyRequest:
     backends: tuple[str, ...] = ("onnxruntime", "openvino")
     precisions: tuple[str, ...] = PRECISIONS
     batches: tuple[int, ...] = (1, 2, 4)
-    rounds: int = 7
+    rounds: int = 5
     scenes: Path | None = None  # image/ dsm/; None: a drawn town
     windows: int = 4  # that classes are compared on
     compiled: bool = True  # torch.compile as a third baseline
