@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mfnet_export.int8_judge import Difference
 
-MAX_GROUPS = 24  # each costs one graph of the whole network written, loaded and run
+MAX_GROUPS = 16  # each costs one graph of the whole network written, loaded and run
 MAX_FLOAT = 0.5  # share of the multiplications; past it INT8 is not worth its name
 
 

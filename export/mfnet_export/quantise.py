@@ -51,7 +51,7 @@ def layers_of(model: ir.Model) -> list[Layer]:
     for node in model.graph:
         if node.op_type == "MatMul" and constant_of(node.inputs[0]) is None:
             weight = constant_of(node.inputs[1])
-            if weight is not None and weight.ndim == 2 and min(weight.shape) >= MIN_SIZE:
+            if weight is not None and weight.ndim == 2 and _learned(weight):
                 found.append(Layer(node, weight))
     return found
 
@@ -68,6 +68,11 @@ def constant_of(value: ir.Value | None) -> Floats | None:
     stored = constant_of(node.inputs[0])
     order = node.attributes.get_ints("perm")
     return None if stored is None else stored.transpose(order)
+
+
+def _learned(weight: Floats) -> bool:
+    """Large, and no table of zeros and ones that only puts values in place."""
+    return min(weight.shape) >= MIN_SIZE and not np.isin(weight, (0, 1)).all()
 
 
 def smooth(
