@@ -123,6 +123,9 @@ def sweep(out: Path | None, as_json: bool, **asked: Any) -> None:
 )
 @click.option("--windows", type=int, default=4, show_default=True, help="Of the scenes.")
 @click.option(
+    "--baseline-batch", type=int, help="Windows a call in PyTorch [default: its fastest]."
+)
+@click.option(
     "--compile/--no-compile",
     "compiled",
     default=True,
@@ -147,8 +150,8 @@ def latency(
       mfnet-bench latency lora.onnx lora.int8.onnx adapter.onnx --scenes scenes/ -o results/
     """
     from mfnet_bench.latency import measured
-    from mfnet_bench.latency_plan import LatencyRequest, parse_list, parse_sizes
     from mfnet_bench.latency_report import latency_table, write_latency
+    from mfnet_bench.latency_request import LatencyRequest, parse_list, parse_sizes
 
     request = LatencyRequest(
         backends=parse_list(backends),

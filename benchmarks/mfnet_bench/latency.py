@@ -7,7 +7,7 @@ engine computes is `latency_worker`'s, what a row says `latency_row`'s.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,10 +21,10 @@ from mfnet_bench.latency_engines import Engines
 from mfnet_bench.latency_plan import (
     PUBLISHED,
     EngineSpec,
-    LatencyRequest,
     Network,
     networks_from_request,
 )
+from mfnet_bench.latency_request import LatencyRequest
 from mfnet_bench.latency_rounds import Samples, Turn, interleaved
 from mfnet_bench.latency_row import LatencyRow, measured_row, refused_row
 from mfnet_bench.machine import machine_facts
@@ -99,7 +99,7 @@ def _network_results(
 ) -> Result:
     """Measure one network: baselines, engines, and the ceilings of their precisions."""
     engines = Engines(windows, threads, lambda note: tell(f"{network.name}: {note}"))
-    samples: dict[Any, Samples] = {}  # of engines and products
+    samples: dict[Any, dict[int, Sequence[float]]] = {}  # of engines and products
     with ExitStack() as stack:
         baselines = _baseline_turns(network, engines, stack)
         products = _product_turns(network, request.batches, engines, stack)
@@ -168,7 +168,7 @@ def _product_turns(
 def _results(
     network: Network,
     engines: Engines,
-    samples: dict[Any, Samples],
+    samples: Mapping[Any, Samples],
     ceilings: dict[str, Ceiling],
 ) -> Result:
     """Rows in the order of the plan; baselines have one batch, the others were never to run."""

@@ -16,7 +16,7 @@ import numpy as np
 
 Key = TypeVar("Key", bound=Hashable)
 Turn = Callable[[], Sequence[float]]  # runs a contestant; milliseconds a window of each call
-Samples = dict[int, Sequence[float]]  # by round
+Samples = Mapping[int, Sequence[float]]  # by round
 
 
 class DroppedError(Exception):
@@ -25,7 +25,7 @@ class DroppedError(Exception):
 
 def interleaved(
     turns: Mapping[Key, Turn], rounds: Sequence[int], tick: Callable[[], None] = lambda: None
-) -> dict[Key, Samples]:
+) -> dict[Key, dict[int, Sequence[float]]]:
     """Give every contestant one turn a round.
 
     Args:
@@ -36,7 +36,7 @@ def interleaved(
     Returns:
         The samples of each contestant by round.
     """
-    taken: dict[Key, Samples] = {key: {} for key in turns}
+    taken: dict[Key, dict[int, Sequence[float]]] = {key: {} for key in turns}
     out: set[Key] = set()
     for number in rounds:
         for key in order_of_round(list(turns), number):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mfnet_bench.latency_report import CSV, Record, records_from_csv, share
-from mfnet_bench.latency_row import LatencyRow
 from mfnet_bench.machine import PACKAGES
 from mfnet_bench.table import figure, markdown_table
 from mfnet_runtime.errors import UsageError
@@ -32,7 +31,7 @@ def summary_from_folder(folder: Path) -> str:
     if not records:
         raise UsageError(f"{folder / CSV}: holds no row that ran; run mfnet-bench latency again")
     header = [
-        "network", "runs in", "precision", "batch", "ms a window", "as published",
+        "network", "runs in", "precision", "batch", "ms a window", "speed-up",
         "of the ceiling", "same class", "memory, MB",
     ]  # fmt: skip
     body = []
@@ -53,8 +52,10 @@ def summary_from_folder(folder: Path) -> str:
             ]
         )
         network = row.network
+    notes = "Speed-up is over PyTorch eager as published; the ceiling is this machine's fastest "
+    notes += "matrix product of the same precision."
     machines = dict.fromkeys(_machine_text(record) for record in records)
-    return f"{markdown_table(header, body)}\n\n" + "\n".join(machines)
+    return f"{markdown_table(header, body)}\n\n" + "\n".join([notes, *machines])
 
 
 def best_records(records: Sequence[Record]) -> list[Record]:
@@ -112,9 +113,3 @@ def _machine_text(record: Record) -> str:
         f"({facts['flags'] or facts['system']}), {facts['started'][:10]}, "
         f"Python {facts['python']}, {versions}."
     )
-
-
-def latest_rows(records: Sequence[Record]) -> list[LatencyRow]:
-    """The rows of the newest run."""
-    newest = max((facts["started"] for facts, _ in records), default="")
-    return [row for facts, row in records if facts["started"] == newest]

@@ -15,15 +15,12 @@ from support import write_rgbd_model
 
 from mfnet.checkpoint import Checkpoint, save_checkpoint
 from mfnet.config import config_from_preset
-from mfnet_bench import ceiling, latency_engines
+from mfnet_bench import ceiling, latency, latency_engines
 from mfnet_bench.cli import main
-from mfnet_bench.latency_plan import (
-    LatencyRequest,
-    network_name,
-    networks_from_request,
-    precision_of,
-)
+from mfnet_bench.latency import LatencyRun
+from mfnet_bench.latency_plan import network_name, networks_from_request, precision_of
 from mfnet_bench.latency_report import COLUMNS
+from mfnet_bench.latency_request import LatencyRequest
 from mfnet_export.export import ExportRequest
 from mfnet_export.export import exported as exported_from
 from mfnet_runtime.contract import Contract
@@ -56,12 +53,16 @@ def test_a_whole_run(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.setattr(ceiling, "SQUARE", 128)
+    monkeypatch.setattr(ceiling, "LIBRARIES", ("numpy", "onnxruntime"))
     monkeypatch.setattr(latency_engines, "TURN_S", 0.01)
-    options = "--backends onnxruntime --batches 2,1 --rounds 3 --no-compile --windows 1 --threads 1"
+    options = "--backends onnxruntime --batches 2,1 --baseline-batch 1 --rounds 3 --no-compile"
     out = tmp_path / "out"
-    words = [exported, *options.split(), "-o", out, "--json"]
-    assert bench(*words) == 0
-    run = json.loads(capsys.readouterr().out)
+    assert bench(exported, *options.split(), "--windows", 1, "--threads", 1, "-o", out) == 0
+    table = capsys.readouterr().out
+    assert "| best.onnx |     onnxruntime |      fp32 |     1 |" in table
+    assert "best.onnx, onnxruntime bf16, batch 1: not run: " in table
+    (saved,) = out.glob("latency-*.json")
+    run = json.loads(saved.read_text())
     rows = {(row["backend"], row["precision"], row["batch"]): row for row in run["rows"]}
     assert len(rows) == 2 + 4  # PyTorch at its best batch; ONNX Runtime in fp32 and bf16
     for (backend, precision, _), row in rows.items():
@@ -89,30 +90,30 @@ def test_a_whole_run(
             assert row["logit_difference"] < 1e-5  # another batch may round otherwise
     published = next(row for row in run["rows"] if row["backend"] == "torch published")
     assert published["gflop"] > rows["onnxruntime", "fp32", 1]["gflop"]  # it pads
-    check_files(out, run)
-
-    assert bench(*words[:-1]) == 0  # again, for people
-    table = capsys.readouterr().out
-    assert "| best.onnx |     onnxruntime |      fp32 |     1 |" in table
-    assert "best.onnx, onnxruntime bf16, batch 1: not run: " in table
-    with (out / "latency.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 12
+    check_csv(out, run)
+    assert (out / "latency.png").stat().st_size > 10_000
+    assert not list(out.glob(".*"))
     assert main(["table", str(out)]) == 0
     assert "| tiny lora |" in capsys.readouterr().out
 
 
-def check_files(out: Path, run: dict[str, Any]) -> None:
-    """What one run leaves in its folder."""
+def check_csv(out: Path, run: dict[str, Any]) -> None:
+    """A line a row, as in the JSON."""
     with (out / "latency.csv").open() as file:
         found = list(csv.DictReader(file))
     assert tuple(found[0]) == COLUMNS
     assert [line["backend"] for line in found] == [row["backend"] for row in run["rows"]]
     assert found[0]["torch"] == run["machine"]["torch"]
     assert float(found[-3]["median_ms"] or 0) == (run["rows"][-3]["median_ms"] or 0)
-    (saved,) = out.glob("latency-*.json")
-    assert json.loads(saved.read_text()) == run
-    assert (out / "latency.png").stat().st_size > 10_000
-    assert not list(out.glob(".*"))
+
+
+def test_json_is_the_whole_run(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    run = LatencyRun("2026-11-22T10:00:00Z", {"cpu": "one"}, 3, "4 windows", [])
+    monkeypatch.setattr(latency, "measured", lambda request, tell: run)
+    assert bench(exported, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == run.to_dict()
 
 
 def test_engines_are_matched_with_the_checkpoint_they_name(exported: Path, tmp_path: Path) -> None:
@@ -127,7 +128,9 @@ def test_engines_are_matched_with_the_checkpoint_they_name(exported: Path, tmp_p
     assert [spec.kind for spec in network.baselines] == ["published", "mfnet", "compiled"]
     gflop = [spec.gflop for spec in network.baselines]
     assert gflop[0] == gflop[2] > gflop[1]
-    (network,) = networks_from_request(replace(request, baselines=(), compiled=False))
+    request = replace(request, baselines=(), compiled=False, batches=(1, 2), baseline_batch=1)
+    (network,) = networks_from_request(request)
+    assert {spec.batch for spec in network.engines} == {1, 2}
     assert network.checkpoint == beside.resolve()
     assert len(network.baselines) == 2
 
@@ -149,6 +152,7 @@ def test_a_checkpoint_alone_is_timed(tmp_path: Path) -> None:
         ({"precisions": ("fp64",)}, UsageError, "precision 'fp64'"),
         ({"batches": ()}, UsageError, "batches"),
         ({"batches": (1, 0)}, UsageError, "batches"),
+        ({"baseline_batch": 0}, UsageError, "batches"),
         ({"rounds": 0}, UsageError, "0 rounds"),
         ({"windows": 0}, UsageError, "0 windows"),
     ],
