@@ -150,7 +150,7 @@ def latency(
       mfnet-bench latency lora.onnx lora.int8.onnx adapter.onnx --scenes scenes/ -o results/
     """
     from mfnet_bench.latency import measured
-    from mfnet_bench.latency_report import latency_table, write_latency
+    from mfnet_bench.latency_report import latency_table, require_appendable, write_latency
     from mfnet_bench.latency_request import LatencyRequest, parse_list, parse_sizes
 
     request = LatencyRequest(
@@ -159,6 +159,8 @@ def latency(
         batches=parse_sizes(batches),
         **asked,
     )
+    if out is not None:
+        require_appendable(out)
     run = measured(request, lambda note: click.echo(note, err=True))
     if as_json:
         click.echo(json.dumps(run.to_dict()))

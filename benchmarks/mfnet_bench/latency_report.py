@@ -94,11 +94,11 @@ def write_latency(folder: Path, run: LatencyRun) -> None:
         OSError: another file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    require_appendable(folder)
     path = folder / CSV
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     if path.exists():
-        records_from_csv(path)  # refuses another table before it grows
         text.write(path.read_text(encoding="utf-8"))
     else:
         table.writeheader()
@@ -108,6 +108,16 @@ def write_latency(folder: Path, run: LatencyRun) -> None:
     replace_text(folder / f"latency-{stamp}.json", json.dumps(run.to_dict(), indent=1) + "\n")
     replace_text(path, text.getvalue())
     draw_latency(run.rows, folder / "latency.png")
+
+
+def require_appendable(folder: Path) -> None:
+    """Refuse a folder whose CSV cannot grow, before minutes are spent measuring for it.
+
+    Raises:
+        UsageError: the CSV there has other columns, or is damaged.
+    """
+    if (folder / CSV).exists():
+        records_from_csv(folder / CSV)
 
 
 def records_from_csv(path: Path) -> list[Record]:

@@ -116,6 +116,15 @@ def test_json_is_the_whole_run(
     assert json.loads(capsys.readouterr().out) == run.to_dict()
 
 
+def test_a_table_that_cannot_grow_is_refused_first(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(latency, "measured", lambda *_: pytest.fail("measured in vain"))
+    (tmp_path / "latency.csv").write_text("a,b\n")
+    assert bench(exported, "-o", tmp_path) == 2
+    assert "move it away" in capsys.readouterr().err
+
+
 def test_engines_are_matched_with_the_checkpoint_they_name(exported: Path, tmp_path: Path) -> None:
     other = write_checkpoint(tmp_path / "other.pt", seed=1)
     beside = exported.with_suffix(".pt")
