@@ -117,4 +117,4 @@ def channel_peaks(
 
 def _stacked(pairs: Sequence[tuple[Floats, Floats]], name: str) -> Windows:
     images, heights = zip(*pairs, strict=True)
-    return Windows(np.stack(images), np.stack(heights), f"{len(pairs)} of {name}")
+    return Windows(np.stack(images), np.stack(heights), f"{len(pairs)} windows of {name}")

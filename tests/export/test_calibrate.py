@@ -20,7 +20,7 @@ def test_windows_to_measure_on_lie_between_those_to_calibrate_on(tmp_path: Path)
     write_scene(tmp_path, height=128, width=128)  # 16 windows
     found = calibration_set(CONTRACT, tmp_path, 12)
     assert (len(found.fit), len(found.held)) == (12, 4)
-    assert found.fit.source == f"12 of {tmp_path.name}"
+    assert found.fit.source == f"12 windows of {tmp_path.name}"
     apart = {window.tobytes() for window in found.fit.image}
     assert not apart & {window.tobytes() for window in found.held.image}
     assert len(apart) == 12
@@ -54,7 +54,11 @@ def test_scenes_that_do_not_serve(tmp_path: Path) -> None:
 def test_peaks_are_those_of_each_channel_over_all_windows(tmp_path: Path) -> None:
     path = tmp_path / "twice.onnx"
     kind = TensorProto.FLOAT
-    shapes = {"image": ["N", 3, 4, 4], "dsm": ["N", 1, 4, 4], "logits": ["N", 4, 4, 3]}
+    shapes: dict[str, list[str | int | None]] = {
+        "image": ["N", 3, 4, 4],
+        "dsm": ["N", 1, 4, 4],
+        "logits": ["N", 4, 4, 3],
+    }
     tensors = [helper.make_tensor_value_info(name, kind, size) for name, size in shapes.items()]
     nodes = [
         helper.make_node("Transpose", ["image"], ["last"], perm=[0, 2, 3, 1]),
@@ -67,6 +71,6 @@ def test_peaks_are_those_of_each_channel_over_all_windows(tmp_path: Path) -> Non
     image[3, 0, 1, 1], image[1, 2, 0, 0] = 0.5, -0.75
     windows = Windows(image, np.zeros((5, 1, 4, 4), np.float32), "")
     peaks = channel_peaks(path, ["last", "logits"], windows)
-    np.testing.assert_array_equal(peaks["last"], np.float32([0.5, 0, 0.75]))
-    np.testing.assert_array_equal(peaks["logits"], np.float32([1, 0, 1.5]))
+    np.testing.assert_array_equal(peaks["last"], np.array([0.5, 0, 0.75], np.float32))
+    np.testing.assert_array_equal(peaks["logits"], np.array([1, 0, 1.5], np.float32))
     assert path.read_bytes() == before

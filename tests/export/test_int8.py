@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
-from support import write_raster, write_scene
+from support import UTM, write_raster, write_scene
 
 import mfnet_export.export
 from mfnet_export.calibrate import CalibrationSet, channel_peaks
@@ -186,8 +186,7 @@ def folder(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(made.checkpoint, tmp_path / "best.pt")
     scene = write_scene(tmp_path / "scenes", height=256, width=256, label=True)
     assert scene.label is not None
-    with backend_from_file(made.onnx, "onnxruntime", threads=1):
-        write_raster(scene.label, np.arange(256, dtype=np.uint8)[None, :].repeat(256, 0) % 3)
+    write_raster(scene.label, np.arange(256, dtype=np.uint8)[None, :].repeat(256, 0) % 3, **UTM)
     return tmp_path
 
 
