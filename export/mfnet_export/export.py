@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from mfnet_export.calibrate import calibration_set
 from mfnet_export.errors import ExportError
 from mfnet_export.files import size_text, staged
 from mfnet_export.int8 import Int8Options, Int8Report, int8_beside, int8_from_onnx
-from mfnet_export.merge import STEPS, merged
+from mfnet_export.merge import Work, merged
 from mfnet_export.parity import ParityReport, compared
 from mfnet_export.sample import Windows, sample_windows
 from mfnet_export.to_onnx import onnx_from_network
@@ -56,7 +56,7 @@ class ExportReport:
 
     output: Path
     size: int  # bytes, weights beside the file included
-    rewrites: tuple[str, ...]  # those that changed something
+    rewrites: tuple[Work, ...]  # those that changed something
     parity: ParityReport
     contract: Contract
     seconds: float
@@ -67,7 +67,7 @@ class ExportReport:
         return {
             "output": str(self.output),
             "bytes": self.size,
-            "rewrites": list(self.rewrites),
+            "rewrites": [asdict(step) for step in self.rewrites],
             "parity": self.parity.to_json(),
             "contract": self.contract.to_dict(),
             "seconds": round(self.seconds, 2),
@@ -76,14 +76,24 @@ class ExportReport:
 
     def lines(self) -> list[str]:
         """The report for people, ending in what to do next."""
-        done = [f"{step.name}: {step.says}" for step in STEPS if step.name in self.rewrites]
         return [
-            *(f"{'rewrites' if not i else '':8}  {s}" for i, s in enumerate(done or ["none"])),
+            *(f"{'rewrites' if not i else '':8}  {s}" for i, s in enumerate(self._rewrite_lines())),
             f"written   {self.output}  {size_text(self.size)}, in {self.seconds:.0f} s",
             *(f"{'parity' if not i else '':8}  {s}" for i, s in enumerate(self.parity.lines())),
             *(self.int8.lines() if self.int8 else ()),
             f"next: mfnet-run {self.int8.output if self.int8 else self.output} SCENES -o OUT",
         ]
+
+    def _rewrite_lines(self) -> list[str]:
+        """A line a rewrite, with what it saves, and the sum."""
+        if not self.rewrites:
+            return ["none"]
+        lines = [
+            f"{step.name:15}  {step.after - step.before:+8.3f} GFLOP  {step.says}"
+            for step in self.rewrites
+        ]
+        first, last = self.rewrites[0].before, self.rewrites[-1].after
+        return [*lines, f"{first:.2f} -> {last:.2f} GFLOP a window"]
 
 
 def exported(request: ExportRequest, tell: Callable[[str], None] = lambda _: None) -> ExportReport:
@@ -117,6 +127,7 @@ def exported(request: ExportRequest, tell: Callable[[str], None] = lambda _: Non
         contract = checkpoint.contract.with_provenance(
             checkpoint_sha256=sha256_from_file(request.checkpoint), rewrites=list(rewritten.steps)
         )
+        work = rewritten.work()
         tell("exporting to ONNX")
         contract = onnx_from_network(rewritten.network, contract, partial)
         tell(f"comparing on {len(windows)} windows")
@@ -141,7 +152,7 @@ def exported(request: ExportRequest, tell: Callable[[str], None] = lambda _: Non
             )
             int8 = replace(int8, output=int8_beside(request.target))
     seconds = time.perf_counter() - started
-    return ExportReport(request.target, size, rewritten.steps, parity, contract, seconds, int8)
+    return ExportReport(request.target, size, work, parity, contract, seconds, int8)
 
 
 def _require_output(request: ExportRequest) -> None:
@@ -183,6 +194,6 @@ def _parity(network: MFNet, contract: Contract, path: Path, windows: Windows) ->
     """The file as the runtime will run it, against the network as it was trained."""
     with (
         TorchBackend(network, contract) as reference,
-        backend_from_file(path, threads=torch.get_num_threads()) as candidate,
+        backend_from_file(path, "onnxruntime", threads=torch.get_num_threads()) as candidate,
     ):
         return compared(reference, candidate, windows)

@@ -38,7 +38,7 @@ def clean(model: ir.Model) -> None:
 
 
 def require_static(model: ir.Model, batch: str) -> None:
-    """Refuse a graph in which anything but the batch is dynamic.
+    """Refuse a graph in which the batch is fixed or anything else is dynamic.
 
     Args:
         model: After `clean`.
@@ -50,6 +50,9 @@ def require_static(model: ir.Model, batch: str) -> None:
     faults = Counter(
         f"operator {node.op_type}" for node in model.graph if node.op_type in SHAPE_OPERATORS
     )
+    for value in model.graph.inputs:  # torch may pin the batch to its sample's without a word
+        if value.shape is None or not isinstance(value.shape[0], ir.SymbolicDim):
+            faults[f"input {value.name} of fixed batch"] += 1
     for node in model.graph:
         for value in node.outputs:
             for size in value.shape if value.shape is not None else ("unknown",):
@@ -60,7 +63,7 @@ def require_static(model: ir.Model, batch: str) -> None:
     if faults:
         found = ", ".join(f"{count} x {fault}" for fault, count in sorted(faults.items()))
         raise ExportError(
-            f"the exported graph computes shapes as it runs ({found}); only the batch may vary: "
+            f"the exported graph must vary in its batch and in nothing else, but has {found}: "
             "use the torch and onnxscript versions that mfnet[export] names, and report it"
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import cast
 
 from torch import nn
@@ -42,7 +43,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Done:
+class Work:
     """A step that changed something, and the work of a window before and after it."""
 
     name: str
@@ -53,15 +54,28 @@ class Done:
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """A rewritten network and what changed it, in order."""
+    """A network, the steps that changed something, in order, and what each made of it."""
 
-    network: MFNet
-    done: tuple[Done, ...]
+    original: MFNet
+    done: tuple[tuple[Step, MFNet], ...]
+
+    @property
+    def network(self) -> MFNet:
+        """What came out."""
+        return self.done[-1][1] if self.done else self.original
 
     @property
     def steps(self) -> tuple[str, ...]:
         """Names of the steps that changed something."""
-        return tuple(done.name for done in self.done)
+        return tuple(step.name for step, _ in self.done)
+
+    def work(self) -> tuple[Work, ...]:
+        """What each step saved."""
+        gflop = [gflop_from_network(net) for net in (self.original, *(net for _, net in self.done))]
+        return tuple(
+            Work(step.name, step.says, before, after)
+            for (step, _), (before, after) in zip(self.done, pairwise(gflop), strict=True)
+        )
 
 
 def with_merged_tuning(network: MFNet) -> MFNet:
@@ -142,14 +156,12 @@ def merged(network: MFNet, *, without: Collection[str] = ()) -> Merged:
     if unknown:
         known = ", ".join(step.name for step in STEPS)
         raise UsageError(f"no rewrite named {', '.join(unknown)}; there are {known}")
-    done: list[Done] = []
-    gflop = gflop_from_network(network)
+    done: list[tuple[Step, MFNet]] = []
+    made = network
     for step in STEPS:
-        if step.name in without:
-            continue
-        before, network = network, step.run(network)
-        if network is not before:
-            after = gflop_from_network(network)
-            done.append(Done(step.name, step.says, gflop, after))
-            gflop = after
+        before = made
+        if step.name not in without:
+            made = step.run(made)
+        if made is not before:
+            done.append((step, made))
     return Merged(network, tuple(done))

@@ -84,8 +84,9 @@ class AdapterTuning(BlockTuning):
 class MergedAdapter(BlockTuning):
     """AdapterTuning whose MLP adapters are hidden units of the MLP: both hold the same GELU.
 
-    `lin1_x` is [lin1; D_fc1 of x] (H + D/4, D). `lin2_x` is [lin2, wx·D_fc2 of x, (1-wx)·D_fc2 of
-    y] (D, H + D/2), over the own hidden units, the own adapter's and the other stream's adapter's.
+    `lin1_x` is [lin1; D_fc1 of x] (H + D/4, D). `lin2_x` is [lin2, wx·D_fc2 of x] (D, H + D/4) over
+    the own hidden units; `cross_x`, (1-wx)·D_fc2 of y (D, D/4), is over the other adapter's. Making
+    one product of all three would copy the hidden units of both streams to save a small one.
     """
 
     def __init__(self, tuning: AdapterTuning, block: Any) -> None:
@@ -98,8 +99,8 @@ class MergedAdapter(BlockTuning):
         wx, wy = wide(tuning.wx_Adapter), wide(tuning.wy_Adapter)
         self.lin1_x, self.lin1_x_bias = _stacked(lin1, mlp_x.D_fc1)
         self.lin1_y, self.lin1_y_bias = _stacked(lin1, mlp_y.D_fc1)
-        self.lin2_x, self.lin2_x_bias = _summed(lin2, wx, mlp_x.D_fc2, mlp_y.D_fc2)
-        self.lin2_y, self.lin2_y_bias = _summed(lin2, wy, mlp_y.D_fc2, mlp_x.D_fc2)
+        self.lin2_x, self.lin2_x_bias, self.cross_x = _summed(lin2, wx, mlp_x.D_fc2, mlp_y.D_fc2)
+        self.lin2_y, self.lin2_y_bias, self.cross_y = _summed(lin2, wy, mlp_y.D_fc2, mlp_x.D_fc2)
 
     def attended(self, x: Tensor, y: Tensor) -> Streams:
         """See the base."""
@@ -112,8 +113,8 @@ class MergedAdapter(BlockTuning):
         _, adapter_x = x.split_with_sizes(self.sizes, dim=-1)
         _, adapter_y = y.split_with_sizes(self.sizes, dim=-1)
         return (
-            F.linear(torch.cat([x, adapter_y], dim=-1), self.lin2_x, self.lin2_x_bias),
-            F.linear(torch.cat([y, adapter_x], dim=-1), self.lin2_y, self.lin2_y_bias),
+            F.linear(x, self.lin2_x, self.lin2_x_bias) + F.linear(adapter_y, self.cross_x),
+            F.linear(y, self.lin2_y, self.lin2_y_bias) + F.linear(adapter_x, self.cross_y),
         )
 
 
@@ -125,15 +126,13 @@ def _stacked(upper: nn.Linear, lower: nn.Linear) -> tuple[nn.Parameter, nn.Param
 
 
 def _summed(
-    lin2: nn.Linear, own_share: Tensor, own: nn.Linear, other: nn.Linear
-) -> tuple[nn.Parameter, nn.Parameter]:
-    """One layer adding up lin2, own_share times `own`, and the rest of one times `other`."""
-    shares = (torch.ones_like(own_share), own_share, 1 - own_share)
-    layers = (lin2, own, other)
-    pairs = list(zip(shares, layers, strict=True))
-    weight = torch.cat([share * wide(layer.weight) for share, layer in pairs], dim=1)
-    bias = torch.stack([share * wide(layer.bias) for share, layer in pairs]).sum(0)
-    return frozen(weight, lin2.weight), frozen(bias, lin2.bias)
+    lin2: nn.Linear, share: Tensor, own: nn.Linear, other: nn.Linear
+) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
+    """Weight and bias of lin2 with `share` times `own`, and the weight of the rest of `other`."""
+    weight = torch.cat([wide(lin2.weight), share * wide(own.weight)], dim=1)
+    bias = wide(lin2.bias) + share * wide(own.bias) + (1 - share) * wide(other.bias)
+    cross = (1 - share) * wide(other.weight)
+    return frozen(weight, lin2.weight), frozen(bias, lin2.bias), frozen(cross, lin2.weight)
 
 
 TUNING = AdapterTuning

@@ -81,9 +81,9 @@ def test_only_steps_that_change_something_are_reported() -> None:
 
 
 def test_work_saved_is_told() -> None:
-    done = merged(example("lora", 256, "zero")).done
-    assert all(after.before == before.after for before, after in pairwise(done))
-    saved = {step.name: step.before - step.after for step in done}
+    work = merged(example("lora", 256, "zero")).work()
+    assert all(after.before == before.after for before, after in pairwise(work))
+    saved = {step.name: step.before - step.after for step in work}
     assert min(saved["window-padding"], saved["dsm-band"], saved["zero-tables"]) > 0
 
 
