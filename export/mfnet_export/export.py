@@ -88,9 +88,10 @@ class ExportReport:
         """A line a rewrite, with what it saves, and the sum."""
         if not self.rewrites:
             return ["none"]
+        changes = [step.after - step.before for step in self.rewrites]
         lines = [
-            f"{step.name:15}  {step.after - step.before:+8.3f} GFLOP  {step.says}"
-            for step in self.rewrites
+            f"{step.name:15}  {f'{change:+.3f} GFLOP' if change else '':13}  {step.says}"
+            for step, change in zip(self.rewrites, changes, strict=True)
         ]
         first, last = self.rewrites[0].before, self.rewrites[-1].after
         return [*lines, f"{first:.2f} -> {last:.2f} GFLOP a window"]
