@@ -16,6 +16,8 @@ SLACK = 1.02  # a smaller batch this much slower at most is taken: it needs less
 class BatchSize:
     """The batch of a run; one object serves all its scenes, so that the choice is made once.
 
+    One thread may ask (`following`) while another tells (`took`, `smaller`).
+
     Args:
         fixed: Windows a call; None times `CANDIDATES` on the first calls and keeps the fastest.
     """
@@ -33,11 +35,17 @@ class BatchSize:
         return self._limit
 
     @property
+    def timed(self) -> bool:
+        """Whether any batch was timed; else the one chosen is a guess."""
+        return bool(self._fastest)
+
+    @property
     def chosen(self) -> int:
         """The batch that is best as far as is known."""
         if self.fixed:
             return self.fixed
-        timed = {size: took for size, took in self._fastest.items() if size <= self._limit}
+        known = list(self._fastest.items())  # another thread may be in `took`
+        timed = {size: took for size, took in known if size <= self._limit}
         if not timed:
             return min(DEFAULT, self._limit)
         best = min(timed.values())
@@ -71,5 +79,5 @@ class BatchSize:
             ) from fault
         if windows == 1:
             raise fault
-        self._limit = windows // 2
+        self._limit = min(self._limit, windows // 2)
         return self._limit

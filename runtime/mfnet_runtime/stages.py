@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -48,9 +48,15 @@ class Stages(Generic[T]):
         self._drain = drain
         self._stopped = False
         self._fault: BaseException | None = None
+        # Waited for before `join`, which once interrupted may take a thread for ended (Python 3.11)
+        self._filled, self._drained = Event(), Event()
+        stages = (
+            ("fill", self._filling, self._filled),
+            ("drain", self._draining, self._drained),
+        )
         self._threads = [
-            Thread(target=self._guarded, args=(stage,), name=f"mfnet-{name}", daemon=True)
-            for name, stage in (("fill", self._filling), ("drain", self._draining))
+            Thread(target=self._guarded, args=(stage, end), name=f"mfnet-{name}", daemon=True)
+            for name, stage, end in stages
         ]
 
     def __enter__(self) -> Stages[T]:
@@ -81,25 +87,40 @@ class Stages(Generic[T]):
         try:
             if error is None:
                 self._worked.put(None)
-                self._threads[1].join()
+                self._drained.wait()
         finally:
             self._stop()
-        if error is None and self._fault is not None:
-            raise self._fault
+        try:
+            if error is None and self._fault is not None:
+                raise self._fault
+        finally:
+            self._fault = None  # its traceback holds us: together they would keep the items
 
     def _stop(self) -> None:
-        """End both threads; what they are doing at the moment is done first."""
+        """End both threads; what they are doing at the moment is done first.
+
+        Another interrupt has to wait for that too: what they read and write is closed next.
+        """
         self._wake()
+        interrupt: BaseException | None = None
+        for thread, end in zip(self._threads, (self._filled, self._drained), strict=True):
+            while thread.ident is not None and not end.is_set():
+                try:
+                    end.wait()
+                except BaseException as fault:
+                    interrupt = fault
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
+        if interrupt is not None:
+            raise interrupt
 
     def _wake(self) -> None:
         self._stopped = True
         for queue in (self._empty, self._full, self._worked):
             queue.put(None)
 
-    def _guarded(self, stage: Callable[[], None]) -> None:
+    def _guarded(self, stage: Callable[[], None], end: Event) -> None:
         try:
             stage()
         except _Stopped:
@@ -108,6 +129,8 @@ class Stages(Generic[T]):
             if self._fault is None:
                 self._fault = fault
             self._wake()
+        finally:
+            end.set()
 
     def _filling(self) -> None:
         for item in self._fill(self._take_empty):

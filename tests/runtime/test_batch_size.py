@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Mapping
 
 import pytest
@@ -40,7 +42,40 @@ def test_the_first_call_of_a_size_does_not_count() -> None:
 
 
 def test_nothing_timed_yet() -> None:
-    assert BatchSize().chosen in CANDIDATES
+    sizes = BatchSize()
+    assert sizes.chosen in CANDIDATES
+    sizes.took(1, 1.0)
+    assert not sizes.timed, "the first call of a size does not count"
+    sizes.took(1, 1.0)
+    assert sizes.timed
+
+
+def test_one_thread_may_ask_while_another_tells() -> None:
+    faults: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            while not done.is_set():
+                sizes.following()
+        except Exception as fault:
+            faults.append(fault)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(300):
+            sizes, done = BatchSize(), threading.Event()
+            for _ in range(len(CANDIDATES) * ROUNDS):
+                sizes.following()
+            asking = threading.Thread(target=ask)
+            asking.start()
+            for size in CANDIDATES * 2:
+                sizes.took(size, 1.0)
+            done.set()
+            asking.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert faults == []
 
 
 def test_a_fixed_one_is_never_questioned() -> None:
@@ -62,6 +97,14 @@ def test_refused_batches_are_not_asked_for_again(fits: int) -> None:
     assert sizes.following() <= fits
     assert sizes.chosen == max(size for size in CANDIDATES if size <= fits)
     assert sizes.largest <= fits
+
+
+def test_a_refusal_never_raises_the_limit() -> None:
+    """A batch that was filled before the limit fell may be refused after it did."""
+    sizes = BatchSize()
+    assert sizes.smaller(2, ResourceError("no memory")) == 1
+    assert sizes.smaller(8, ResourceError("no memory")) == 1
+    assert sizes.largest == 1
 
 
 def test_a_fixed_one_that_does_not_fit_names_the_option() -> None:

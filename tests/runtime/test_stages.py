@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -152,3 +155,57 @@ def test_a_waiting_caller_learns_of_a_fault_of_drain() -> None:
     with pytest.raises(OSError, match="disk full"):
         run(3, fill, drain)
     assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize("stage", ["fill", "work", "drain"])
+def test_a_fault_leaves_the_items_to_nobody(stage: str) -> None:
+    """A run of many scenes would else hold the batches of each one that failed."""
+
+    class Room(list[int]):
+        pass
+
+    def fails(where: str) -> None:
+        if where == stage:
+            raise OSError(where)
+
+    def fill(take: Take) -> Iterator[Item]:
+        item = take()
+        fails("fill")
+        yield item
+
+    def attempt(items: list[Item]) -> None:
+        with Stages(items, fill, lambda item: fails("drain")) as stages:
+            for item in stages:
+                fails("work")
+                stages.put(item)
+
+    room = Room()
+    left = weakref.ref(room)
+    gc.disable()
+    try:
+        with pytest.raises(OSError, match=stage) as caught:
+            attempt([room])
+        del room, caught
+        assert left() is None
+    finally:
+        gc.enable()
+
+
+def test_interrupts_in_a_row_leave_no_thread() -> None:
+    drained: list[int] = []
+
+    def interrupt() -> None:
+        for _ in range(3):
+            time.sleep(0.05)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def drain(item: Item) -> None:
+        impatient.start()
+        time.sleep(0.4)
+        drained.append(item[0])
+
+    impatient = threading.Thread(target=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(2, counting(1), drain)
+    assert drained == [0], "what was under way was finished first"
+    impatient.join()
