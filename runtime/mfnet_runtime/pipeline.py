@@ -121,7 +121,8 @@ def segment_scene(
 
 def _infer(backend: Backend, batch: Batch, sizes: BatchSize) -> float:
     """Fill in the logits; in smaller calls if the backend refuses. Returns seconds."""
-    seconds, done, call = 0.0, 0, batch.windows
+    # filled before a smaller limit was known, a batch may be above it
+    seconds, done, call = 0.0, 0, min(batch.windows, sizes.largest)
     while done < batch.windows:
         part = slice(done, min(done + call, batch.windows))
         feed = {"image": batch.image[part], "dsm": batch.dsm[part]}

@@ -105,7 +105,8 @@ def segment_scenes(
         else:
             outcomes.append(SceneOutcome(scene, output, report))
     if options.batch is None:
-        click.echo(f"batch {sizes.chosen}, the fastest by timing", err=True)
+        how = "the fastest by timing" if sizes.timed else "too few windows to time others"
+        click.echo(f"batch {sizes.chosen}, {how}", err=True)
     return outcomes
 
 

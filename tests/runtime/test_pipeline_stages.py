@@ -45,6 +45,7 @@ class RgbdBackend:
     pause: Pause = never
     fits: int = 1000  # windows; more are refused
     calls: list[int] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
     contract: Contract = field(default_factory=lambda: Contract(32, RGBD))
     name: str = "rgbd"
     device: str = "none"
@@ -58,6 +59,7 @@ class RgbdBackend:
     def infer(self, feed: Feed) -> Arrays:
         count = len(feed["image"])
         if count > self.fits:
+            self.refused.append(count)
             raise ResourceError(f"{count} windows do not fit")
         self.pause()
         self.calls.append(count)
@@ -188,6 +190,7 @@ def test_auto_steps_down_to_what_fits(fits: int) -> None:
     assert again == plain
     assert max(backend.calls) <= fits
     assert report.batch <= fits
+    assert len(backend.refused) == len(set(backend.refused)), "no size is tried in vain twice"
 
 
 def test_a_batch_asked_for_that_does_not_fit_is_refused() -> None:

@@ -115,6 +115,36 @@ def test_other_scenes_run_when_one_fails(
     assert sorted(os.listdir(tmp_path / "out")) == ["a.tif", "d.tif"]
 
 
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_the_engine_goes_on_after_a_scene_that_fails_half_way(
+    tmp_path: Path, model: Path, folder: Path, capsys: Capture, name: str
+) -> None:
+    if find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    for scene in "abc":
+        write_scene(folder, scene, 600, 64)
+    whole = (folder / "image" / "b.tif").read_bytes()
+    (folder / "image" / "b.tif").write_bytes(whole[: len(whole) * 2 // 3])
+    assert run(model, folder, "-o", tmp_path / "out", "--backend", name) == 4
+    assert "b.tif: damaged or truncated" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.tif", "c.tif"]
+    write_scene(folder, "b", 600, 64)
+    assert run(model, folder, "-o", tmp_path / "again", "--backend", name) == 0
+    for scene in "ac":
+        maps = [read(tmp_path / out / f"{scene}.tif") for out in ("out", "again")]
+        np.testing.assert_array_equal(*maps)
+
+
+def test_a_batch_that_nothing_was_timed_for_is_not_called_the_fastest(
+    tmp_path: Path, model: Path, folder: Path, capsys: Capture
+) -> None:
+    write_scene(folder, "a", 20, 20)
+    assert run(model, folder, "-o", tmp_path / "out", "--batch", "auto") == 0
+    err = capsys.readouterr().err
+    assert "too few windows to time others" in err
+    assert "the fastest" not in err
+
+
 def assert_refused(capsys: Capture, code: int, expected: int, *parts: str) -> None:
     """Exit code, one line on standard error, no traceback."""
     err = capsys.readouterr().err
