@@ -86,6 +86,8 @@ class Engines:
     def _warmed(self, process: EngineProcess, spec: EngineSpec) -> Warm:
         memory = process.ask("logits", out=str(self._logits))
         logits = np.load(self._logits)
+        if not np.isfinite(logits).all():
+            raise EngineRefusedError("its logits are not finite: what is fast here is not a result")
         if self._reference is None:
             self._reference = logits
         same, difference = compared_logits(self._reference, logits)

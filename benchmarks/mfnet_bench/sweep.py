@@ -59,9 +59,9 @@ class SweepRequest(ScoringRequest):
             UsageError: strides that are not in 1..window, or a blending nobody knows.
         """
         settings = [
-            (stride, blend.strip())
+            (stride, blend)
             for stride in self._strides(window)
-            for blend in dict.fromkeys(self.blends.split(","))
+            for blend in dict.fromkeys(part.strip() for part in self.blends.split(","))
         ]
         for setting in settings:  # refused before anything runs
             _options(setting, self.batch).grid(window, window, window)

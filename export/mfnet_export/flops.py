@@ -72,6 +72,8 @@ def gflop_from_onnx(path: Path) -> float:
                 count = PRODUCTS[node.op_type](inputs, shapes[node.output[0]], node)
             except KeyError as fault:
                 raise ExportError(f"{path}: no shape for {fault} of {node.op_type}") from fault
+            if not count:  # a size that inference left open reads 0
+                raise ExportError(f"{path}: no size for {node.output[0]} of {node.op_type}")
             total += 2 * count
     return total / GIGA
 

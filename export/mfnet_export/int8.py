@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from mfnet_export.calibrate import CalibrationSet, channel_peaks
 from mfnet_export.errors import ExportError
-from mfnet_export.files import size_text, staged, writing
+from mfnet_export.files import size_text, staged
 from mfnet_export.int8_judge import (
     Difference,
     SceneScores,
@@ -29,6 +29,7 @@ from mfnet_export.int8_judge import (
 )
 from mfnet_export.int8_search import Found, groups_of, layers_to_keep
 from mfnet_export.quantise import Layer, layers_of, quantise, smooth
+from mfnet_export.to_onnx import save
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.errors import UsageError
@@ -174,8 +175,7 @@ def int8_from_onnx(
             model = ir.load(source)
             quantise(model, smooth(model, peaks), kept)
             model.metadata_props[METADATA_KEY] = contract.to_json()
-            with writing(path):
-                ir.save(model, path)
+            save(model, path)
 
         def measure(kept: Collection[int]) -> Difference:
             trial = Path(folder) / "trial.onnx"
@@ -205,7 +205,8 @@ def int8_from_onnx(
         report = Int8Report(target, 0, windows.fit.source, len(kinds), search, scores)
         write(search.layers, partial, contract.with_provenance(int8=report.facts()))
         _check(partial)
-        return replace(report, size=partial.stat().st_size)
+        size = sum(file.stat().st_size for file in partial.parent.iterdir() if file.is_file())
+        return replace(report, size=size)
 
 
 def _sources(layers: Sequence[Layer]) -> list[str]:

@@ -60,7 +60,7 @@ def onnx_from_network(network: MFNet, contract: Contract, path: Path) -> Contrac
     model.graph.name = "mfnet"
     model.metadata_props[METADATA_KEY] = contract.to_json()
     with staged(path) as partial:
-        _save(model, partial)
+        save(model, partial)
         _check(partial)
     return contract
 
@@ -95,10 +95,13 @@ def _ir_from_network(network: MFNet, device: torch.device) -> ir.Model:
     return program.model
 
 
-def _save(model: ir.Model, path: Path) -> None:
+def save(model: ir.Model, path: Path) -> None:
+    """Write a graph; weights above 2 GiB go beside it, none stay in the file they came from."""
     weights = (value.const_value for value in model.graph.initializers.values())
     size = sum(weight.nbytes for weight in weights if weight is not None)
     beside = f"{path.name}.data" if size > EXTERNAL_ABOVE else None
+    if beside is None:
+        ir.external_data.load_to_model(model)
     with writing(path):
         ir.save(model, path, external_data=beside)
 

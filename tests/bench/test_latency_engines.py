@@ -115,6 +115,15 @@ def test_one_that_dies_warming_up_is_refused(
     assert not opened[0].alive
 
 
+def test_logits_that_are_not_finite_are_no_result(tmp_path: Path, spec: EngineSpec) -> None:
+    path = tmp_path / "nan.npz"  # the model gives back what it is given
+    one = np.zeros((1, 1, SIDE, SIDE), np.float32)
+    np.savez(path, image=np.repeat(one * np.nan, 3, axis=1), dsm=one)
+    engines = Engines(path, 1, lambda _: None)
+    assert engines.opened(spec) is None
+    assert "not finite" in engines.refused[spec]
+
+
 def test_logits_are_compared_by_class_and_range() -> None:
     reference = np.zeros((1, 2, 2, 2), np.float32)
     reference[0, 0] = [[1, 1], [1, -3]]  # range 4: classes 0 0 0 1

@@ -190,7 +190,7 @@ def test_without_the_published_protocol_the_densest_is_the_reference(
 
 
 def test_strides_are_eighths_of_any_window() -> None:
-    request = SweepRequest(model=Path("m"), scenes=Path("s"), blends="hann")
+    request = SweepRequest(model=Path("m"), scenes=Path("s"), blends="hann, hann")
     assert [stride for stride, _ in request.settings(256)] == [32, 64, 96, 128, 192, 256]
     assert [stride for stride, _ in request.settings(512)] == [64, 128, 192, 256, 384, 512]
 

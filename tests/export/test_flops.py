@@ -10,6 +10,7 @@ from networks import random_network
 from onnx import TensorProto, helper, numpy_helper
 
 from mfnet.tuning import tuning_names
+from mfnet_export.errors import ExportError
 from mfnet_export.flops import gflop_from_network, gflop_from_onnx
 from mfnet_export.merge import merged_from_network
 
@@ -69,3 +70,13 @@ def test_a_window_costs_the_same_in_any_precision(tuning: str) -> None:
 def test_graph_and_network_agree(made: Any) -> None:
     merged = merged_from_network(made.network)
     assert gflop_from_onnx(made.onnx) == pytest.approx(gflop_from_network(merged), rel=0.01)
+
+
+def test_a_size_that_cannot_be_told_is_no_zero(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["where"]),  # (2, as many as there are)
+        helper.make_node("Cast", ["where"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["w", "floats"], ["out"]),
+    ]
+    with pytest.raises(ExportError, match=r"g\.onnx.*MatMul"):
+        gflop_from_onnx(write(tmp_path / "g.onnx", nodes, [], w=[3, 1]))

@@ -247,3 +247,17 @@ def test_a_drop_of_miou_is_refused(
     assert "allowed are 0.9 points less" in error
     assert sorted(os.listdir(folder)) == ["best.pt", "scenes"]
     assert run(folder, *words, "--max-drop", 1.1) == 0
+
+
+def test_weights_beside_the_fp32_file_are_not_leant_on(
+    made: Made, calibration: CalibrationSet, made_int8: Int8Report, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "fp32" / "big.onnx", tmp_path / "int8" / "big.int8.onnx"
+    for path in (source, target):
+        path.parent.mkdir()
+    ir.save(ir.load(made.onnx), source, external_data="big.onnx.data")  # as above 2 GiB
+    options = Int8Options(tmp_path, max_disagree=20)
+    int8_from_onnx(source, target, calibration, options, threads=1)
+    shutil.rmtree(source.parent)
+    held = calibration.held
+    np.testing.assert_array_equal(logits(target, held), logits(made_int8.output, held))

@@ -105,6 +105,13 @@ def test_merged_twice_is_merged_once(tuning: str) -> None:
     assert merged(once).steps == ()
 
 
+@pytest.mark.parametrize("name", ["query-scale", "key-bias", "zero-tables"])
+def test_what_was_left_out_stays_out_once_attention_has_no_padding(name: str) -> None:
+    network = example("none", 256, "zero")
+    partly = merged_from_network(network, without=[name])
+    assert difference(network, merged_from_network(partly)) <= EXACT
+
+
 def test_without_steps_it_is_the_network_itself() -> None:
     network = random_network("lora")
     assert merged_from_network(network, without=NAMES) is network

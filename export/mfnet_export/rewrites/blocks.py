@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mfnet.network import MFNet
 from mfnet.sam_blocks import Block
 from mfnet.tuning.base import BlockTuning, wide
+from mfnet_export.rewrites.encoder import FastEncoder
 from mfnet_export.rewrites.surgery import shell, with_children, with_weights
 
 Change = Callable[[Block, BlockTuning], tuple[Block, BlockTuning]]
@@ -89,8 +90,13 @@ def without_key_bias(network: MFNet) -> MFNet:
 
 
 def _with_blocks(network: MFNet, change: Change) -> MFNet:
-    """The network with each block and its tuning changed, or itself if none was."""
+    """The network with each block and its tuning changed, or itself if none was.
+
+    Attention without padding holds scale, biases and tables of its own: then it is too late.
+    """
     encoder = network.encoder
+    if isinstance(encoder, FastEncoder) and encoder.attention is not None:
+        return network
     before = [
         (block, cast(BlockTuning, tuning))
         for block, tuning in zip(encoder.sam.blocks, encoder.tuning, strict=True)
