@@ -99,7 +99,7 @@ def write_latency(folder: Path, run: LatencyRun) -> None:
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     if path.exists():
-        text.write(path.read_text(encoding="utf-8"))
+        text.write(path.read_text(encoding="utf-8").rstrip("\n") + "\n")  # an editor may cut it
     else:
         table.writeheader()
     facts = {name: run.machine.get(name) for name in FACTS} | {"started": run.started}

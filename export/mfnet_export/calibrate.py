@@ -40,7 +40,10 @@ class CalibrationSet:
 def calibration_set(
     contract: Contract, scenes: Path, count: int, bands: Sequence[int] | None = None
 ) -> CalibrationSet:
-    """`count` windows spread over scenes, and a quarter as many between them, held out.
+    """`count` windows spread over scenes, and a third as many between them, held out.
+
+    The last windows of a row and of a column are moved back into the scene, over those before
+    them, so that some held out may share pixels with some calibrated on.
 
     Args:
         contract: Gives window and scaling.

@@ -49,6 +49,14 @@ def test_rows_come_back_as_they_went(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("latency-*.json"))) == 2
 
 
+def test_a_table_cut_by_an_editor_grows_by_lines(tmp_path: Path) -> None:
+    write_latency(tmp_path, run_of(ROW))
+    path = tmp_path / "latency.csv"
+    path.write_text(path.read_text().rstrip("\n"))
+    write_latency(tmp_path, run_of(ROW))
+    assert [row for _, row in records_from_csv(path)] == [ROW, ROW]
+
+
 def test_another_table_is_not_grown(tmp_path: Path) -> None:
     path = tmp_path / "latency.csv"
     path.write_text("a,b\n1,2\n")
