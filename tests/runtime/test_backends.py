@@ -7,7 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 from support import RGBD, write_rgbd_model
 
 from mfnet_runtime.backends import BACKENDS, backend_from_file
@@ -125,6 +127,41 @@ def test_it_still_runs_after_a_refused_feed(name: str, model: Path) -> None:
         with pytest.raises(ModelError):
             backend.infer({})
         assert len(backend.infer(feed(2))["logits"]) == 2
+
+
+def fails_for_some_values(path: Path) -> Path:
+    """The same answers, but where the DSM's largest value is not 32 the engine raises a fault."""
+    model = onnx.load(path)
+    graph = model.graph
+    graph.node[0].output[0] = "stack"
+    for name, value in (("axis", np.array([0])), ("before", np.array([-1, 4, 32]))):
+        graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0), "zero"))
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["dsm"], ["largest"], keepdims=0),
+            helper.make_node("Cast", ["largest"], ["whole"], to=onnx.TensorProto.INT64),
+            helper.make_node("Unsqueeze", ["whole", "axis"], ["columns"]),
+            helper.make_node("Concat", ["before", "columns"], ["shape"], axis=0),
+            helper.make_node("Reshape", ["stack", "shape"], ["same"]),
+            helper.make_node("ReduceSum", ["same"], ["sum"], keepdims=0),
+            helper.make_node("Mul", ["sum", "zero"], ["nothing"]),
+            helper.make_node("Add", ["stack", "nothing"], ["logits"]),
+        ]
+    )
+    onnx.save(model, path)
+    return path
+
+
+def test_a_fault_of_one_batch_is_not_raised_for_the_next(name: str, model: Path) -> None:
+    good, bad = feed(5), feed(5)
+    good["dsm"][:, :, 0, 0], bad["dsm"][:, :, 0, 0] = 32.0, 7.0
+    with backend_from_file(fails_for_some_values(model), name, threads=2, batch=2) as backend:
+        for _ in range(2):
+            with pytest.raises(Exception, match=r"[Rr]eshape"):
+                backend.infer(bad)
+            logits = backend.infer(good)["logits"]
+            np.testing.assert_array_equal(logits, np.concatenate([good["image"], good["dsm"]], 1))
 
 
 def test_two_at_a_time_do_not_mix(name: str, model: Path, tmp_path: Path) -> None:
