@@ -136,7 +136,7 @@ def fails_for_some_values(path: Path) -> Path:
     graph.node[0].output[0] = "stack"
     for name, value in (("axis", np.array([0])), ("before", np.array([-1, 4, 32]))):
         graph.initializer.append(onnx.numpy_helper.from_array(value, name))
-    graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0), "zero"))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.float32), "zero"))
     graph.node.extend(
         [
             helper.make_node("ReduceMax", ["dsm"], ["largest"], keepdims=0),
