@@ -147,7 +147,7 @@ def int8_from_onnx(
         target: Appears, or is replaced, only on success.
         windows: From `calibration_set`.
         options: The bounds.
-        judge: Folder of scenes to score on where it has labels; None takes those calibrated on.
+        judge: Folder of scenes to score on; without it or its labels, those calibrated on.
         bands: 1-based image bands of the scenes.
         threads: Of ONNX Runtime; 0 takes the physical cores.
         tell: Told what is being done, a few words each.
@@ -194,8 +194,13 @@ def int8_from_onnx(
         )
         write(search.layers, partial, contract)
         tell("scoring FP32 and INT8 on the scenes")
+        folders = (given for given in (judge, options.calibrate) if given is not None)
+        labelled = (given for given in folders if (given / "label").is_dir())
         scores = scores_on_scenes(
-            lambda: engine(source), lambda: engine(partial), judge or options.calibrate, bands
+            lambda: engine(source),
+            lambda: engine(partial),
+            next(labelled, options.calibrate),
+            bands,
         )
         _require(
             scores is None or scores.drop <= options.max_drop,

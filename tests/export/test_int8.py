@@ -197,8 +197,10 @@ def run(folder: Path, *words: object) -> int:
 
 def test_command_end_to_end(folder: Path, capsys: Capture) -> None:
     scenes = folder / "scenes"
+    plain = scenes / "plain"  # without labels: then those calibrated on are scored
+    shutil.copytree(scenes, plain, ignore=shutil.ignore_patterns("label", "plain"))
     words = ("--int8", "--calibrate", scenes, "--calibration-windows", 8, "--max-disagree", 40)
-    assert run(folder, *words, "--max-drop", 50, "--json") == 0
+    assert run(folder, *words, "--scenes", plain, "--max-drop", 50, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert sorted(os.listdir(folder)) == ["best.int8.onnx", "best.onnx", "best.pt", "scenes"]
     assert report["int8"]["output"] == str(folder / "best.int8.onnx")
