@@ -131,8 +131,8 @@ def test_the_engine_goes_on_after_a_scene_that_fails_half_way(
     write_scene(folder, "b", 600, 64)
     assert run(model, folder, "-o", tmp_path / "again", "--backend", name) == 0
     for scene in "ac":
-        maps = [read(tmp_path / out / f"{scene}.tif") for out in ("out", "again")]
-        np.testing.assert_array_equal(*maps)
+        first, again = (read(tmp_path / out / f"{scene}.tif") for out in ("out", "again"))
+        np.testing.assert_array_equal(first, again)
 
 
 def test_a_batch_that_nothing_was_timed_for_is_not_called_the_fastest(
