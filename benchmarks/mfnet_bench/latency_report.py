@@ -86,7 +86,7 @@ def share(value: float | None) -> str:
 
 
 def write_latency(folder: Path, run: LatencyRun) -> None:
-    """Append to `latency.csv`; write this run's `latency-TIME.json` and `latency.png`.
+    """Append to `latency.csv`; write this run's `latency-TIME.json`, and `latency.png` of the CSV.
 
     Raises:
         UsageError: the CSV there has other columns.
@@ -107,7 +107,19 @@ def write_latency(folder: Path, run: LatencyRun) -> None:
     stamp = run.started.replace("-", "").replace(":", "")
     replace_text(folder / f"latency-{stamp}.json", json.dumps(run.to_dict(), indent=1) + "\n")
     replace_text(path, text.getvalue())
-    draw_latency(run.rows, folder / "latency.png")
+    draw_latency(newest_rows(records_from_csv(path)), folder / "latency.png")
+
+
+def newest_rows(records: Sequence[Record]) -> list[LatencyRow]:
+    """Of each network, file, backend and precision the rows of the newest run."""
+
+    def engine(row: LatencyRow) -> tuple[str, ...]:
+        return row.network, row.model, row.backend, row.precision
+
+    newest: dict[tuple[str, ...], str] = {}
+    for facts, row in records:
+        newest[engine(row)] = max(facts["started"], newest.get(engine(row), ""))
+    return [row for facts, row in records if facts["started"] == newest[engine(row)]]
 
 
 def require_appendable(folder: Path) -> None:

@@ -125,7 +125,7 @@ class Contract:
                 precision=str(data["precision"]),
                 provenance=dict(data["provenance"]),
             )
-        except (KeyError, TypeError, ValueError) as fault:
+        except (KeyError, TypeError, ValueError, OverflowError) as fault:
             raise ModelError(f"contract is malformed: {fault!r}") from fault
 
     @staticmethod

@@ -10,7 +10,13 @@ import pytest
 from mfnet_bench.cli import main
 from mfnet_bench.latency import LatencyRun
 from mfnet_bench.latency_plot import draw_latency
-from mfnet_bench.latency_report import latency_table, records_from_csv, share, write_latency
+from mfnet_bench.latency_report import (
+    latency_table,
+    newest_rows,
+    records_from_csv,
+    share,
+    write_latency,
+)
 from mfnet_bench.latency_row import LatencyRow
 from mfnet_bench.latency_summary import (
     BEGIN,
@@ -72,6 +78,12 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace(",410.5,", ",fast,"))
     with pytest.raises(UsageError, match="line 2 is damaged"):
         records_from_csv(path)
+
+
+def test_the_plot_is_of_the_newest_run_of_every_network() -> None:
+    old, new = {"started": "2026-01-01"}, {"started": "2026-01-02"}
+    other, again = replace(ROW, network="other"), replace(ROW, median_ms=1.0)
+    assert newest_rows([(old, ROW), (old, other), (new, again)]) == [other, again]
 
 
 def test_the_best_batch_of_the_newest_run_counts() -> None:

@@ -72,7 +72,7 @@ def test_deep_nesting_is_a_damaged_file_not_a_crash() -> None:
 
 
 @pytest.mark.parametrize("key", ["window", "classes", "image", "dsm", "precision", "provenance"])
-@pytest.mark.parametrize("value", ["missing", None, "nonsense"])
+@pytest.mark.parametrize("value", ["missing", None, "nonsense", float("inf")])
 def test_missing_and_malformed_fields(key: str, value: Any) -> None:
     data = PLAIN.to_dict()
     if value == "missing":
@@ -80,6 +80,13 @@ def test_missing_and_malformed_fields(key: str, value: Any) -> None:
     else:
         data[key] = value
     with pytest.raises(ModelError):
+        Contract.from_dict(data)
+
+
+def test_a_number_too_large_for_a_float() -> None:
+    data = PLAIN.to_dict()
+    data["image"]["full_scale"] = 10**400
+    with pytest.raises(ModelError, match="malformed"):
         Contract.from_dict(data)
 
 
