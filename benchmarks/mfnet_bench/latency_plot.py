@@ -39,11 +39,12 @@ def draw_latency(rows: Sequence[LatencyRow], out: Path) -> None:
     count = max(1, len(networks))
     figure = Figure(figsize=(PANEL * count, HEIGHT), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, count, sharex=True, sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, count, sharex=True, squeeze=False)[0]
     for axes, network in zip(panels, networks, strict=False):
         _draw_panel(axes, [row for row in ran if row.network == network])
         axes.set_title(network, fontsize=13)
-    _dress(panels[0], ran)
+        _scale_times(axes, [_ms(row) for row in ran if row.network == network])
+    _dress(panels, ran)
     figure.draw_without_rendering()  # places are known from here on
     for axes, network in zip(panels, networks, strict=False):
         _label(axes, [row for row in ran if row.network == network])
@@ -86,15 +87,15 @@ def _label(axes: Any, rows: Sequence[LatencyRow]) -> None:
 
 
 def _write_lines(axes: Any, labels: Sequence[tuple[float, float, float, str, str, bool]]) -> None:
-    """At the right edge above their lines, or below where the line above is too near."""
-    taken: list[float] = []
+    """At the right edge above their lines; from top to bottom, each a gap below the one above."""
+    last = float("inf")
     for _, y, ms, name, colour, _ in sorted(labels, key=lambda label: -label[1]):
-        below = bool(taken) and taken[-1] - y < GAP
-        taken.append(y - GAP if below else y)
+        last = min(y, last - GAP)
         axes.annotate(
-            name, (1.0, ms), (-4, -2 if below else 2), xycoords=("axes fraction", "data"),
-            textcoords="offset points", ha="right", va="top" if below else "bottom",
+            name, (1.0, ms), (-4, last - y + 2), xycoords=("axes fraction", "data"),
+            textcoords="offset points", ha="right", va="bottom",
             fontsize=11, color=colour, zorder=5,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0},
         )  # fmt: skip
 
 
@@ -118,23 +119,27 @@ def _place(axes: Any, share: float, ms: float, scale: float) -> tuple[float, flo
     return float(x), float(y)
 
 
-def _dress(axes: Any, rows: Sequence[LatencyRow]) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+def _scale_times(axes: Any, times: Sequence[float]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axes.set_xscale("log")
     axes.set_yscale("log")
-    right = max((_changed(row) for row in rows), default=FLOOR)
-    axes.set_xlim(FLOOR / 1.6, max(right * 3, 3e-2))
-    times = [_ms(row) for row in rows]
-    axes.set_ylim(min(times, default=1) / 1.35, max(times, default=1) * 1.35)
-    axes.xaxis.set_major_locator(FixedLocator(list(TICKS)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: TICKS.get(value, "")))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(min(times) / 1.35, max(times) * 1.35)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _ms_text(value)))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylabel("time a window", fontsize=12)
-    for panel in axes.figure.axes:
+
+
+def _dress(panels: Sequence[Any], rows: Sequence[LatencyRow]) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    right = max((_changed(row) for row in rows), default=FLOOR)
+    panels[0].set_ylabel("time a window", fontsize=12)
+    for panel in panels:
+        panel.set_xscale("log")
+        panel.set_xlim(FLOOR / 1.6, max(right * 3, 3e-2))
+        panel.xaxis.set_major_locator(FixedLocator(list(TICKS)))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: TICKS.get(value, "")))
+        panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xlabel("pixels of another class than PyTorch's", fontsize=12)
         panel.tick_params(labelsize=11)
         panel.grid(color="0.92")

@@ -64,22 +64,6 @@ def paired_ratio(baseline: Samples, cell: Samples) -> float | None:
     return median(fmean(baseline[number]) / fmean(cell[number]) for number in shared)
 
 
-def paired_fraction(reached: Samples, ceiling: Samples, gflop: float) -> float | None:
-    """The median over shared rounds of GFLOP/s reached as a fraction of the round's ceiling.
-
-    Args:
-        reached: Milliseconds a window.
-        ceiling: GFLOP/s.
-        gflop: Of one window.
-    """
-    shared = sorted(reached.keys() & ceiling.keys())
-    if not shared:
-        return None
-    return median(
-        gflop / (fmean(reached[number]) / 1000) / fmean(ceiling[number]) for number in shared
-    )
-
-
 def pooled(samples: Samples) -> list[float]:
     """The samples of all rounds, in their order."""
     return [value for number in sorted(samples) for value in samples[number]]

@@ -13,7 +13,6 @@ from mfnet_bench.latency_engines import Engines, Warm
 from mfnet_bench.latency_plan import COMPILED, OURS, PUBLISHED, EngineSpec, Network
 from mfnet_bench.latency_rounds import (
     Samples,
-    paired_fraction,
     paired_ratio,
     percentile,
     pooled,
@@ -45,7 +44,7 @@ class LatencyRow:
     gflop_per_s: float | None = None
     ceiling_gflop_per_s: float | None = None  # the fastest matrix product of this precision
     ceiling: str | None = None  # whose, and of which shape
-    ceiling_fraction: float | None = None
+    ceiling_fraction: float | None = None  # of the two medians: rounds are too short to pair
     peak_rss_mb: float | None = None  # of the engine's process, libraries included
     file_mb: float | None = None
     load_s: float | None = None  # importing the engine included; compiling, where it is compiled
@@ -78,6 +77,7 @@ def measured_row(
     """
     calls, warm = pooled(samples), engines.warm[spec]
     middle = median(calls)
+    rate = spec.gflop / middle * 1000
     return LatencyRow(
         **{**_identity(network, engines, spec), **_said(warm)},
         median_ms=middle,
@@ -90,12 +90,10 @@ def measured_row(
         agreement=warm.agreement,
         logit_difference=warm.logit_difference,
         gflop=spec.gflop,
-        gflop_per_s=spec.gflop / middle * 1000,
+        gflop_per_s=rate,
         ceiling_gflop_per_s=ceiling.gflop_per_s if ceiling else None,
         ceiling=ceiling.name if ceiling else None,
-        ceiling_fraction=(
-            paired_fraction(samples, ceiling.samples, spec.gflop) if ceiling else None
-        ),
+        ceiling_fraction=rate / ceiling.gflop_per_s if ceiling else None,
         peak_rss_mb=warm.peak_rss_mb,
         file_mb=_file_mb(spec.path),
         rounds=len(samples),

@@ -78,7 +78,8 @@ def test_a_whole_run(
         assert row["agreement"] > 0.999
         assert row["logit_difference"] < 1e-4
         assert 0 < row["gflop"] < 1
-        assert row["ceiling_fraction"] > 0
+        reached = row["gflop_per_s"] / row["ceiling_gflop_per_s"]
+        assert row["ceiling_fraction"] == pytest.approx(reached)
         assert row["ceiling_gflop_per_s"] > 0
         assert row["ratio_published"] > 0
         assert row["ratio_compiled"] is None

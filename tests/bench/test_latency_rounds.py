@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-import pytest
-
 from mfnet_bench.latency_rounds import (
     DroppedError,
     Turn,
     interleaved,
     order_of_round,
-    paired_fraction,
     paired_ratio,
     percentile,
     pooled,
@@ -68,13 +65,6 @@ def test_ratio_is_the_median_of_paired_ratios() -> None:
     assert paired_ratio(baseline, cell) == 2.0  # of 2, 2, 5
     assert paired_ratio(baseline, {}) is None
     assert paired_ratio(cell, cell) == 1.0
-
-
-def test_fraction_is_of_the_same_rounds_ceiling() -> None:
-    reached = {0: [100.0], 1: [200.0], 2: [100.0]}  # 20 GFLOP: 200, 100, 200 GFLOP/s
-    ceiling = {0: [400.0], 1: [200.0], 2: [250.0]}
-    assert paired_fraction(reached, ceiling, 20.0) == pytest.approx(0.5)  # of 0.5, 0.5, 0.8
-    assert paired_fraction(reached, {}, 20.0) is None
 
 
 def test_pooled_and_percentile() -> None:
