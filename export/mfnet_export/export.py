@@ -90,7 +90,7 @@ class ExportReport:
             return ["none"]
         changes = [step.after - step.before for step in self.rewrites]
         lines = [
-            f"{step.name:15}  {f'{change:+.3f} GFLOP' if change else '':13}  {step.says}"
+            f"{step.name:15}  {f'{change:+7.3f} GFLOP' if change else '':13}  {step.says}"
             for step, change in zip(self.rewrites, changes, strict=True)
         ]
         first, last = self.rewrites[0].before, self.rewrites[-1].after
