@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 
 from mfnet_export.calibrate import CalibrationSet, channel_peaks
@@ -29,7 +28,7 @@ from mfnet_export.int8_judge import (
 )
 from mfnet_export.int8_search import Found, groups_of, layers_to_keep
 from mfnet_export.quantise import Layer, layers_of, quantise, smooth
-from mfnet_export.to_onnx import save
+from mfnet_export.to_onnx import require_valid, save
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.errors import UsageError
@@ -209,7 +208,7 @@ def int8_from_onnx(
         )
         report = Int8Report(target, 0, windows.fit.source, len(kinds), search, scores)
         write(search.layers, partial, contract.with_provenance(int8=report.facts()))
-        _check(partial)
+        require_valid(partial, "INT8")
         size = sum(file.stat().st_size for file in partial.parent.iterdir() if file.is_file())
         return replace(report, size=size)
 
@@ -221,11 +220,3 @@ def _sources(layers: Sequence[Layer]) -> list[str]:
 def _require(held: bool, why: str) -> None:
     if not held:
         raise ExportError(f"INT8 is refused: {why}; nothing was written")
-
-
-def _check(path: Path) -> None:
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as fault:
-        reason = " ".join(str(fault).split())[:200]
-        raise ExportError(f"{path.name}: the INT8 graph is not valid ONNX ({reason})") from fault

@@ -61,7 +61,7 @@ def onnx_from_network(network: MFNet, contract: Contract, path: Path) -> Contrac
     model.metadata_props[METADATA_KEY] = contract.to_json()
     with staged(path) as partial:
         save(model, partial)
-        _check(partial)
+        require_valid(partial)
     return contract
 
 
@@ -106,11 +106,18 @@ def save(model: ir.Model, path: Path) -> None:
         ir.save(model, path, external_data=beside)
 
 
-def _check(path: Path) -> None:
+def require_valid(path: Path, kind: str = "exported") -> None:
+    """Refuse a file that onnx's checker finds fault with.
+
+    Args:
+        path: Weights beside it are checked with it.
+        kind: What to call the graph in an error.
+
+    Raises:
+        ExportError: the graph is not valid ONNX.
+    """
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as fault:
         reason = " ".join(str(fault).split())[:200]
-        raise ExportError(
-            f"{path.name}: the exported graph is not valid ONNX ({reason})"
-        ) from fault
+        raise ExportError(f"{path.name}: the {kind} graph is not valid ONNX ({reason})") from fault
