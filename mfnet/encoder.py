@@ -61,10 +61,14 @@ class TwoStreamEncoder(nn.Module):
 
     def merge(self) -> None:
         """Put the merged form of every block's tuning in its place; twice is once."""
-        self.tuning = nn.ModuleList(
-            cast(BlockTuning, tuning).merge(block)
-            for block, tuning in zip(self.sam.blocks, self.tuning, strict=True)
-        )
+        self.tuning = merged_tuning(self.sam, self.tuning)
+
+
+def merged_tuning(sam: ImageEncoderViT, tuning: nn.ModuleList) -> nn.ModuleList:
+    """The merged form of every block's tuning; of one merged already, itself."""
+    return nn.ModuleList(
+        cast(BlockTuning, one).merge(block) for block, one in zip(sam.blocks, tuning, strict=True)
+    )
 
 
 def two_stream_block(

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
 
 from torch import nn
 
-from mfnet.encoder import resized_position
+from mfnet.encoder import merged_tuning, resized_position
 from mfnet.network import MFNet
-from mfnet.tuning.base import BlockTuning, wide
+from mfnet.tuning.base import wide
 from mfnet_export.flops import gflop_from_network
 from mfnet_export.rewrites.blocks import (
     with_scaled_queries,
@@ -81,14 +80,10 @@ class Merged:
 def with_merged_tuning(network: MFNet) -> MFNet:
     """Fold what fine-tuning added into the block's own products (DESIGN 4.1 to 4.3)."""
     encoder = network.encoder
-    merged_tuning = [
-        cast(BlockTuning, tuning).merge(block)
-        for block, tuning in zip(encoder.sam.blocks, encoder.tuning, strict=True)
-    ]
-    if all(after is before for after, before in zip(merged_tuning, encoder.tuning, strict=True)):
+    tuning = merged_tuning(encoder.sam, encoder.tuning)
+    if all(after is before for after, before in zip(tuning, encoder.tuning, strict=True)):
         return network
-    made = with_children(encoder, tuning=nn.ModuleList(merged_tuning))
-    return with_children(network, encoder=made)
+    return with_children(network, encoder=with_children(encoder, tuning=tuning))
 
 
 def with_window_position(network: MFNet) -> MFNet:
