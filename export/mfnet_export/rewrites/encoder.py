@@ -37,19 +37,16 @@ class FastEncoder(nn.Module):
     def forward(self, image: Tensor, dsm: Tensor) -> Streams:
         """See TwoStreamEncoder."""
         embed = self.sam.patch_embed
-        x = self._tokens(embed(image))
-        y = self._tokens(
-            self.dsm_embed(dsm) if self.dsm_embed else embed(dsm.expand(-1, 3, -1, -1))
-        )
+        position = resized_position(self.sam.pos_embed, self.config.grid)
+        patches = self.dsm_embed(dsm) if self.dsm_embed else embed(dsm.expand(-1, 3, -1, -1))
+        x, y = self._tokens(embed(image) + position), self._tokens(patches + position)
         attends: Iterable[Any] = self.attention or [attention] * len(self.tuning)
         for block, tuning, attend in zip(self.sam.blocks, self.tuning, attends, strict=True):
             x, y = two_stream_block(block, cast(BlockTuning, tuning), x, y, attend)
         return self.sam.neck(self._grid(x)), self.sam.neck(self._grid(y))
 
-    def _tokens(self, patches: Tensor) -> Tensor:
-        """(N, G, G, D) without position to tokens with it, in order."""
-        position = resized_position(self.sam.pos_embed, self.config.grid)
-        tokens = patches + position
+    def _tokens(self, tokens: Tensor) -> Tensor:
+        """(N, G, G, D) to tokens in order."""
         if self.token_order is None:
             return tokens
         return tokens.reshape(-1, self.config.grid**2, tokens.shape[-1])[:, self.token_order]
