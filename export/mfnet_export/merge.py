@@ -11,8 +11,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import pairwise
 
-from torch import nn
-
 from mfnet.encoder import merged_tuning, resized_position
 from mfnet.network import MFNet
 from mfnet.tuning.base import wide
@@ -28,7 +26,7 @@ from mfnet_export.rewrites.norms import (
     with_native_norms,
     with_plain_means,
 )
-from mfnet_export.rewrites.surgery import shell, with_children, with_weights
+from mfnet_export.rewrites.surgery import with_children, with_weights
 from mfnet_runtime.errors import UsageError
 
 
@@ -92,8 +90,7 @@ def with_window_position(network: MFNet) -> MFNet:
     resized = resized_position(position, network.config.grid)
     if resized.shape == position.shape:
         return network
-    sam = shell(network.encoder.sam)
-    sam.pos_embed = nn.Parameter(resized.contiguous(), requires_grad=False)
+    sam = with_weights(network.encoder.sam, pos_embed=resized.contiguous())
     return with_children(network, encoder=with_children(network.encoder, sam=sam))
 
 
