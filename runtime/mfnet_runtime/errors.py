@@ -14,7 +14,6 @@ EXTRAS = {
     "onnx": "export",
     "onnx_ir": "export",
     "onnxscript": "export",
-    "nncf": "export",
     "matplotlib": "bench",
     "openvino": "openvino",
 }
