@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +11,9 @@ import pytest
 from onnx import helper
 from support import RGBD, write_rgbd_model
 
-from mfnet_runtime.backends import BACKENDS, backend_from_file
+from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, UsageError
-
-
-@pytest.fixture(params=sorted(BACKENDS))
-def name(request: pytest.FixtureRequest) -> str:
-    if find_spec(request.param) is None:
-        pytest.skip(f"{request.param} is not installed")
-    return str(request.param)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_rgbd_model(tmp_path / "rgbd.onnx")
 
 
 def feed(batch: int = 2, window: int = 32, seed: int = 0) -> dict[str, np.ndarray]:

@@ -10,26 +10,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from support import RGBD, write_rgbd_model
+from support import RGBD
 
-from mfnet_runtime.backends import BACKENDS, backend_from_file
+from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.backends.onnx_header import header_from_onnx
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.errors import ModelError, UsageError
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="no openvino")
-
-
-@pytest.fixture(params=sorted(BACKENDS))
-def name(request: pytest.FixtureRequest) -> str:
-    if find_spec(request.param) is None:
-        pytest.skip(f"{request.param} is not installed")
-    return str(request.param)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_rgbd_model(tmp_path / "rgbd.onnx")
 
 
 def test_missing_file(tmp_path: Path) -> None:

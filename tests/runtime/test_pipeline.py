@@ -24,11 +24,6 @@ def segmented(model: Path, scene: Scene, options: SegmentOptions | None = None):
     return np.concatenate(rows), report
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_rgbd_model(tmp_path / "rgbd.onnx", window=32)
-
-
 def expected(scene: Scene) -> np.ndarray:
     """The model's answer, computed without windows."""
     with SceneReader(scene) as reader:

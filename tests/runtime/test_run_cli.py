@@ -12,15 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from support import RGBD, UTM, read, write_rgbd_model, write_scene
+from support import RGBD, UTM, read, write_scene
 
 from mfnet_runtime.backends import BACKENDS
 from mfnet_runtime.cli import main
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_rgbd_model(tmp_path / "rgbd.onnx")
 
 
 @pytest.fixture
