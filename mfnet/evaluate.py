@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from mfnet.scene_data import Labels
+from mfnet.datasets import Dataset
+from mfnet.scene_data import Labels, label_of, opened_scene
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.metrics import ConfusionMatrix
 from mfnet_runtime.pipeline import RowSource, SegmentOptions, Tick, segment_scene
+from mfnet_runtime.scenes import Scene
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,24 @@ class LabelledScene:
     name: str
     pixels: RowSource
     label: Labels  # (row, column)
+
+
+def labelled_scenes(
+    scenes: Iterable[Scene], dataset: Dataset, full_scale: float
+) -> Iterator[LabelledScene]:
+    """Scenes to score, opened one at a time.
+
+    Args:
+        scenes: Of the dataset.
+        dataset: Says how they are read and what their labels mean.
+        full_scale: Of the images, as the model's contract has it.
+
+    Raises:
+        SceneError: a raster or label is missing or damaged, or a label is out of range.
+    """
+    for scene in scenes:
+        with opened_scene(scene, dataset, full_scale) as reader:
+            yield LabelledScene(scene.name, reader, label_of(scene, dataset, reader))
 
 
 @dataclass

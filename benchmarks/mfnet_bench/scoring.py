@@ -5,15 +5,15 @@ Knows neither which models are compared nor what is done with the scores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mfnet.datasets import Dataset, dataset_from_folder, dataset_from_layout
-from mfnet.evaluate import Evaluation, LabelledScene, evaluated
-from mfnet.scene_data import Labels, label_of, opened_scene
+from mfnet.evaluate import Evaluation, evaluated, labelled_scenes
+from mfnet.scene_data import Labels, opened_scene
 from mfnet_runtime.backends import Backend, backend_from_file
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
@@ -121,14 +121,10 @@ def scored_run(
     Raises:
         SceneError: a scene is damaged or a label is out of range.
     """
-
-    def opened() -> Iterator[LabelledScene]:
-        for scene in scored_scenes(dataset):
-            with opened_scene(scene, dataset, backend.contract.image.full_scale) as reader:
-                yield LabelledScene(scene.name, reader, label_of(scene, dataset, reader))
-
+    full_scale = backend.contract.image.full_scale
+    opened = labelled_scenes(scored_scenes(dataset), dataset, full_scale)
     maps: dict[str, Labels] = {}
-    return evaluated(backend, opened(), options, tick, maps), maps
+    return evaluated(backend, opened, options, tick, maps), maps
 
 
 def agreement(first: Mapping[str, Labels], other: Mapping[str, Labels]) -> float:

@@ -5,7 +5,7 @@ Knows backends and scenes, not what was done to the graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mfnet.datasets import dataset_from_folder
-from mfnet.evaluate import LabelledScene, evaluated
-from mfnet.scene_data import label_of, opened_scene
+from mfnet.evaluate import evaluated, labelled_scenes
 from mfnet_export.parity import share_text
 from mfnet_export.sample import Windows
 from mfnet_runtime.backends.base import Backend
@@ -129,12 +128,8 @@ def _mean_iou(backend: Backend, folder: Path, bands: Sequence[int] | None) -> tu
     contract = backend.contract
     first, second, third = bands or (1, 2, 3)
     dataset = dataset_from_folder(folder, classes=contract.classes, bands=(first, second, third))
-
-    def scenes() -> Iterator[LabelledScene]:
-        for scene in dataset.train:  # a plain folder's scenes are all listed as `train`
-            with opened_scene(scene, dataset, contract.image.full_scale) as reader:
-                yield LabelledScene(scene.name, reader, label_of(scene, dataset, reader))
-
-    result = evaluated(backend, scenes(), SegmentOptions(contract.window))
+    # A plain folder's scenes are all listed as `train`.
+    scenes = labelled_scenes(dataset.train, dataset, contract.image.full_scale)
+    result = evaluated(backend, scenes, SegmentOptions(contract.window))
     there = tuple(np.flatnonzero(result.matrix.counts.sum(1)).tolist())  # classes with a label
     return len(dataset.train), result.matrix.scores(there).mean_iou if there else float("nan")
