@@ -112,14 +112,20 @@ def write_latency(folder: Path, run: LatencyRun) -> None:
 
 def newest_rows(records: Sequence[Record]) -> list[LatencyRow]:
     """Of each network, file, backend and precision the rows of the newest run."""
+    return [row for _, row in newest_records(records)]
 
-    def engine(row: LatencyRow) -> tuple[str, ...]:
-        return row.network, row.model, row.backend, row.precision
 
+def newest_records(records: Sequence[Record]) -> list[Record]:
+    """As `newest_rows`, with the facts of the runs."""
     newest: dict[tuple[str, ...], str] = {}
     for facts, row in records:
-        newest[engine(row)] = max(facts["started"], newest.get(engine(row), ""))
-    return [row for facts, row in records if facts["started"] == newest[engine(row)]]
+        newest[series_of(row)] = max(facts["started"], newest.get(series_of(row), ""))
+    return [(facts, row) for facts, row in records if facts["started"] == newest[series_of(row)]]
+
+
+def series_of(row: LatencyRow) -> tuple[str, ...]:
+    """What a newer run measures anew: network, file, backend and precision, at any batch."""
+    return row.network, row.model, row.backend, row.precision
 
 
 def require_appendable(folder: Path) -> None:

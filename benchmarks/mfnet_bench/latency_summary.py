@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mfnet_bench.latency_report import CSV, Record, records_from_csv, share
+from mfnet_bench.latency_report import (
+    CSV,
+    Record,
+    newest_records,
+    records_from_csv,
+    series_of,
+    share,
+)
 from mfnet_bench.machine import PACKAGES
 from mfnet_bench.table import figure, markdown_table
 from mfnet_runtime.errors import UsageError
@@ -60,18 +67,12 @@ def summary_from_folder(folder: Path) -> str:
 
 def best_records(records: Sequence[Record]) -> list[Record]:
     """Of each network, file, backend and precision the newest run, at the batch of least time."""
-    newest: dict[tuple[str, ...], str] = {}
+    ran = [(facts, row) for facts, row in records if row.median_ms is not None]
     best: dict[tuple[str, ...], Record] = {}
-    for facts, row in records:
-        if row.median_ms is None:
-            continue
-        key = (row.network, row.model, row.backend, row.precision)
-        if facts["started"] >= newest.get(key, ""):
-            if facts["started"] > newest.get(key, ""):
-                best.pop(key, None)
-            newest[key] = facts["started"]
-            if key not in best or row.median_ms < (best[key][1].median_ms or 0):
-                best[key] = (facts, row)
+    for facts, row in newest_records(ran):
+        known = best.setdefault(series_of(row), (facts, row))
+        if (row.median_ms or 0) < (known[1].median_ms or 0):
+            best[series_of(row)] = (facts, row)
     order = list(dict.fromkeys(row.network for _, row in best.values()))
     return sorted(best.values(), key=lambda record: order.index(record[1].network))
 
