@@ -17,6 +17,7 @@ from rasterio.transform import from_origin
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.scenes import Scene
+from mfnet_runtime.windows import BlendName, window_profile
 
 SHARED = Path(__file__).parents[2] / "shared"
 UTM = {"crs": "EPSG:32632", "transform": from_origin(500000.0, 5400000.0, 0.5, 0.5)}
@@ -106,3 +107,9 @@ def read(path: Path, band: int | None = 1) -> npt.NDArray[Any]:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as source:
             return np.asarray(source.read(band))
+
+
+def window_weights(blend: BlendName, window: int) -> npt.NDArray[np.float32]:
+    """Weight of each pixel of a window, (window, window) float32: the profile in both axes."""
+    profile = window_profile(blend, window)
+    return np.outer(profile, profile).astype(np.float32)

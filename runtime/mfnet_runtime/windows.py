@@ -92,12 +92,6 @@ def window_profile(blend: BlendName, window: int) -> Profile:
     return np.asarray(np.sin(np.pi * (np.arange(window) + 0.5) / window) ** 2)
 
 
-def window_weights(blend: BlendName, window: int) -> npt.NDArray[np.float32]:
-    """Weight of each pixel of a window, (window, window) float32: the profile in both axes."""
-    profile = window_profile(blend, window)
-    return np.outer(profile, profile).astype(np.float32)
-
-
 class AxisWeights:
     """Shares of the windows along one axis: those of all offsets sum to 1 at every pixel.
 

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import onnx
 import pytest
 from matplotlib.image import imread
-from support import UTM, read, write_raster, write_rgbd_model, write_scene
+from support import UTM, read, window_weights, write_raster, write_rgbd_model, write_scene
 
 from mfnet_bench.cli import main
 from mfnet_bench.scoring import scored_run
 from mfnet_bench.sweep import SweepRequest
 from mfnet_bench.sweep_report import COLOURS
-from mfnet_runtime.windows import BlendName, window_weights
+from mfnet_runtime.windows import BlendName
 
 WINDOW = 32
 HEIGHT, WIDTH = 40, 48

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import window_weights
 
 from mfnet_runtime.errors import UsageError
-from mfnet_runtime.windows import BLENDS, BlendName, WindowGrid, axis_offsets, window_weights
+from mfnet_runtime.windows import BLENDS, BlendName, WindowGrid, axis_offsets
 
 sizes = st.integers(1, 300)
 
