@@ -16,6 +16,8 @@ EXTRAS = {
     "onnxscript": "export",
     "matplotlib": "bench",
     "openvino": "openvino",
+    "pycuda": "gpu",
+    "tensorrt": "gpu",
 }
 
 
