@@ -164,7 +164,7 @@ class EnumValue:
 
 
 def _enumeration(name: str, members: dict[str, int]) -> type[EnumValue]:
-    kind = type(name, (EnumValue,), {})
+    kind: type[EnumValue] = type(name, (EnumValue,), {})
     values = {name: kind(name, value) for name, value in members.items()}
     for member, value in values.items():
         setattr(kind, member, value)
