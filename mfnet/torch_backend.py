@@ -6,6 +6,7 @@ import torch
 
 from mfnet.network import MFNet
 from mfnet_runtime.backends.base import Arrays, Feed, check_feed, specs_of
+from mfnet_runtime.batch_size import Batches
 from mfnet_runtime.contract import Contract
 
 
@@ -22,6 +23,7 @@ class TorchBackend:
     def __init__(self, network: MFNet, contract: Contract) -> None:
         self.contract = contract
         self.inputs, self.outputs = specs_of(contract)
+        self.batches = Batches()
         self._network = network
         self._place = next(network.parameters()).device
         self.device = f"{device_name(self._place)}, PyTorch {torch.__version__}"

@@ -1,16 +1,29 @@
-"""How many windows go into one call of the backend: a fixed number, or one found by timing.
+"""How many windows go into one call of the backend: as asked, its best, or found by timing.
 
 Real calls are timed, so nothing is inferred for the choice alone. Knows no scenes and no engines.
 """
 
 from __future__ import annotations
 
-from mfnet_runtime.errors import ResourceError
+from dataclasses import dataclass
+from typing import Literal
 
-CANDIDATES = (1, 2, 4, 8)  # windows; larger ones were never faster (benchmarks/TRIED.md)
+from mfnet_runtime.errors import ResourceError, UsageError
+
+CANDIDATES = (1, 2, 4, 8)  # windows; larger ones were never faster on a CPU (benchmarks/TRIED.md)
 ROUNDS = 3  # times each is tried; the first is not counted: engines prepare for a new shape
-DEFAULT = 4  # windows, until one is found
+DEFAULT = 4  # windows, best for an engine that says nothing else
 SLACK = 1.02  # a smaller batch this much slower at most is taken: it needs less memory
+
+Asked = int | Literal["auto"] | None  # windows; None: the backend's best
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What a backend says about its batches, in windows a call."""
+
+    best: int = DEFAULT
+    largest: int | None = None  # None: whatever memory holds
 
 
 class BatchSize:
@@ -19,14 +32,28 @@ class BatchSize:
     One thread may ask (`following`) while another tells (`took`, `smaller`).
 
     Args:
-        fixed: Windows a call; None times `CANDIDATES` on the first calls and keeps the fastest.
+        asked: Windows a call; None takes the backend's best, and less where memory is short; `auto`
+            times several on the first calls and keeps the fastest.
+        batches: Of the backend.
+
+    Raises:
+        UsageError: more are asked for than the backend takes.
     """
 
-    def __init__(self, fixed: int | None = None) -> None:
-        self.fixed = fixed
-        self._trials = [] if fixed else list(CANDIDATES) * ROUNDS  # still to ask for
-        self._limit = fixed or max(CANDIDATES)  # windows; falls when the backend refuses
-        self._calls = dict.fromkeys(CANDIDATES, 0)
+    def __init__(self, asked: Asked = None, batches: Batches = Batches()) -> None:
+        if isinstance(asked, int) and batches.largest is not None and asked > batches.largest:
+            raise UsageError(
+                f"--batch {asked}: the model takes at most {batches.largest} windows a call; use "
+                f"--batch {batches.largest} or less, or build it for larger batches"
+            )
+        self._asked = asked if isinstance(asked, int) else None
+        known = {*CANDIDATES, batches.best, batches.largest or 1} if asked == "auto" else set()
+        candidates = sorted(size for size in known if size <= (batches.largest or size))
+        self._trials = candidates * ROUNDS  # still to ask for
+        self._start = self._asked or batches.best
+        # falls when the backend refuses
+        self._limit = max(candidates, default=self._start)
+        self._calls = dict.fromkeys(candidates, 0)
         self._fastest: dict[int, float] = {}  # batch: seconds a window
 
     @property
@@ -42,12 +69,10 @@ class BatchSize:
     @property
     def chosen(self) -> int:
         """The batch that is best as far as is known."""
-        if self.fixed:
-            return self.fixed
         known = list(self._fastest.items())  # another thread may be in `took`
         timed = {size: took for size, took in known if size <= self._limit}
         if not timed:
-            return min(DEFAULT, self._limit)
+            return min(self._start, self._limit)
         best = min(timed.values())
         return min(size for size, took in timed.items() if took <= best * SLACK)
 
@@ -73,9 +98,9 @@ class BatchSize:
         Raises:
             ResourceError: the batch was asked for, or a single window was refused.
         """
-        if self.fixed and self.fixed > 1:
+        if self._asked and self._asked > 1:
             raise ResourceError(
-                f"{fault}; --batch {self.fixed} does not fit: use a smaller --batch, or auto"
+                f"{fault}; --batch {self._asked} does not fit: use a smaller --batch, or auto"
             ) from fault
         if windows == 1:
             raise fault

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from mfnet_runtime.batch_size import Asked
 from mfnet_runtime.command import (
     debug_option,
     json_option,
@@ -36,14 +37,14 @@ def parse_bands(text: str) -> tuple[int, int, int]:
     return first, second, third
 
 
-def parse_batch(text: str) -> int | None:
-    """`"4"` to 4, `"auto"` to None.
+def parse_batch(text: str) -> Asked:
+    """`"4"` to 4; `"auto"` stays.
 
     Raises:
         UsageError: neither a whole number nor `auto`.
     """
     if text == "auto":
-        return None
+        return "auto"
     try:
         return int(text)
     except ValueError:
@@ -68,9 +69,8 @@ def parse_batch(text: str) -> int | None:
 @click.option(
     "--batch",
     metavar="N|auto",
-    default="4",
-    show_default=True,
-    help="Windows a call; auto finds the fastest on the first windows.",
+    help="Windows a call; auto finds the fastest on the first windows "
+    "[default: 4, or what a plan is best at].",
 )
 @click.option("--bands", help="Image bands to use, for example 1,2,3 [default: all but alpha].")
 @click.option(
@@ -98,7 +98,7 @@ def command(
     dsm: Path | None,
     stride: int | None,
     blend: Any,
-    batch: str,
+    batch: str | None,
     bands: str | None,
     backend: str,
     precision: str | None,
@@ -118,15 +118,15 @@ def command(
       mfnet-run best.onnx ortho.tif --dsm heights.tif -o maps/ --stride 64
     """
     from mfnet_runtime.backends import backend_from_file
-    from mfnet_runtime.batch_size import DEFAULT
     from mfnet_runtime.pipeline import SegmentOptions
     from mfnet_runtime.run import segment_scenes
     from mfnet_runtime.scenes import scenes_from
 
-    options = SegmentOptions(stride, blend, parse_batch(batch))
+    options = SegmentOptions(stride, blend, parse_batch(batch) if batch else None)
+    asked = options.batch if isinstance(options.batch, int) else None
     found = scenes_from(scenes, dsm, only=only)
     with backend_from_file(
-        model, backend, threads=threads or 0, precision=precision, batch=options.batch or DEFAULT
+        model, backend, threads=threads or 0, precision=precision, batch=asked
     ) as engine:
         ran = {
             "model": model.name,

@@ -10,16 +10,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
-from mfnet_runtime.backends.base import Backend
-from mfnet_runtime.batch_size import BatchSize
-from mfnet_runtime.blend import ClassRows, LogitMosaic, classes_from_logits
-from mfnet_runtime.errors import ResourceError, UsageError
+from mfnet_runtime.backends.base import Backend, DeviceBackend
+from mfnet_runtime.batch_size import Asked, BatchSize
+from mfnet_runtime.blend import ClassRows
+from mfnet_runtime.errors import UsageError
+from mfnet_runtime.host_processing import HostProcessing
 from mfnet_runtime.labels import IGNORE
+from mfnet_runtime.processing import Processing
 from mfnet_runtime.scaling import DsmRange, dsm_range
-from mfnet_runtime.scene_batches import Batch, Place, scene_batches
+from mfnet_runtime.scene_batches import Batch, scene_batches
 from mfnet_runtime.scene_batches import RowSource as RowSource
 from mfnet_runtime.stages import Stages
 from mfnet_runtime.windows import BLENDS, BlendName, WindowGrid
@@ -27,7 +30,8 @@ from mfnet_runtime.windows import BLENDS, BlendName, WindowGrid
 Sink = Callable[[ClassRows], None]  # takes finished rows from the top
 Tick = Callable[[int], None]  # told how many windows were just done
 
-BATCHES = 3  # in memory: one being filled, one inferred, one blended
+PREPROCESS = ("auto", "gpu", "cpu")
+Where = Literal["auto", "gpu", "cpu"]
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,18 @@ class SegmentOptions:
 
     stride: int | None = None  # pixels between windows; None: half a window
     blend: BlendName = "hann"
-    batch: int | None = 4  # windows a call of the backend; None: the fastest, found by timing
+    batch: Asked = None  # windows a call; None: the backend's best; auto: the fastest, by timing
+    preprocess: Where = "auto"  # where windows are cut and blended; auto: where the network runs
 
     def __post_init__(self) -> None:
         if self.blend not in BLENDS:
             raise UsageError(f"no blending named {self.blend!r}; there are {', '.join(BLENDS)}")
-        if self.batch is not None and self.batch < 1:
+        if isinstance(self.batch, int) and self.batch < 1:
             raise UsageError(f"batch is {self.batch}; expected at least 1")
+        if self.preprocess not in PREPROCESS:
+            raise UsageError(
+                f"no preprocessing on {self.preprocess!r}; there are {', '.join(PREPROCESS)}"
+            )
 
     def grid(self, height: int, width: int, window: int) -> WindowGrid:
         """The windows of a scene of that size."""
@@ -84,7 +93,7 @@ def segment_scene(
         reader: The open scene; `read` is called in a second thread.
         sink: Takes uint8 class rows, 255 where image or DSM has no data, top to bottom; called in
             a third thread.
-        options: Stride, blending, batch.
+        options: Stride, blending, batch, where pixels are worked on.
         tick: Called with the number of windows just inferred or skipped.
         sizes: The batch of a run of many scenes; by default made from the options.
 
@@ -95,60 +104,50 @@ def segment_scene(
         SceneError: a raster is damaged.
         ModelError: the model gave NaN or infinity.
         ResourceError: the backend has not the memory for the batch.
-        UsageError: the stride is larger than the window.
+        UsageError: the stride is larger than the window, or the batch than the backend takes.
     """
     started = time.perf_counter()
     contract = backend.contract
     grid = options.grid(reader.height, reader.width, contract.window)
     span = dsm_range(contract.dsm, reader.heights)
     report = SceneReport(span, len(grid), pixels=[0] * len(contract.classes))
-    sizes = sizes or BatchSize(options.batch)
-    room = min(sizes.largest, len(grid))
-    batches = [Batch.allocated(room, contract) for _ in range(BATCHES)]
-    fill = partial(scene_batches, reader, contract, span, grid, sizes)
-    mosaic = LogitMosaic(grid, len(contract.classes), options.blend)
-    with Stages(batches, fill, partial(_drain, mosaic, sink, report)) as stages:
-        for batch in stages:
-            report.backend_s += _infer(backend, batch, sizes)
-            report.skipped += batch.skipped
-            done = batch.windows + batch.skipped
-            stages.put(batch)
-            tick(done)
+    sizes = sizes or BatchSize(options.batch, backend.batches)
+    with _processing(backend, options)(backend, reader, grid, span, options.blend, sizes) as scene:
+        fill = partial(scene_batches, scene.rows, sizes, max_strips=scene.max_strips)
+        drain = partial(_drain, scene, sink, report)
+        with Stages(scene.batches, fill, drain) as stages:
+            for batch, seconds in scene.inferred(stages):
+                report.backend_s += seconds
+                report.skipped += batch.skipped
+                done = batch.windows + batch.skipped
+                stages.put(batch)
+                tick(done)
     report.batch = sizes.chosen
     report.total_s = time.perf_counter() - started
     return report
 
 
-def _infer(backend: Backend, batch: Batch, sizes: BatchSize) -> float:
-    """Fill in the logits; in smaller calls if the backend refuses. Returns seconds."""
-    # filled before a smaller limit was known, a batch may be above it
-    seconds, done, call = 0.0, 0, min(batch.windows, sizes.largest)
-    while done < batch.windows:
-        part = slice(done, min(done + call, batch.windows))
-        feed = {"image": batch.image[part], "dsm": batch.dsm[part]}
-        started = time.perf_counter()
-        try:
-            logits = backend.infer(feed)["logits"]
-        except ResourceError as fault:
-            call = sizes.smaller(part.stop - done, fault)
-            continue
-        took = time.perf_counter() - started
-        sizes.took(part.stop - done, took)
-        batch.logits[part] = logits  # the backend's own array lives until its next call only
-        seconds, done = seconds + took, part.stop
-    return seconds
+def _processing(backend: Backend, options: SegmentOptions) -> Callable[..., Processing[Any]]:
+    """What works on the pixels around this backend."""
+    if not isinstance(backend, DeviceBackend):
+        if options.preprocess == "gpu":
+            raise UsageError(
+                f"{backend.name} on {backend.device} takes windows from the CPU's memory; "
+                "leave out --preprocess gpu, or run a plan"
+            )
+        return HostProcessing
+    if options.preprocess == "cpu":
+        return HostProcessing
+    from mfnet_runtime.cuda.processing import DeviceProcessing
+
+    return DeviceProcessing
 
 
-def _drain(mosaic: LogitMosaic, sink: Sink, report: SceneReport, batch: Batch) -> None:
-    """Blend the windows of a batch and hand down the rows they finish."""
-    logits = iter(batch.logits)
-    for step in batch.steps:
-        if isinstance(step, Place):
-            mosaic.add(step.row, step.column, next(logits))
-        else:
-            classes = classes_from_logits(mosaic.finish_above(step.stop), step.valid)
-            _count(report, classes)
-            sink(classes)
+def _drain(scene: Processing[Any], sink: Sink, report: SceneReport, batch: Batch) -> None:
+    """Count and hand down the rows that a batch finishes."""
+    for classes in scene.finished(batch):
+        _count(report, classes)
+        sink(classes)
 
 
 def _count(report: SceneReport, classes: ClassRows) -> None:

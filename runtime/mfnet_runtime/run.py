@@ -68,15 +68,18 @@ def segment_scenes(
         backend: Entered.
         scenes: What to segment.
         folder: Made where missing.
-        options: Stride, blending, batch.
+        options: Stride, blending, batch, where pixels are worked on.
         bands: 1-based image bands; None takes all but alpha.
         quiet: No progress bar.
 
     Raises:
-        UsageError: `folder` holds inputs, is a file, or has a folder in an output's place.
+        UsageError: `folder` holds inputs, is a file, or has a folder in an output's place, or the
+            backend takes no such batch.
         ResourceError: the disk is full, the folder cannot be written, or the backend has not the
             memory for the batch.
     """
+    # a batch found by timing holds for all scenes
+    sizes = BatchSize(options.batch, backend.batches)
     outputs = {scene.name: folder / f"{scene.name}.tif" for scene in scenes}
     inputs = {path.resolve() for scene in scenes for path in (scene.image, scene.dsm)}
     if folder.resolve() in {path.parent for path in inputs}:
@@ -92,7 +95,6 @@ def segment_scenes(
         raise ResourceError(
             f"{folder}: cannot be made ({fault.strerror}); choose another folder with -o"
         ) from fault
-    sizes = BatchSize(options.batch)  # a batch found by timing holds for all scenes
     outcomes = []
     for index, scene in enumerate(scenes, start=1):
         label = f"{scene.name} ({index}/{len(scenes)})"
@@ -104,7 +106,7 @@ def segment_scenes(
             outcomes.append(SceneOutcome(scene, output, error=str(fault)))
         else:
             outcomes.append(SceneOutcome(scene, output, report))
-    if options.batch is None:
+    if options.batch == "auto":
         how = "the fastest by timing" if sizes.timed else "too few windows to time others"
         click.echo(f"batch {sizes.chosen}, {how}", err=True)
     return outcomes

@@ -14,6 +14,7 @@ from mfnet_export.parity import Gate, ParityReport, share_text
 from mfnet_export.sample import Windows, sample_windows
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.backends.base import Arrays, Feed, specs_of
+from mfnet_runtime.batch_size import Batches
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.labels import ClassTable
 
@@ -32,11 +33,11 @@ class FakeBackend:
     def __init__(self, change: Change = lambda logits: logits, classes: int = 3) -> None:
         self.contract = Contract(32, ClassTable.numbered(classes))
         self.inputs, self.outputs = specs_of(self.contract)
-        self.batches: list[int] = []
+        self.batches, self.calls = Batches(), list[int]()
         self._change, self._classes = change, classes
 
     def infer(self, feed: Feed) -> Arrays:
-        self.batches.append(len(feed["image"]))
+        self.calls.append(len(feed["image"]))
         return {"logits": self._change(feed["image"][:, : self._classes] * 10)}
 
     def __enter__(self) -> FakeBackend:
@@ -136,7 +137,7 @@ def test_what_is_not_finite_fails(value: float) -> None:
 def test_batches_of_one_and_more_run() -> None:
     reference, candidate = FakeBackend(), FakeBackend()
     found = compared(reference, candidate, windows(8))
-    assert reference.batches == candidate.batches == [1, 2, 3, 1, 1]
+    assert reference.calls == candidate.calls == [1, 2, 3, 1, 1]
     assert (found.windows, found.batches) == (8, (1, 2, 3))
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from mfnet_runtime.batch_size import CANDIDATES, ROUNDS, BatchSize
-from mfnet_runtime.errors import ResourceError
+from mfnet_runtime.batch_size import CANDIDATES, ROUNDS, Asked, Batches, BatchSize
+from mfnet_runtime.errors import ResourceError, UsageError
 
 
 def tried(sizes: BatchSize, seconds: Mapping[int, float], first: float = 0.0) -> list[int]:
@@ -22,7 +22,7 @@ def tried(sizes: BatchSize, seconds: Mapping[int, float], first: float = 0.0) ->
 
 
 def test_the_fastest_is_chosen_and_kept() -> None:
-    sizes = BatchSize()
+    sizes = BatchSize("auto")
     asked = tried(sizes, {1: 4.0, 2: 3.0, 4: 2.0, 8: 2.5})
     assert sorted(set(asked)) == sorted(CANDIDATES)
     assert sizes.chosen == 4
@@ -30,19 +30,19 @@ def test_the_fastest_is_chosen_and_kept() -> None:
 
 
 def test_of_nearly_equal_ones_the_smallest_is_chosen() -> None:
-    sizes = BatchSize()
+    sizes = BatchSize("auto")
     tried(sizes, {1: 4.0, 2: 2.01, 4: 2.0, 8: 1.99})
     assert sizes.chosen == 2
 
 
 def test_the_first_call_of_a_size_does_not_count() -> None:
-    sizes = BatchSize()
+    sizes = BatchSize("auto")
     tried(sizes, {1: 4.0, 2: 3.0, 4: 2.0, 8: 1.0}, first=1e3)
     assert sizes.chosen == 8
 
 
 def test_nothing_timed_yet() -> None:
-    sizes = BatchSize()
+    sizes = BatchSize("auto")
     assert sizes.chosen in CANDIDATES
     sizes.took(1, 1.0)
     assert not sizes.timed, "the first call of a size does not count"
@@ -64,7 +64,7 @@ def test_one_thread_may_ask_while_another_tells() -> None:
     sys.setswitchinterval(1e-6)
     try:
         for _ in range(300):
-            sizes, done = BatchSize(), threading.Event()
+            sizes, done = BatchSize("auto"), threading.Event()
             for _ in range(len(CANDIDATES) * ROUNDS):
                 sizes.following()
             asking = threading.Thread(target=ask)
@@ -88,7 +88,7 @@ def test_a_fixed_one_is_never_questioned() -> None:
 
 @pytest.mark.parametrize("fits", [1, 2, 3, 4])
 def test_refused_batches_are_not_asked_for_again(fits: int) -> None:
-    sizes = BatchSize()
+    sizes = BatchSize("auto")
     for _ in range(40):
         size = sizes.following()
         while size > fits:
@@ -101,7 +101,7 @@ def test_refused_batches_are_not_asked_for_again(fits: int) -> None:
 
 def test_a_refusal_never_raises_the_limit() -> None:
     """A batch that was filled before the limit fell may be refused after it did."""
-    sizes = BatchSize()
+    sizes = BatchSize("auto")
     assert sizes.smaller(2, ResourceError("no memory")) == 1
     assert sizes.smaller(8, ResourceError("no memory")) == 1
     assert sizes.largest == 1
@@ -112,9 +112,29 @@ def test_a_fixed_one_that_does_not_fit_names_the_option() -> None:
         BatchSize(16).smaller(16, ResourceError("no memory"))
 
 
-@pytest.mark.parametrize("fixed", [None, 1])
-def test_one_window_that_does_not_fit_is_the_engines_fault(fixed: int | None) -> None:
+@pytest.mark.parametrize("asked", ["auto", None, 1])
+def test_one_window_that_does_not_fit_is_the_engines_fault(asked: Asked) -> None:
     fault = ResourceError("no memory")
     with pytest.raises(ResourceError) as caught:
-        BatchSize(fixed).smaller(1, fault)
+        BatchSize(asked).smaller(1, fault)
     assert caught.value is fault
+
+
+def test_unless_asked_it_is_the_backends_best_and_less_where_memory_is_short() -> None:
+    sizes = BatchSize(None, Batches(best=8, largest=16))
+    assert (sizes.following(), sizes.largest) == (8, 8)
+    assert sizes.smaller(8, ResourceError("no memory")) == 4
+    assert (sizes.following(), sizes.chosen, sizes.largest) == (4, 4, 4)
+
+
+def test_auto_tries_what_the_backend_takes() -> None:
+    few = BatchSize("auto", Batches(best=2, largest=3))
+    assert {few.following() for _ in range(20)} == {1, 2, 3}
+    many = BatchSize("auto", Batches(best=16, largest=32))
+    assert {many.following() for _ in range(len(CANDIDATES) + 2)} == {*CANDIDATES, 16, 32}
+
+
+def test_more_than_the_backend_takes_is_refused_naming_both() -> None:
+    with pytest.raises(UsageError, match=r"--batch 17: the model takes at most 16 windows"):
+        BatchSize(17, Batches(best=8, largest=16))
+    assert BatchSize(16, Batches(best=8, largest=16)).largest == 16

@@ -17,9 +17,9 @@ from support import RGBD, write_rgbd_model, write_scene
 
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.backends.base import Arrays, Feed, specs_of
-from mfnet_runtime.batch_size import CANDIDATES, BatchSize
+from mfnet_runtime.batch_size import CANDIDATES, Asked, Batches, BatchSize
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.errors import ModelError, ResourceError, SceneError
+from mfnet_runtime.errors import ModelError, ResourceError, SceneError, UsageError
 from mfnet_runtime.pipeline import SceneReport, SegmentOptions, segment_scene
 from mfnet_runtime.raster import SceneRows
 from mfnet_runtime.run import segment_scenes
@@ -51,10 +51,12 @@ class RgbdBackend:
     device: str = "none"
     precision: str = "fp32"
     threads: int = 1
+    batches: Batches = field(default_factory=Batches)
 
     def __post_init__(self) -> None:
         self.inputs, self.outputs = specs_of(self.contract)
         self._room = np.empty((0, 4, 32, 32), np.float32)
+        self.kinds: set[np.dtype[Any]] = set()  # of the inputs so far
 
     def infer(self, feed: Feed) -> Arrays:
         count = len(feed["image"])
@@ -63,6 +65,7 @@ class RgbdBackend:
             raise ResourceError(f"{count} windows do not fit")
         self.pause()
         self.calls.append(count)
+        self.kinds |= {array.dtype for array in feed.values()}
         if len(self._room) < count:
             self._room = np.empty((count, 4, 32, 32), np.float32)
         logits = self._room[:count]
@@ -120,14 +123,17 @@ def test_maps_are_equal_bytes_whatever_batch_and_timing(stride: int) -> None:
 
     plain, _ = segmented(RgbdBackend(), NoiseScene(90, 120), SegmentOptions(stride, batch=1))
     assert len(set(plain)) == 5  # four classes and no data
-    for batch in (*range(1, 8), None):
+    tried: tuple[Asked, ...] = (*range(1, 8), "auto", None)
+    for batch in tried:
         backend, scene = RgbdBackend(jitter), NoiseScene(90, 120, jitter)
         again, report = segmented(backend, scene, SegmentOptions(stride, batch=batch), jitter)
         assert again == plain
-        assert report.batch == batch or report.batch in CANDIDATES
         assert sum(backend.calls) + report.skipped == report.windows
-        if batch:
-            assert set(backend.calls[:-1]) <= {batch}, "only the last may be short"
+        if batch == "auto":
+            assert report.batch in CANDIDATES
+        else:
+            assert report.batch == (batch or backend.batches.best)
+            assert set(backend.calls[:-1]) <= {report.batch}, "only the last may be short"
 
 
 def test_reading_inference_and_writing_overlap() -> None:
@@ -172,7 +178,7 @@ def test_auto_takes_one_batch_for_a_run(tmp_path: Path) -> None:
     """A call costs 2 ms however many windows it has, so the largest batch wins."""
     scenes = [write_scene(tmp_path, name, 96, 96) for name in "ab"]
     backend = RgbdBackend(lambda: time.sleep(0.002))
-    outcomes = segment_scenes(backend, scenes, tmp_path / "out", SegmentOptions(8, batch=None))
+    outcomes = segment_scenes(backend, scenes, tmp_path / "out", SegmentOptions(8, batch="auto"))
     first, second = (outcome.report for outcome in outcomes)
     assert first is not None
     assert second is not None
@@ -182,11 +188,12 @@ def test_auto_takes_one_batch_for_a_run(tmp_path: Path) -> None:
     assert outcomes[1].to_json(RGBD.names)["batch"] == max(CANDIDATES)
 
 
+@pytest.mark.parametrize("batch", ["auto", None])
 @pytest.mark.parametrize("fits", [1, 2, 3, 7])
-def test_auto_steps_down_to_what_fits(fits: int) -> None:
+def test_a_batch_not_asked_for_steps_down_to_what_fits(fits: int, batch: Asked) -> None:
     plain, _ = segmented(RgbdBackend(), NoiseScene(96, 128), SegmentOptions(16))
     backend = RgbdBackend(fits=fits)
-    again, report = segmented(backend, NoiseScene(96, 128), SegmentOptions(16, batch=None))
+    again, report = segmented(backend, NoiseScene(96, 128), SegmentOptions(16, batch=batch))
     assert again == plain
     assert max(backend.calls) <= fits
     assert report.batch <= fits
@@ -196,6 +203,20 @@ def test_auto_steps_down_to_what_fits(fits: int) -> None:
 def test_a_batch_asked_for_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ResourceError, match=r"6 windows do not fit.*--batch 6"):
         segmented(RgbdBackend(fits=5), NoiseScene(96, 96), SegmentOptions(16, batch=6))
+
+
+def test_windows_have_the_number_type_the_model_takes() -> None:
+    plain, _ = segmented(RgbdBackend(), NoiseScene(96, 96), SegmentOptions(16))
+    half = RgbdBackend()
+    half.inputs, half.outputs = specs_of(half.contract, np.float16)
+    again, _ = segmented(half, NoiseScene(96, 96), SegmentOptions(16))
+    assert half.kinds == {np.dtype(np.float16)}
+    assert np.mean(np.frombuffer(plain, np.uint8) == np.frombuffer(again, np.uint8)) > 0.99
+
+
+def test_preprocessing_on_the_gpu_is_refused_by_a_backend_without_one() -> None:
+    with pytest.raises(UsageError, match=r"rgbd on none takes windows from the CPU's memory"):
+        segmented(RgbdBackend(), NoiseScene(40, 40), SegmentOptions(preprocess="gpu"))
 
 
 def test_sizes_of_a_run_may_be_shared() -> None:

@@ -13,9 +13,10 @@ from support import RGBD
 
 from mfnet_runtime.batch_size import BatchSize
 from mfnet_runtime.contract import Contract
+from mfnet_runtime.host_processing import HostBatch, ScaledRows
 from mfnet_runtime.raster import SceneRows
 from mfnet_runtime.scaling import DsmRange, Heights
-from mfnet_runtime.scene_batches import MAX_STRIPS, Batch, Place, Strip, scene_batches
+from mfnet_runtime.scene_batches import MAX_STRIPS, Place, Strip, scene_batches
 from mfnet_runtime.windows import WindowGrid
 
 CONTRACT = Contract(32, RGBD)
@@ -52,10 +53,13 @@ def plain(height: int, width: int) -> Plain:
     return Plain(image, np.ones((height, width), bool))
 
 
-def batches(scene: Plain, grid: WindowGrid, sizes: BatchSize, room: int = 8) -> Iterator[Batch]:
+def batches(
+    scene: Plain, grid: WindowGrid, sizes: BatchSize, dtype: npt.DTypeLike = np.float32
+) -> Iterator[HostBatch]:
     """Batches that go round, as in the pipeline."""
-    items = cycle([Batch.allocated(room, CONTRACT) for _ in range(2)])
-    return scene_batches(scene, CONTRACT, DsmRange(0.0, 255.0), grid, sizes, lambda: next(items))
+    items = cycle([HostBatch.allocated(8, CONTRACT, dtype) for _ in range(2)])
+    rows = ScaledRows(scene, grid, CONTRACT, DsmRange(0.0, 255.0))
+    return scene_batches(rows, sizes, lambda: next(items))
 
 
 @pytest.mark.parametrize("size", [(100, 90), (32, 32), (10, 70), (70, 10), (1, 1)])
@@ -124,3 +128,13 @@ def test_a_strip_does_not_change_when_the_rows_move_on() -> None:
         if isinstance(step, Strip)
     ]
     np.testing.assert_array_equal(np.concatenate([strip.valid for strip in strips]), scene.valid)
+
+
+def test_windows_for_an_fp16_model_are_rounded_to_nearest() -> None:
+    scene = plain(50, 40)
+    grid = WindowGrid(50, 40, 32, 16)
+    exact = [item.image[0].copy() for item in batches(scene, grid, BatchSize(1))]
+    half = [item.image[0].copy() for item in batches(scene, grid, BatchSize(1), np.float16)]
+    assert half[0].dtype == np.float16
+    for one, other in zip(exact, half, strict=True):
+        np.testing.assert_array_equal(one.astype(np.float16), other)

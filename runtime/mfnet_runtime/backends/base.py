@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from mfnet_runtime.batch_size import Batches
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError
+
+if TYPE_CHECKING:
+    from mfnet_runtime.cuda.device import CudaDevice, Stream
 
 Feed = Mapping[str, npt.NDArray[Any]]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -29,7 +33,8 @@ class Backend(Protocol):
     """A loaded model. Enter it to claim the device, leave it to give the device back.
 
     Names are `image` (N, 3, window, window), `dsm` (N, 1, window, window), both in [0, 1], and
-    `logits` (N, classes, window, window). Output arrays are valid until the next `infer`.
+    `logits` (N, classes, window, window); all float32, or all float16. Output arrays are valid
+    until the next `infer`.
     """
 
     @property
@@ -44,7 +49,7 @@ class Backend(Protocol):
 
     @property
     def precision(self) -> str:
-        """The arithmetic that really runs: `fp32`, `bf16`, `int8` (floats fp32), `int8+bf16`."""
+        """What really runs: `fp32`, `fp16`, `bf16`, `int8` (floats fp32), `int8+bf16`."""
         ...
 
     @property
@@ -55,6 +60,11 @@ class Backend(Protocol):
     @property
     def contract(self) -> Contract:
         """What the model promises."""
+        ...
+
+    @property
+    def batches(self) -> Batches:
+        """How many windows a call of `infer` should and may have."""
         ...
 
     @property
@@ -74,6 +84,47 @@ class Backend(Protocol):
     def __enter__(self) -> Backend: ...
 
     def __exit__(self, *raised: object) -> None: ...
+
+
+class DeviceTensors(Protocol):
+    """The inputs and outputs of a model in a GPU's memory; pointers are plain ints."""
+
+    @property
+    def image(self) -> int:
+        """(N, 3, window, window)."""
+        ...
+
+    @property
+    def dsm(self) -> int:
+        """(N, 1, window, window)."""
+        ...
+
+    @property
+    def logits(self) -> int:
+        """(N, classes, window, window)."""
+        ...
+
+    def enqueue(self, windows: int, stream: Stream) -> None:
+        """Run the network on the first windows, in the order of the stream."""
+        ...
+
+
+@runtime_checkable
+class DeviceBackend(Protocol):
+    """A backend whose inputs may be made, and its logits used, without leaving the GPU."""
+
+    @property
+    def cuda(self) -> CudaDevice:
+        """The GPU that runs it."""
+        ...
+
+    def tensors(self, windows: int) -> DeviceTensors:
+        """Room for so many windows; valid until more are asked for, or the backend is left.
+
+        Raises:
+            ResourceError: the GPU has not the memory.
+        """
+        ...
 
 
 def specs_of(

@@ -18,6 +18,7 @@ from mfnet_runtime.backends.checks import (
     running,
     threads_or_cores,
 )
+from mfnet_runtime.batch_size import DEFAULT, Batches
 from mfnet_runtime.errors import UsageError
 
 ELEMENT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -31,7 +32,7 @@ class OrtBackend:
         path: The ONNX file.
         threads: Threads inside an operator; 0 takes the physical cores.
         precision: `fp32`, or None for what the file holds.
-        batch: Not used: a session runs any batch alike.
+        batch: Windows a call that will be usual; a session runs any batch alike.
 
     Raises:
         ModelError: not an ONNX file, no contract, a graph that disagrees with it, or FP16.
@@ -42,7 +43,7 @@ class OrtBackend:
     name = "onnxruntime"
 
     def __init__(
-        self, path: Path, threads: int = 0, precision: str | None = None, batch: int = 1
+        self, path: Path, threads: int = 0, precision: str | None = None, batch: int | None = None
     ) -> None:
         import onnxruntime
 
@@ -56,6 +57,7 @@ class OrtBackend:
         self.precision = self.contract.precision
         self.threads = threads_or_cores(threads)
         self.device = f"CPU, {self._engine}"
+        self.batches = Batches(batch or DEFAULT)
         self.inputs, self.outputs = specs_of(self.contract)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads

@@ -22,6 +22,7 @@ from mfnet_runtime.backends.checks import (
     running,
     threads_or_cores,
 )
+from mfnet_runtime.batch_size import DEFAULT, Batches
 from mfnet_runtime.errors import ModelError, UsageError
 
 FLOATS = {"fp32": "f32", "bf16": "bf16"}  # our name, OpenVINO's
@@ -37,8 +38,8 @@ class OpenVinoBackend:
         threads: In all; 0 takes the physical cores.
         precision: What floats run in, `fp32` or `bf16`; None is `fp32`, which OpenVINO by itself
             would not keep to on a CPU with BF16.
-        batch: Windows a call that it is to be fastest for. Up to `threads` of them run at a time,
-            each on its share of the threads; other batches run too.
+        batch: Windows a call that it is to be fastest for; None is 4. Up to `threads` of them run
+            at a time, each on its share of the threads; other batches run too.
 
     Raises:
         ModelError: not an ONNX file, no contract, a graph that disagrees with it, or FP16.
@@ -49,7 +50,7 @@ class OpenVinoBackend:
     name = "openvino"
 
     def __init__(
-        self, path: Path, threads: int = 0, precision: str | None = None, batch: int = 1
+        self, path: Path, threads: int = 0, precision: str | None = None, batch: int | None = None
     ) -> None:
         import openvino
 
@@ -71,11 +72,12 @@ class OpenVinoBackend:
         for ports, specs in ((model.inputs, self.inputs), (model.outputs, self.outputs)):
             require_graph(path, {port.any_name: _signature(port) for port in ports}, specs)
         wanted = threads_or_cores(threads)
+        self.batches = Batches(batch or DEFAULT)
         floats = getattr(openvino.Type, FLOATS[precision or "fp32"])
         config = {
             "INFERENCE_PRECISION_HINT": floats,
             "INFERENCE_NUM_THREADS": wanted,
-            "NUM_STREAMS": max(1, min(batch, wanted)),
+            "NUM_STREAMS": max(1, min(self.batches.best, wanted)),
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # no rounding that the file does not ask for
         }
         with loading(path, self._engine):
