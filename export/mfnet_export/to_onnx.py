@@ -1,6 +1,7 @@
 """A network written as one ONNX file that carries its contract. Knows no checkpoints.
 
-FP32, names `image`, `dsm`, `logits`, only the batch dynamic; the file holds no local path.
+FP32, opset 17, names `image`, `dsm`, `logits`, only the batch dynamic; the file holds no local
+path.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from mfnet.network import MFNet
 from mfnet_export.errors import ExportError
 from mfnet_export.files import staged, writing
 from mfnet_export.graph import clean, require_static
+from mfnet_export.lower import OPSET, lower
 from mfnet_runtime.contract import METADATA_KEY, Contract
 
-OPSET = 18  # what torch's exporter writes by itself
-MAX_IR = 10  # newer ones are refused by runtimes in the field
+TORCH_OPSET = 18  # what torch's exporter writes by itself
+IR_VERSION = 8  # of the time of opset 17; runtimes in the field refuse newer ones than they know
 BATCH = "N"
 EXTERNAL_ABOVE = 2**31 - 2**26  # bytes of weights; protobuf ends at 2 GiB, 64 MiB for the graph
 
@@ -55,7 +57,8 @@ def onnx_from_network(network: MFNet, contract: Contract, path: Path) -> Contrac
     model = _ir_from_network(network, weight.device)
     clean(model)
     require_static(model, BATCH)
-    model.ir_version = min(model.ir_version, MAX_IR)
+    lower(model)
+    model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "mfnet", version("mfnet")
     model.graph.name = "mfnet"
     model.metadata_props[METADATA_KEY] = contract.to_json()
@@ -80,7 +83,7 @@ def _ir_from_network(network: MFNet, device: torch.device) -> ir.Model:
                 input_names=["image", "dsm"],
                 output_names=["logits"],
                 dynamic_shapes={"image": {0: batch}, "dsm": {0: batch}},
-                opset_version=OPSET,
+                opset_version=TORCH_OPSET,
                 optimize=True,
                 verbose=False,
             )

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from mfnet.sam_blocks import Block, get_rel_pos
 from mfnet_export.rewrites.tokens import TokenOrder
 
-APART = -1e9  # added to a score that must not count: its exponential is 0 in any precision
+# Added to a score that must not count: its exponential is 0 in any precision, and FP16 holds it
+# with as much room again for the score.
+APART = -(2.0**14)
 
 
 class PaddingFreeAttention(nn.Module):
