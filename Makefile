@@ -4,7 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check format clean
+CUDA   := runtime/mfnet_runtime/cuda
+GPUS   := sm_75 sm_80 sm_86 sm_87 sm_89 sm_90 sm_100 sm_120
+
+.PHONY: demo test check format kernels clean
 
 demo: $(READY)  ## train, export, run and score a small network on a synthetic town
 	rm -rf demo
@@ -29,6 +32,16 @@ check: $(READY)  ## style and types
 format: $(READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# Driver 535 reads PTX up to 8.2 and nvcc 13 writes 9.0, though nothing newer than 8.2 is in it:
+# ptxas shows that for every kind of GPU it knows.
+kernels:  ## the CUDA kernels as PTX, after a change of kernels.cu; needs nvcc, users do not
+	nvcc -ptx -arch=compute_75 -std=c++17 -o $(CUDA)/kernels.tmp $(CUDA)/kernels.cu
+	echo "// Made by 'make kernels' from kernels.cu, SHA-256 $$(sha256sum $(CUDA)/kernels.cu | cut -c1-64)" \
+		> $(CUDA)/kernels.ptx
+	sed 's/^\.version .*/.version 8.2/' $(CUDA)/kernels.tmp >> $(CUDA)/kernels.ptx
+	rm $(CUDA)/kernels.tmp
+	for gpu in $(GPUS); do ptxas -arch=$$gpu -o /dev/null $(CUDA)/kernels.ptx || exit 1; done
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

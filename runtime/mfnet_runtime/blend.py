@@ -98,3 +98,22 @@ def classes_from_logits(logits: FloatArray, valid: BoolArray) -> ClassRows:
         np.maximum(largest, plane, out=largest)
     np.copyto(classes, np.uint8(IGNORE), where=~valid)
     return classes
+
+
+def confidence_from_logits(logits: FloatArray, valid: BoolArray) -> ClassRows:
+    """Softmax probability of the class of `classes_from_logits`; nodata where not valid.
+
+    Args:
+        logits: (classes, row, column), finite.
+        valid: (row, column).
+
+    Returns:
+        (row, column) uint8, percent.
+    """
+    largest = logits.max(axis=0)
+    total = np.zeros_like(largest)
+    for plane in logits:
+        total += np.exp(plane - largest)  # 1 for the largest
+    percent = np.rint(np.float32(100.0) / total).astype(np.uint8)
+    np.copyto(percent, np.uint8(IGNORE), where=~valid)
+    return percent
