@@ -114,6 +114,6 @@ def confidence_from_logits(logits: FloatArray, valid: BoolArray) -> ClassRows:
     total = np.zeros_like(largest)
     for plane in logits:
         total += np.exp(plane - largest)  # 1 for the largest
-    percent = np.rint(np.float32(100.0) / total).astype(np.uint8)
+    percent: ClassRows = np.rint(np.float32(100.0) / total).astype(np.uint8)
     np.copyto(percent, np.uint8(IGNORE), where=~valid)
     return percent

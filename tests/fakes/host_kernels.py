@@ -1,0 +1,47 @@
+"""kernels.cu compiled for this machine, and run on its memory. Knows no streams."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+import mfnet_runtime.cuda
+
+SOURCE = Path(mfnet_runtime.cuda.__path__[0]) / "kernels.cu"
+# No fused multiply-add and no liberties: one rounding an operation, as the source asks of CUDA.
+FLAGS = ("-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-x", "c++")
+
+
+@cache
+def compiled() -> ctypes.CDLL:
+    """The library, compiled once a session; skips the test where that cannot be done."""
+    compiler = which("g++")
+    if compiler is None:
+        pytest.skip("no g++ to compile the kernels for this machine with")
+    probe = subprocess.run(
+        [compiler, "-x", "c++", "-fsyntax-only", "-"], input="_Float16 x;", text=True
+    )
+    if probe.returncode:
+        pytest.skip("g++ has no _Float16 here; needs version 12 or newer")
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "kernels.so"
+        subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(library)], check=True)
+        return ctypes.CDLL(str(library))  # stays loaded once the file is gone
+
+
+def run(name: str, args: bytes, threads: tuple[int, int, int], backwards: bool = False) -> None:
+    """Run every thread of a kernel, the first or the last one first.
+
+    Args:
+        name: Of the kernel.
+        args: Its structure of arguments.
+        threads: x, y, z; more than the kernel needs are well, as on a GPU.
+        backwards: Whether the last thread is first.
+    """
+    getattr(compiled(), name)(args, (ctypes.c_uint * 3)(*threads), ctypes.c_int(backwards))
