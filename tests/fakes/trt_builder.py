@@ -77,12 +77,47 @@ class Tensor(Recorded):
         return self._shape
 
 
+class Layer(Recorded):
+    """One for each node of the file, and named as the node."""
+
+    def __init__(self, node: onnx.NodeProto) -> None:
+        self._node, self._precision = node, None
+
+    @property
+    def name(self) -> str:
+        return self._node.name
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self._node.output)
+
+    @property
+    def precision(self) -> Any:
+        return self._precision
+
+    @precision.setter
+    def precision(self, kind: Any) -> None:
+        self._precision = kind
+
+    def set_output_type(self, index: int, dtype: Any) -> None:
+        assert index < self.num_outputs
+        assert type(dtype).__name__ == "DataType"
+
+
 class Network(Recorded):
     def __init__(self, flags: int) -> None:
         self._flags = flags
         self._model: onnx.ModelProto | None = None
         self._inputs: list[Tensor] = []
         self._outputs: list[Tensor] = []
+        self._layers: list[Layer] = []
+
+    @property
+    def num_layers(self) -> int:
+        return len(self._layers)
+
+    def get_layer(self, index: int) -> Layer:
+        return self._layers[index]
 
     @property
     def num_inputs(self) -> int:
@@ -144,6 +179,7 @@ class Parser(Recorded):
             (found.graph.output, self._network._outputs),
         ):
             tensors += [trt.ITensor(v, kinds[v.type.tensor_type.elem_type]) for v in values]
+        self._network._layers = [trt.ILayer(node) for node in found.graph.node]
         self._network._model = found
         return True
 
@@ -342,6 +378,7 @@ ACTORS: dict[str, type] = {
     "Builder": Builder,
     "IBuilderConfig": Config,
     "IHostMemory": Memory,
+    "ILayer": Layer,
     "ILogger": Log,
     "INetworkDefinition": Network,
     "IOptimizationProfile": Profile,
