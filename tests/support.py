@@ -84,7 +84,7 @@ def rgbd_classes(image: npt.NDArray[np.uint8], dsm: npt.NDArray[Any]) -> npt.NDA
 def write_rgbd_model(path: Path, window: int = 32, **changes: Any) -> Path:
     """An ONNX file with a contract: logits = [image; dsm], so a class a band."""
     contract = Contract(window, RGBD, **changes)
-    kind = TensorProto.FLOAT
+    kind = TensorProto.FLOAT16 if contract.precision == "fp16" else TensorProto.FLOAT
     inputs = [
         helper.make_tensor_value_info("image", kind, ["N", 3, window, window]),
         helper.make_tensor_value_info("dsm", kind, ["N", 1, window, window]),

@@ -17,6 +17,8 @@ BoolArray = npt.NDArray[np.bool_]
 ClassRows = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 
+NOT_FINITE = "the model gave logits that are not finite; check it with mfnet-inspect"
+
 
 class LogitMosaic:
     """Weighted mean of window logits, finished from the top of the scene downwards.
@@ -88,7 +90,7 @@ def classes_from_logits(logits: FloatArray, valid: BoolArray) -> ClassRows:
         ModelError: a logit is NaN or infinite.
     """
     if not np.isfinite(logits).all():  # comparing would call a NaN class 0
-        raise ModelError("the model gave logits that are not finite; check it with mfnet-inspect")
+        raise ModelError(NOT_FINITE)
     # argmax over the first axis takes 4 times as long: it walks against the memory's order
     largest = logits[0].copy()
     classes = np.zeros(valid.shape, np.uint8)

@@ -15,7 +15,7 @@ B = TypeVar("B", bound=Batch)
 
 
 class Processing(Protocol[B]):
-    """Everything that is done to one scene. Enter it to claim memory, leave it to give it back."""
+    """Everything that is done to one scene. Leave it to give its memory back."""
 
     @property
     def batches(self) -> Sequence[B]:
@@ -47,7 +47,7 @@ class Processing(Protocol[B]):
         """Rows that an inferred batch finishes, from the top; used in a third thread.
 
         Yields:
-            (row, column) uint8, 255 where not valid; good until the batch goes round.
+            (row, column) uint8, 255 where not valid; the receiver's to keep.
 
         Raises:
             ModelError: a logit is NaN or infinite.

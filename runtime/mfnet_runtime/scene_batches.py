@@ -90,7 +90,7 @@ class WindowRows(ABC, Generic[B]):
         rows = min(grid.window, grid.height)
         self.valid: BoolArray = np.empty((rows, grid.width), np.bool_)  # image and DSM
         self._reader = reader
-        self._start = -rows  # scene row of the first
+        self.start = -rows  # scene row of the first
 
     def move_to(self, start: int, batch: B) -> None:
         """Make `start` the first row.
@@ -99,11 +99,11 @@ class WindowRows(ABC, Generic[B]):
             SceneError: a raster is damaged.
         """
         rows = len(self.valid)
-        kept = max(rows - (start - self._start), 0)
+        kept = max(rows - (start - self.start), 0)
         fresh = self._reader.read(start + kept, start + rows)
         self.valid[:kept] = self.valid[rows - kept :]
         np.logical_and(fresh.image_valid, fresh.dsm_valid, out=self.valid[kept:])
-        self._start = start
+        self.start = start
         self.take(fresh, kept, batch)
 
     @abstractmethod

@@ -15,6 +15,7 @@ from mfnet_runtime.errors import ModelError
 
 if TYPE_CHECKING:
     from mfnet_runtime.cuda.device import CudaDevice, Stream
+    from mfnet_runtime.cuda.kernels import Kernels
 
 Feed = Mapping[str, npt.NDArray[Any]]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -116,6 +117,10 @@ class DeviceBackend(Protocol):
     @property
     def cuda(self) -> CudaDevice:
         """The GPU that runs it."""
+        ...
+
+    def kernels(self) -> Kernels:
+        """What cuts windows and blends logits on that GPU, in the model's number type."""
         ...
 
     def tensors(self, windows: int) -> DeviceTensors:

@@ -19,14 +19,15 @@ from mfnet_runtime.errors import ModelError, ResourceError, UsageError
 OPSETS = range(13, 24)  # OpenVINO takes later ones without a word and may read them wrongly
 FLOATS = (None, "fp32", "bf16")
 GPU_ONLY = {
-    "fp16": "an FP16 file runs thousands of times too slowly on a CPU; "
-    "export without --fp16, or run it on a GPU",
+    "fp16": "an FP16 file runs thousands of times too slowly on a CPU; run the FP32 file, or on a "
+    "GPU build a plan: mfnet-export --onnx {} --plan, or use --device cuda "
+    "(pip install onnxruntime-gpu)",
     "bf16": "a BF16 file does not run on a CPU; export in FP32 and run it with --precision bf16",
 }
 # What the engines say when an allocation fails; none of them raises a type of its own.
 NO_MEMORY = re.compile(
     r"failed to allocate|failed to map segment|can't alloc|cannot allocate|bad_alloc"
-    r"|out ?of ?memory|insufficient mem",
+    r"|out ?of ?memory|insufficient mem|could not (be )?allocate",
     re.IGNORECASE,
 )
 
@@ -42,8 +43,30 @@ def contract_from_onnx(path: Path, precision: str | None) -> Contract:
         ModelError: damaged, of an unknown opset, no contract, or made for a GPU.
         UsageError: no such precision.
     """
+    require_known(precision)
+    contract = contract_in_onnx(path)
+    if contract.precision in GPU_ONLY:
+        remedy = GPU_ONLY[contract.precision].format(path.name)
+        raise ModelError(f"{path}: {remedy}")
+    return contract
+
+
+def require_known(precision: str | None) -> None:
+    """Refuse a precision that no backend has.
+
+    Raises:
+        UsageError: with those there are.
+    """
     if precision not in FLOATS:
         raise UsageError(f"no precision named {precision!r}; there are fp32, bf16")
+
+
+def contract_in_onnx(path: Path) -> Contract:
+    """The contract in a file, whatever is needed to keep it.
+
+    Raises:
+        ModelError: damaged, of an unknown opset, or no contract.
+    """
     header = header_from_onnx(path)
     if header.opset not in OPSETS:
         raise ModelError(
@@ -55,12 +78,9 @@ def contract_from_onnx(path: Path, precision: str | None) -> Contract:
             f"{path}: ONNX file without an mfnet contract; export it with mfnet-export"
         )
     try:
-        contract = Contract.from_json(header.metadata[METADATA_KEY])
+        return Contract.from_json(header.metadata[METADATA_KEY])
     except ModelError as fault:
         raise ModelError(f"{path}: {fault}; export it again with mfnet-export") from fault
-    if contract.precision in GPU_ONLY:
-        raise ModelError(f"{path}: {GPU_ONLY[contract.precision]}")
-    return contract
 
 
 def require_graph(

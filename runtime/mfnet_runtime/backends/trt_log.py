@@ -1,4 +1,4 @@
-"""What TensorRT says, kept: its calls give None or False, and the reason stands in its log alone."""
+"""What TensorRT says, kept: its calls give None or False, and only its log says why."""
 
 from __future__ import annotations
 

@@ -1,0 +1,86 @@
+"""Plans that tests run: the tiny model of `support`, opened by the fake TensorRT on the fake GPU."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.fake_pycuda import FakePycuda
+from fakes.fake_tensorrt import FakeTensorRT, fake_tensorrt
+from fakes.trt_plan import FakePlan
+from support import RGBD, write_rgbd_model
+
+from mfnet_runtime.contract import Contract
+from mfnet_runtime.plan import PlanFacts, Profile, sidecar_of
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A machine with a GPU and a TensorRT."""
+
+    cuda: FakePycuda
+    trt: FakeTensorRT
+
+    def check(self) -> None:
+        """Nothing is left on the GPU, and nothing was done that CUDA would punish."""
+        self.cuda.check()
+        assert not +self.cuda.live, self.cuda.live
+        assert self.cuda.machine.held() == 0
+        assert self.cuda.machine.calls_after_loss == []
+
+
+@contextmanager
+def rig(version: str, module: str = "tensorrt", **gpu: Any) -> Iterator[Rig]:
+    """A machine with that TensorRT; `check` it after use."""
+    with pytest.MonkeyPatch.context() as patch:
+        trt = fake_tensorrt(version).install(patch, module)
+        cuda = FakePycuda(**gpu).install(patch)
+        trt.script["cuda"] = cuda
+        yield Rig(cuda, trt)
+
+
+def write_rgbd_plan(
+    path: Path,
+    trt: FakeTensorRT,
+    *,
+    window: int = 32,
+    precision: str = "fp32",
+    profile: tuple[int, int, int] = (1, 4, 64),
+    **facts: Any,
+) -> Path:
+    """A plan of the model of `write_rgbd_model`, and the facts beside it.
+
+    Args:
+        path: Of the plan; the ONNX file goes beside it.
+        trt: Whose version builds it.
+        window: Pixels a side.
+        precision: Of the model.
+        profile: Smallest, best and largest batch.
+        facts: Fields of `PlanFacts` that are to differ.
+    """
+    onnx = write_rgbd_model(path.with_suffix(".onnx"), window, precision=precision)
+    shapes = {
+        name: tuple((batch, bands, window, window) for batch in profile)
+        for name, bands in (("image", 3), ("dsm", 1))
+    }
+    flags = frozenset({"VERSION_COMPATIBLE"} if facts.get("version_compatible") else ())
+    plan = FakePlan(trt.version, onnx.read_bytes(), shapes, flags, "NONE", [])  # type: ignore[arg-type]
+    path.write_bytes(plan.to_bytes())
+    known: dict[str, Any] = {
+        "contract": Contract(window, RGBD, precision=precision),
+        "plan_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "onnx_sha256": hashlib.sha256(onnx.read_bytes()).hexdigest(),
+        "tensorrt": trt.version,
+        "cuda": "12.6",
+        "driver": "12.2",
+        "gpu": "NVIDIA Fake",
+        "compute_capability": (9, 0),
+        "profile": Profile(*profile),
+    }
+    sidecar_of(path).write_text(PlanFacts(**{**known, **facts}).to_json())
+    return path
