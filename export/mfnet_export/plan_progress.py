@@ -43,9 +43,9 @@ def watched(call: Callable[[], T], watch: Watch, tell: Callable[[str], None]) ->
     """
     started = time.monotonic()
     worker = _Worker(call)
-    worker.start()
     told, spoken = "", started
     try:
+        worker.start()
         while not worker.ended.wait(LOOK):
             now = time.monotonic()
             if watch.phase != told:
@@ -56,8 +56,9 @@ def watched(call: Callable[[], T], watch: Watch, tell: Callable[[str], None]) ->
                 spoken = now
     except BaseException:
         watch.stopped = True
-        tell("stopping: TensorRT ends at its next step")
-        worker.ended.wait()
+        if worker.ident is not None:
+            tell("stopping: TensorRT ends at its next step")
+            worker.ended.wait()
         raise
     return worker.result()
 

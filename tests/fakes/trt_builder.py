@@ -4,13 +4,15 @@ What they do is steered by `FakeTensorRT.script`:
     parse_errors  list of dicts, members of ParserError to values: parsing fails
     log           list of (severity name, message) logged by the build
     build         "none": the build fails; a callable: called in the midst of the build
-    steps         of the one phase that the progress monitor is told of; default 4
+    steps         of the phase that the progress monitor is told of, default 4; `pause` seconds
+                  each; `reached` is set to how many were done
     cache         "corrupt" or "mismatch": what becomes of a timing cache that was read
     layers        what the engine inspector lists; default: a layer a node, attention fused
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -333,14 +335,21 @@ class Builder(Recorded):
 
     def _progress(self, config: Config) -> bool:
         """Whether the monitor lets the build go on to its end."""
-        monitor, steps = config._monitor, self._fake.script.get("steps", 4)
+        monitor, script = config._monitor, self._fake.script
+        steps = script.get("steps", 4)
         if monitor is None:
+            time.sleep(script.get("pause", 0))
             return True
         monitor.phase_start("Building", None, steps)
         monitor.phase_start("Timing", "Building", 1)
         going = monitor.step_complete("Timing", 0)
         monitor.phase_finish("Timing")
-        going = going and all(monitor.step_complete("Building", step) for step in range(steps))
+        for step in range(steps):
+            time.sleep(script.get("pause", 0))
+            script["reached"] = step + 1
+            going = going and monitor.step_complete("Building", step)
+            if not going:
+                break
         monitor.phase_finish("Building")
         return bool(going)
 
@@ -363,13 +372,10 @@ class Builder(Recorded):
         return ""
 
     def _layers(self, model: onnx.ModelProto, config: Config) -> list[Any]:
-        fused = [
-            f"_gemm_mha_v2_myl0_{i}"
-            for i, n in enumerate(model.graph.node)
-            if n.op_type == "Softmax"
-        ]
-        names = [*fused, *(f"__myl_{node.op_type}_{i}" for i, node in enumerate(model.graph.node))]
-        if config._verbosity is not self._fake.module.ProfilingVerbosity.DETAILED:
+        kinds = [node.op_type for node in model.graph.node]
+        fused = {"Softmax": "_gemm_mha_v2_myl0"}
+        names = [f"{fused.get(kind, f'__myl_{kind}')}_{i}" for i, kind in enumerate(kinds)]
+        if config._verbosity != self._fake.module.ProfilingVerbosity.DETAILED:
             return names
         return [{"Name": name, "LayerType": "kgen", "TacticName": f"{name}_0x1"} for name in names]
 
