@@ -23,6 +23,8 @@ import pytest
 from fakes import host_kernels
 from fakes.cuda_machine import CudaMachine, Lost, Mark, Misused, OutOfMemory
 
+from mfnet_runtime.cuda.device import CudaDevice
+
 NON_BLOCKING, DISABLE_TIMING = 1, 2  # CUDA's flags of streams and of events
 MOST_THREADS, MOST_BLOCKS = 1024, 65535  # in a block; in a grid's y and z
 
@@ -88,7 +90,7 @@ class FakePycuda:
             wrongs.append("a context was left on a thread's stack: PyCUDA aborts the process")
         if any(thread.is_alive() for thread in self.left_current):
             wrongs.append("a thread goes on with a context that was given back")
-        assert not wrongs
+        assert not wrongs, "; ".join(wrongs)
 
     @contextmanager
     def calling(self, name: str, context: bool = True) -> Iterator[None]:
@@ -179,7 +181,8 @@ class _Context(_Bound):
         self._valid = False
         fake.live["Context"] -= 1
         # CUDA leaves it current in the thread, PyCUDA drops it from its stack
-        fake.left_current.append(threading.current_thread())
+        if not fake.machine.lost:
+            fake.left_current.append(threading.current_thread())
         stack = fake.stack()
         stack[:] = [context for context in stack if context._valid]
 
@@ -497,3 +500,14 @@ def _bytes(array: Any) -> Any:
     if not view.contiguous:
         raise ValueError("ndarray is not contiguous")
     return np.asarray(array).reshape(-1, order="A").view(np.uint8)
+
+
+@contextmanager
+def fake_device(**options: Any) -> Iterator[tuple[CudaDevice, FakePycuda]]:
+    """An open device on a fake, its context current; fails on anything PyCUDA would punish."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        fake = FakePycuda(**options).install(monkeypatch)
+        with CudaDevice() as device, device.current():
+            yield device, fake
+        fake.check()
+        assert not +fake.live

@@ -65,6 +65,7 @@ class CudaDevice:
         self.handles: dict[int, Handle] = {}  # not yet freed, in the order they were made
         self._lost: str | None = None  # why, once it is
         self._closed = False
+        self._context: Any = None
         with self.calling("opening it"):
             self._context = device.retain_primary_context()
 
@@ -89,11 +90,7 @@ class CudaDevice:
         try:
             yield
         except self._driver.Error as error:
-            out_of_memory = isinstance(error, self._driver.MemoryError)
-            fault = fault_from_error(error, out_of_memory, f"{self.name}: {action}")
-            if isinstance(fault, DeviceLostError):
-                self._lost = str(fault)
-                never_destroyed(self._context, *(held.raw for held in self.handles.values()))
+            fault = self._noted(error, action)
             if fault is error:
                 raise
             raise fault from error
@@ -209,18 +206,30 @@ class CudaDevice:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
+    def _noted(self, error: Exception, action: str) -> Exception:
+        """The fault to raise; if the device is lost, nothing of it is touched from now on."""
+        out_of_memory = isinstance(error, self._driver.MemoryError)
+        fault = fault_from_error(error, out_of_memory, f"{self.name}: {action}")
+        if isinstance(fault, DeviceLostError):
+            self._lost = str(fault)
+            never_destroyed(self._context, *(held.raw for held in self.handles.values()))
+        return fault
+
     def _leave(self) -> None:
-        """Undo a push. This only concerns the thread, and is done for a lost device too.
+        """Undo a push, for a lost device too: this only concerns the thread.
 
         PyCUDA aborts a process that ends with a context still pushed.
         """
         try:
             self._driver.Context.pop()
-        except self._driver.Error:
-            if not self.lost:
-                raise
-            with suppress(self._driver.Error):
-                self._context.detach()  # PyCUDA drops a dead context from its stack
+        except self._driver.Error as error:
+            known = self.lost
+            fault = self._noted(error, "leaving its context")
+            if self.lost:
+                with suppress(self._driver.Error):
+                    self._context.detach()  # drops it from PyCUDA's stack all the same
+            if not known:
+                raise fault from error
 
     def _detach(self) -> None:
         with suppress(self._driver.Error):
