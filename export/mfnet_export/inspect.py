@@ -14,9 +14,8 @@ from typing import Any
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.files import sha256_from_file
+from mfnet_runtime.plan import PLAN_SUFFIX, facts_of_plan
 
-PLAN_SUFFIX = ".plan"
-SIDECAR_SUFFIX = ".plan.json"  # the contract beside a plan
 TOP_OPERATORS = 8
 _TORCH_STARTS = (b"PK\x03\x04", b"\x80")  # zip, and the plain pickles of old
 _ONNX_START = b"\x08"  # protobuf field 1, ir_version
@@ -33,8 +32,9 @@ def inspected(path: Path) -> Facts:
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
+    size, sha256 = path.stat().st_size, sha256_from_file(path)
     if path.suffix.lower() == PLAN_SUFFIX:
-        kind, facts = "TensorRT plan", _facts_from_plan(path)
+        kind, facts = "TensorRT plan", _facts_from_plan(path, sha256)
     else:
         with path.open("rb") as file:
             start = file.read(16)
@@ -47,8 +47,7 @@ def inspected(path: Path) -> Facts:
                 f"{path}: starts with {start!r}, which is none of ours; expected a checkpoint "
                 "(best.pt, an official .pth), an ONNX file or a TensorRT plan"
             )
-    size = path.stat().st_size
-    file_facts = {"name": path.name, "kind": kind, "bytes": size, "sha256": sha256_from_file(path)}
+    file_facts = {"name": path.name, "kind": kind, "bytes": size, "sha256": sha256}
     return {"file": file_facts, **facts}
 
 
@@ -146,17 +145,20 @@ def _value_text(value: Any) -> str:
     return f"{value.name} {kind} ({', '.join(sizes)})"
 
 
-def _facts_from_plan(path: Path) -> Facts:
-    sidecar = path.with_suffix(SIDECAR_SUFFIX)
-    try:
-        text = sidecar.read_text(encoding="utf-8")
-    except (OSError, ValueError) as fault:
-        raise ModelError(
-            f"{path}: a plan says nothing about itself, and its contract {sidecar.name} cannot "
-            f"be read ({getattr(fault, 'strerror', None) or fault}); keep both files together, "
-            "or build the plan again"
-        ) from fault
-    return {"contract": _contract(text, sidecar).to_dict()}
+def _facts_from_plan(path: Path, sha256: str) -> Facts:
+    plan = facts_of_plan(path)
+    facts = plan.to_dict()
+    contract = facts.pop("contract")
+    facts["compute_capability"] = "{}.{}".format(*plan.compute_capability)
+    for known in ("format", "plan_sha256"):
+        del facts[known]
+    if plan.plan_sha256 == sha256:
+        return {"plan": facts, "contract": contract}
+    note = (
+        f"these facts are of another plan (sha256 {plan.plan_sha256}), so mfnet-run refuses it; "
+        "copy the plan and the .json file beside it again, or build the plan again"
+    )
+    return {"plan": facts, "contract": contract, "note": note}
 
 
 def _contract(text: str, path: Path) -> Contract:

@@ -51,7 +51,7 @@ def facts_from_text(text: str) -> EngineFacts:
         text: A layer is an object, or its name alone where a plan was built with less detail.
     """
     try:
-        layers = json.loads(text)["Layers"]
+        layers = list(json.loads(text)["Layers"])
     except (ValueError, KeyError, TypeError):
         return EngineFacts(None, None)
     entries = [layer if isinstance(layer, dict) else {"Name": str(layer)} for layer in layers]

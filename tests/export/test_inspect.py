@@ -19,6 +19,7 @@ from mfnet_export.to_onnx import onnx_from_network
 from mfnet_runtime.contract import Contract, DsmRule
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.labels import ISPRS
+from mfnet_runtime.plan import PlanFacts, Profile
 
 if TYPE_CHECKING:
     from export.conftest import Made
@@ -96,22 +97,49 @@ def test_onnx_without_a_contract(tmp_path: Path) -> None:
 
 
 def test_plan_speaks_through_its_sidecar(tmp_path: Path, capsys: Capture) -> None:
-    path = tmp_path / "best.fp16.plan"
+    path, sidecar = tmp_path / "best.fp16.plan", tmp_path / "best.fp16.plan.json"
     path.write_bytes(b"engine")
     assert main([str(path)]) == 3
     err = capsys.readouterr().err
     assert "best.fp16.plan: a plan says nothing about itself" in err
     assert "best.fp16.plan.json cannot be read (No such file" in err
     contract = Contract(256, ISPRS, dsm=DsmRule("scene_percentile", 1, 99), precision="fp16")
-    (tmp_path / "best.fp16.plan.json").write_text(contract.to_json())
+    built = PlanFacts(
+        contract=contract,
+        plan_sha256=sha256_from_file(path),
+        onnx_sha256="cd" * 32,
+        tensorrt="10.13.3.9",
+        cuda="12.6",
+        driver="13.0",
+        gpu="NVIDIA H200",
+        compute_capability=(9, 0),
+        profile=Profile(1, 16, 16),
+        layers=612,
+        fused_attentions=48,
+    )
+    sidecar.write_text(built.to_json())
     facts = inspected(path)
     assert facts["file"]["kind"] == "TensorRT plan"
     assert Contract.from_dict(facts["contract"]) == contract
-    text = "\n".join(lines_from(facts))
-    assert "scene_percentile: 1 to 99 % of each scene's heights" in text
-    (tmp_path / "best.fp16.plan.json").write_text("{}")
+    assert "note" not in facts
+    lines = lines_from(facts)
+    for line in (
+        "  tensorrt            10.13.3.9",
+        "  gpu                 NVIDIA H200",
+        "  compute capability  9.0",
+        "  profile.largest     16",
+        "  version compatible  no",
+        "  layers              612",
+        "  fused attentions    48",
+        "  DSM        scene_percentile: 1 to 99 % of each scene's heights",
+    ):
+        assert line in lines
+    path.write_bytes(b"another engine")
+    note = lines_from(inspected(path))[-1]
+    assert note.startswith(f"note: these facts are of another plan (sha256 {built.plan_sha256})")
+    sidecar.write_text("{}")
     assert main([str(path)]) == 3
-    assert "best.fp16.plan.json: contract has format None" in capsys.readouterr().err
+    assert "best.fp16.plan.json: plan facts have format None" in capsys.readouterr().err
 
 
 def test_people_read_aligned_lines(made: Made, capsys: Capture) -> None:
