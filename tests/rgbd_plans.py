@@ -1,4 +1,4 @@
-"""Plans that tests run: the tiny model of `support`, opened by the fake TensorRT on the fake GPU."""
+"""Plans that tests run: the tiny model of `support`, on the fake TensorRT and the fake GPU."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from mfnet_runtime.backends import DEVICES
 from mfnet_runtime.batch_size import Asked
 from mfnet_runtime.command import (
     debug_option,
@@ -78,12 +79,29 @@ def parse_batch(text: str) -> Asked:
     metavar="NAME",
     default="auto",
     show_default=True,
-    help="What runs the model: onnxruntime, openvino, or auto for the fastest installed.",
+    help="What runs the model: onnxruntime, openvino, tensorrt, or auto for the fastest installed.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", *DEVICES]),
+    default="auto",
+    show_default=True,
+    help="Where it runs; auto is what the file needs. Never another than asked for.",
+)
+@click.option(
+    "--preprocess",
+    type=click.Choice(["gpu", "cpu"]),
+    help="Where windows are cut and blended [default: gpu with a plan, else cpu].",
+)
+@click.option(
+    "--trust-plan",
+    is_flag=True,
+    help="Run a plan although nothing beside it vouches for its bytes, TensorRT and GPU.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16"]),
-    help="What floating-point operations run in [default: fp32, also on a CPU with BF16].",
+    help="What floating-point operations run in on a CPU [default: fp32, also where it has BF16].",
 )
 @threads_option("physical cores")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
@@ -101,6 +119,9 @@ def command(
     batch: str | None,
     bands: str | None,
     backend: str,
+    device: str,
+    preprocess: Any,
+    trust_plan: bool,
     precision: str | None,
     threads: int | None,
     quiet: bool,
@@ -116,29 +137,34 @@ def command(
     Examples:
       mfnet-run best.onnx scenes/ -o maps/
       mfnet-run best.onnx ortho.tif --dsm heights.tif -o maps/ --stride 64
+      mfnet-run best.fp16.plan scenes/ -o maps/
     """
     from mfnet_runtime.backends import backend_from_file
-    from mfnet_runtime.pipeline import SegmentOptions
+    from mfnet_runtime.pipeline import SegmentOptions, preprocessed_on
     from mfnet_runtime.run import segment_scenes
     from mfnet_runtime.scenes import scenes_from
 
-    options = SegmentOptions(stride, blend, parse_batch(batch) if batch else None)
+    options = SegmentOptions(stride, blend, parse_batch(batch) if batch else None, preprocess)
     asked = options.batch if isinstance(options.batch, int) else None
     found = scenes_from(scenes, dsm, only=only)
     with backend_from_file(
-        model, backend, threads=threads or 0, precision=precision, batch=asked
+        model,
+        backend,
+        device,
+        trust_plan,
+        threads=threads or 0,
+        precision=precision,
+        batch=asked,
     ) as engine:
         ran = {
             "model": model.name,
             "backend": engine.name,
             "precision": engine.precision,
             "device": engine.device,
+            "preprocess": preprocessed_on(engine, options),
             "threads": engine.threads,
         }
-        click.echo(
-            f"{model.name} in {engine.precision} on {engine.device}, threads {engine.threads}",
-            err=True,
-        )
+        click.echo(_heading(ran), err=True)
         outcomes = segment_scenes(
             engine, found, out, options, bands=parse_bands(bands) if bands else None, quiet=quiet
         )
@@ -154,6 +180,11 @@ def command(
         others = "" if failed == len(rows) else "; the others are valid"
         click.echo(f"{failed} of {len(rows)} scenes failed{others}", err=True)
     return SceneError.exit_code if failed else 0
+
+
+def _heading(ran: dict[str, Any]) -> str:
+    text = f"{ran['model']} in {ran['precision']} on {ran['device']}"
+    return f"{text}, threads {ran['threads']}" if ran["threads"] else text
 
 
 def _sentence(row: dict[str, Any]) -> str:

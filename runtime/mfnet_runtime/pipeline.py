@@ -30,8 +30,8 @@ from mfnet_runtime.windows import BLENDS, BlendName, WindowGrid
 Sink = Callable[[ClassRows], None]  # takes finished rows from the top
 Tick = Callable[[int], None]  # told how many windows were just done
 
-PREPROCESS = ("auto", "gpu", "cpu")
-Where = Literal["auto", "gpu", "cpu"]
+PREPROCESS = ("gpu", "cpu")
+Where = Literal["gpu", "cpu"]
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class SegmentOptions:
     stride: int | None = None  # pixels between windows; None: half a window
     blend: BlendName = "hann"
     batch: Asked = None  # windows a call; None: the backend's best; auto: the fastest, by timing
-    preprocess: Where = "auto"  # where windows are cut and blended; auto: where the network runs
+    preprocess: Where | None = None  # where windows are cut and blended; None: with the network
 
     def __post_init__(self) -> None:
         if self.blend not in BLENDS:
             raise UsageError(f"no blending named {self.blend!r}; there are {', '.join(BLENDS)}")
         if isinstance(self.batch, int) and self.batch < 1:
             raise UsageError(f"batch is {self.batch}; expected at least 1")
-        if self.preprocess not in PREPROCESS:
+        if self.preprocess not in (None, *PREPROCESS):
             raise UsageError(
                 f"no preprocessing on {self.preprocess!r}; there are {', '.join(PREPROCESS)}"
             )
@@ -104,7 +104,8 @@ def segment_scene(
         SceneError: a raster is damaged.
         ModelError: the model gave NaN or infinity.
         ResourceError: the backend has not the memory for the batch.
-        UsageError: the stride is larger than the window, or the batch than the backend takes.
+        UsageError: the stride is larger than the window, or the batch than the backend takes; or
+            the backend does not take windows from where they are to be made.
     """
     started = time.perf_counter()
     contract = backend.contract
@@ -112,7 +113,8 @@ def segment_scene(
     span = dsm_range(contract.dsm, reader.heights)
     report = SceneReport(span, len(grid), pixels=[0] * len(contract.classes))
     sizes = sizes or BatchSize(options.batch, backend.batches)
-    with _processing(backend, options)(backend, reader, grid, span, options.blend, sizes) as scene:
+    processing = _processing(preprocessed_on(backend, options))
+    with processing(backend, reader, grid, span, options.blend, sizes) as scene:
         fill = partial(scene_batches, scene.rows, sizes, max_strips=scene.max_strips)
         drain = partial(_drain, scene, sink, report)
         with Stages(scene.batches, fill, drain) as stages:
@@ -127,18 +129,25 @@ def segment_scene(
     return report
 
 
-def _processing(backend: Backend, options: SegmentOptions) -> Callable[..., Processing[Any]]:
-    """What works on the pixels around this backend."""
-    if not isinstance(backend, DeviceBackend):
-        if options.preprocess == "gpu":
-            raise UsageError(
-                f"{backend.name} on {backend.device} takes windows from the CPU's memory; "
-                "leave out --preprocess gpu, or run a plan"
-            )
+def preprocessed_on(backend: Backend, options: SegmentOptions) -> Where:
+    """Where windows are cut and logits are blended: as asked, or where the network runs.
+
+    Raises:
+        UsageError: on a GPU, and the backend takes no windows from there.
+    """
+    able = isinstance(backend, DeviceBackend)
+    if options.preprocess == "gpu" and not able:
+        raise UsageError(
+            f"{backend.name} on {backend.device} takes windows from the CPU's memory; "
+            "leave out --preprocess gpu, or run a plan"
+        )
+    return options.preprocess or ("gpu" if able else "cpu")
+
+
+def _processing(where: Where) -> Callable[..., Processing[Any]]:
+    if where == "cpu":
         return HostProcessing
-    if options.preprocess == "cpu":
-        return HostProcessing
-    from mfnet_runtime.cuda.processing import DeviceProcessing
+    from mfnet_runtime.cuda.processing import DeviceProcessing  # only where there is CUDA
 
     return DeviceProcessing
 

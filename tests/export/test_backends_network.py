@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from mfnet.torch_backend import TorchBackend
-from mfnet_runtime.backends import BACKENDS, backend_from_file
+from mfnet_runtime.backends import RUNS, backend_from_file
 from mfnet_runtime.backends.base import Feed
 
 if TYPE_CHECKING:
     from export.conftest import Made
 
 
-@pytest.fixture(params=sorted(BACKENDS))
+@pytest.fixture(params=RUNS[".onnx", "cpu"])
 def name(request: pytest.FixtureRequest) -> str:
     if find_spec(request.param) is None:
         pytest.skip(f"{request.param} is not installed")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from support import write_rgbd_model
 
-from mfnet_runtime.backends import BACKENDS
+from mfnet_runtime.backends import RUNS
 
 
-@pytest.fixture(params=sorted(BACKENDS))
+@pytest.fixture(params=RUNS[".onnx", "cpu"])
 def name(request: pytest.FixtureRequest) -> str:
     if find_spec(request.param) is None:
         pytest.skip(f"{request.param} is not installed")

@@ -115,7 +115,10 @@ def with_metadata(path: Path, contract: str | None) -> Path:
         ('{"format": "mfnet-contract/99"}', "contract has format 'mfnet-contract/99'"),
         (Contract(64, RGBD).to_json(), "its contract implies"),
         (Contract(32, type(RGBD).numbered(3)).to_json(), "its contract implies"),
-        (Contract(32, RGBD, precision="fp16").to_json(), "FP16 file runs .* without --fp16"),
+        (
+            Contract(32, RGBD, precision="fp16").to_json(),
+            "FP16 file runs .*mfnet-export --onnx rgbd.onnx --plan, or use --device cuda",
+        ),
         (Contract(32, RGBD, precision="bf16").to_json(), "export in FP32 .*--precision bf16"),
     ],
 )

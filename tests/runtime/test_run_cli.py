@@ -14,7 +14,7 @@ import pytest
 import rasterio
 from support import RGBD, UTM, read, write_scene
 
-from mfnet_runtime.backends import BACKENDS
+from mfnet_runtime.backends import BACKENDS, RUNS
 from mfnet_runtime.cli import main
 
 
@@ -51,7 +51,7 @@ def test_folder_of_scenes(tmp_path: Path, model: Path, folder: Path, capsys: Cap
         assert found.tags()["MFNET_BLEND"] == "hann"
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("backend", RUNS[".onnx", "cpu"])
 def test_backend_threads_and_precision(
     tmp_path: Path, model: Path, folder: Path, capsys: Capture, backend: str
 ) -> None:

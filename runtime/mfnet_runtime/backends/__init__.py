@@ -10,24 +10,39 @@ from typing import Any
 from mfnet_runtime.backends.base import Backend, TensorSpec
 from mfnet_runtime.errors import ModelError, UsageError, missing_package
 
-__all__ = ["BACKENDS", "Backend", "TensorSpec", "backend_from_file"]
+__all__ = ["BACKENDS", "DEVICES", "Backend", "TensorSpec", "backend_from_file"]
 
+# Name and device to class.
 BACKENDS = {
-    "openvino": "mfnet_runtime.backends.ov:OpenVinoBackend",
-    "onnxruntime": "mfnet_runtime.backends.ort:OrtBackend",
+    "openvino": {"cpu": "mfnet_runtime.backends.ov:OpenVinoBackend"},
+    "onnxruntime": {
+        "cpu": "mfnet_runtime.backends.ort:OrtBackend",
+        "cuda": "mfnet_runtime.backends.ort_cuda:OrtCudaBackend",
+    },
+    "tensorrt": {"cuda": "mfnet_runtime.backends.trt:TensorRtBackend"},
 }
-# Which backends run a suffix, the fastest first; `auto` takes the first that is installed.
-SUFFIXES = {".onnx": ("openvino", "onnxruntime")}
+DEVICES = ("cpu", "cuda")
+# What runs a suffix on a device, the fastest first; `auto` takes the first that is installed.
+RUNS = {
+    (".onnx", "cpu"): ("openvino", "onnxruntime"),
+    (".onnx", "cuda"): ("onnxruntime",),
+    (".plan", "cuda"): ("tensorrt",),
+}
 
 
-def backend_from_file(path: Path, name: str = "auto", **options: Any) -> Backend:
+def backend_from_file(
+    path: Path, name: str = "auto", device: str = "auto", trust_plan: bool = False, **options: Any
+) -> Backend:
     """The backend that runs a model file; no device is touched before it is entered.
 
     Args:
         path: The model.
         name: One of `BACKENDS`, or `auto` for the fastest that is installed and runs such a file.
+        device: One of `DEVICES`, or `auto`: what the file needs.
+        trust_plan: Run a plan that nothing vouches for.
         options: Passed on: `threads` (0: physical cores), `precision` (what floats run in: `fp32`,
-            `bf16`; None: as in the file) and `batch` (windows a call that it is to be fastest for).
+            `bf16`; None: as in the file) and `batch` (windows a call that it is to be fastest for;
+            None: its own choice).
 
     Raises:
         UsageError: the file is missing, no backend has that name, it is not installed, or it
@@ -36,14 +51,25 @@ def backend_from_file(path: Path, name: str = "auto", **options: Any) -> Backend
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such model file")
-    if name == "auto":
-        if path.suffix.lower() not in SUFFIXES:
-            raise ModelError(f"{path}: {_why_not(path)}")
-        able = SUFFIXES[path.suffix.lower()]
-        name = next((engine for engine in able if find_spec(engine)), able[-1])
-    if name not in BACKENDS:
+    if name not in ("auto", *BACKENDS):
         raise UsageError(f"no backend named {name!r}; there are {', '.join(BACKENDS)}")
-    module, attribute = BACKENDS[name].split(":")
+    if device not in ("auto", *DEVICES):
+        raise UsageError(f"no device named {device!r}; there are {', '.join(DEVICES)}")
+    suffix = path.suffix.lower()
+    if suffix not in {known for known, _ in RUNS}:
+        raise ModelError(f"{path}: {_why_not(path)}")
+    if device == "auto":
+        device = _device_for(path, name)
+    able = RUNS.get((suffix, device), ())
+    if name == "auto" and able:
+        name = next((engine for engine in able if find_spec(engine)), able[-1])
+    if name not in able:
+        raise UsageError(f"{path}: {_why_not_so(path, name, device)}")
+    if suffix == ".plan":
+        options["trust_plan"] = trust_plan
+    elif trust_plan:
+        raise UsageError(f"{path}: is no plan; leave out --trust-plan")
+    module, attribute = BACKENDS[name][device].split(":")
     try:
         backend: Backend = getattr(import_module(module), attribute)(path, **options)
     except ModuleNotFoundError as fault:
@@ -54,7 +80,33 @@ def backend_from_file(path: Path, name: str = "auto", **options: Any) -> Backend
     return backend
 
 
+def _device_for(path: Path, name: str) -> str:
+    """What a file needs: a GPU for a plan, and for an FP16 file if ONNX Runtime can use it."""
+    if path.suffix.lower() == ".plan":
+        return "cuda"
+    if name == "openvino":
+        return "cpu"
+    from mfnet_runtime.backends.checks import contract_in_onnx
+    from mfnet_runtime.backends.ort_cuda import has_cuda_provider
+
+    return "cuda" if contract_in_onnx(path).precision == "fp16" and has_cuda_provider() else "cpu"
+
+
 def _why_not(path: Path) -> str:
     if path.suffix.lower() in (".pt", ".pth"):
         return f"is a PyTorch checkpoint; export it first: mfnet-export --ckpt {path.name}"
-    return f"not a model this runtime runs; expected one of {', '.join(SUFFIXES)}"
+    return (
+        "not a model this runtime runs; expected one of "
+        f"{', '.join(dict.fromkeys(suffix for suffix, _ in RUNS))}"
+    )
+
+
+def _why_not_so(path: Path, name: str, device: str) -> str:
+    """Why a file that can be run is not run like this."""
+    if path.suffix.lower() == ".plan":
+        if device == "cpu":
+            return "a plan runs on a GPU; leave out --device cpu, or run the ONNX file"
+        return f"a plan runs on TensorRT; leave out --backend {name}, or run the ONNX file"
+    if name == "tensorrt":
+        return f"TensorRT runs plans; build one: mfnet-export --onnx {path.name} --plan"
+    return f"{name} runs on a CPU here; leave out --device, or --backend"

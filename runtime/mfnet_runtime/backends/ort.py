@@ -70,7 +70,7 @@ class OrtBackend:
             (self._session.get_inputs(), self.inputs),
             (self._session.get_outputs(), self.outputs),
         ):
-            require_graph(path, {node.name: _signature(node) for node in nodes}, specs)
+            require_graph(path, {node.name: signature(node) for node in nodes}, specs)
 
     def infer(self, feed: Feed) -> Arrays:
         """Run one batch; see `Backend.infer`."""
@@ -86,6 +86,7 @@ class OrtBackend:
         self._session = None
 
 
-def _signature(node: Any) -> tuple[object, tuple[int, ...]]:
+def signature(node: Any) -> tuple[object, tuple[int, ...]]:
+    """Number type and shape of an input or output, as `checks.require_graph` takes them."""
     shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
     return ELEMENT_TYPES.get(node.type, node.type), shape

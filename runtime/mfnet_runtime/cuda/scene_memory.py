@@ -134,7 +134,7 @@ class SceneMemory:
             image=self._pinned((3, *rows), self._layout.stored),
             dsm=self._pinned(rows, np.float32),
             mask=self._pinned(rows, np.uint8),
-            placements=self._pinned((room, len(PLACEMENT)), np.int32),
+            placements=self._pinned((room, len(PLACEMENT.names or ())), np.int32),
             classes=self._pinned(rows, np.uint8),
             not_finite=self._pinned((1,), np.int32),
         )
