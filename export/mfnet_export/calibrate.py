@@ -6,16 +6,13 @@ what is quantised with them nor how good it will be.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import onnx_ir as ir
 
-from mfnet_export.files import writing
+from mfnet_export.probe import Floats, Probe, measured
 from mfnet_export.sample import Windows, windows_from_scenes
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
@@ -25,8 +22,6 @@ from mfnet_runtime.scenes import scenes_from
 # 1.4 % of the classes; from 16 on, the choice of windows no longer mattered.
 MIN_WINDOWS = 8
 HELD_OUT = 4  # of this many windows one measures what the others calibrate
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,32 +85,9 @@ def channel_peaks(
     Raises:
         ResourceError: no room for a temporary copy of the graph.
     """
-    import onnxruntime
-
-    probed = ir.load(model)
-    values = {value.name: value for node in probed.graph for value in node.outputs}
-    outputs = {value.name for value in probed.graph.outputs}
-    probed.graph.outputs.extend(values[name] for name in names if name not in outputs)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors
-    peaks: dict[str, Floats] = {}
-    # External weights: ONNX Runtime maps the file, and 2 GiB are no limit.
-    with tempfile.TemporaryDirectory() as folder, writing(Path(folder)):
-        path = Path(folder) / "probed.onnx"
-        ir.save(probed, path, external_data="weights")
-        del probed, values
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        for index in range(len(windows)):
-            one = slice(index, index + 1)
-            feed = {"image": windows.image[one], "dsm": windows.dsm[one]}
-            for name, found in zip(names, session.run(list(names), feed), strict=True):
-                peak = np.abs(found).max(axis=tuple(range(found.ndim - 1)))
-                peaks[name] = np.maximum(peak, peaks.get(name, peak))
-        del session
-    return peaks
+    probes = [Probe(name, channels=True) for name in names]
+    found = measured(model, probes, windows, threads)
+    return {probe.name: found[probe] for probe in probes}
 
 
 def _stacked(pairs: Sequence[tuple[Floats, Floats]], name: str) -> Windows:

@@ -22,11 +22,14 @@ PATH = click.Path(path_type=Path)
 @click.option("--window", type=int, help="Pixels a side; official .pth only [default: 256].")
 @click.option("--classes", type=PATH, help="JSON class table in place of the checkpoint's.")
 @click.option("--no-rewrite", "without", multiple=True, metavar="STEP", help="Leave out a rewrite.")
+@click.option("--fp16", is_flag=True, help="Also write NAME.fp16.onnx, for GPUs.")
 @click.option("--int8", is_flag=True, help="Also write NAME.int8.onnx.")
 @click.option("--calibrate", type=PATH, help="Folder of scenes that --int8 takes ranges from.")
 @click.option("--calibration-windows", type=int, help="How many windows of them [default: 32].")
-@click.option("--max-drop", type=float, help="Points of mIoU INT8 may lose [default: 0.5].")
-@click.option("--max-disagree", type=float, help="% of pixels it may change [default: 1].")
+@click.option(
+    "--max-drop", type=float, help="Points of mIoU FP16 and INT8 may lose [default: 0.5]."
+)
+@click.option("--max-disagree", type=float, help="% of pixels they may change [default: 1].")
 @json_option
 @debug_option
 @click.version_option(package_name="mfnet")
@@ -39,6 +42,7 @@ def command(
     window: int | None,
     classes: Path | None,
     without: tuple[str, ...],
+    fp16: bool,
     int8: bool,
     calibrate: Path | None,
     calibration_windows: int | None,
@@ -49,22 +53,29 @@ def command(
     """Write the network of a checkpoint as one fast ONNX file.
 
     The file appears only after its logits were found equal to PyTorch's, on windows of SCENES or
-    of a drawn town, and on noise. INT8 is scored against FP32 on windows held out, and by mIoU
-    where SCENES, or the scenes calibrated on, have labels; past the bounds nothing is written.
+    of a drawn town, and on noise. FP16 is compared with FP32 on the same windows, its rounding
+    emulated on the CPU, and INT8 on windows held out; both are scored by mIoU where SCENES, or the
+    scenes calibrated on, have labels. Past the bounds nothing is written.
 
     \b
     Examples:
       mfnet-export --ckpt runs/a/best.pt
       mfnet-export --ckpt official.pth -o best.onnx --classes classes.json --scenes scenes/
+      mfnet-export --ckpt best.pt --fp16 --scenes test/
       mfnet-export --ckpt best.pt --int8 --calibrate train/ --scenes test/
     """
     from mfnet_export.export import ExportRequest, exported
     from mfnet_export.int8 import options_from_flags
+    from mfnet_export.judge import bounds_from_flags
     from mfnet_runtime.cli import parse_bands
 
     chosen = parse_bands(bands) if bands else None
-    quantised = options_from_flags(int8, calibrate, calibration_windows, max_drop, max_disagree)
-    request = ExportRequest(ckpt, out, scenes, windows, window, classes, chosen, without, quantised)
+    bounds = bounds_from_flags(fp16 or int8, max_drop, max_disagree)
+    quantised = options_from_flags(int8, calibrate, calibration_windows, bounds)
+    halved = bounds if fp16 else None
+    request = ExportRequest(
+        ckpt, out, scenes, windows, window, classes, chosen, without, quantised, halved
+    )
     report = exported(request, lambda text: click.echo(text, err=True))
     click.echo(json.dumps(report.to_json()) if as_json else "\n".join(report.lines()))
 

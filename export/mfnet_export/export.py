@@ -17,7 +17,9 @@ from mfnet.torch_backend import TorchBackend
 from mfnet_export.calibrate import calibration_set
 from mfnet_export.errors import ExportError
 from mfnet_export.files import size_text, staged
+from mfnet_export.fp16 import Fp16Report, fp16_beside, fp16_from_onnx
 from mfnet_export.int8 import Int8Options, Int8Report, int8_beside, int8_from_onnx
+from mfnet_export.judge import Bounds
 from mfnet_export.merge import Work, merged
 from mfnet_export.parity import ParityReport, compared
 from mfnet_export.sample import Windows, sample_windows
@@ -43,6 +45,7 @@ class ExportRequest:
     bands: Sequence[int] | None = None  # 1-based, of the scenes
     without: tuple[str, ...] = ()  # names of rewrites to leave out
     int8: Int8Options | None = None  # also write an INT8 file
+    fp16: Bounds | None = None  # also write an FP16 file, for GPUs
 
     @property
     def target(self) -> Path:
@@ -61,6 +64,7 @@ class ExportReport:
     contract: Contract
     seconds: float
     int8: Int8Report | None = None
+    fp16: Fp16Report | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types only."""
@@ -72,6 +76,7 @@ class ExportReport:
             "contract": self.contract.to_dict(),
             "seconds": round(self.seconds, 2),
             **({"int8": self.int8.to_json()} if self.int8 else {}),
+            **({"fp16": self.fp16.to_json()} if self.fp16 else {}),
         }
 
     def lines(self) -> list[str]:
@@ -81,8 +86,14 @@ class ExportReport:
             f"written   {self.output}  {size_text(self.size)}, in {self.seconds:.0f} s",
             *(f"{'parity' if not i else '':8}  {s}" for i, s in enumerate(self.parity.lines())),
             *(self.int8.lines() if self.int8 else ()),
-            f"next: mfnet-run {self.int8.output if self.int8 else self.output} SCENES -o OUT",
+            *(self.fp16.lines() if self.fp16 else ()),
+            f"next: {self._next_command()}",
         ]
+
+    def _next_command(self) -> str:
+        if self.fp16:
+            return f"on the GPU's machine, mfnet-export --onnx {self.fp16.output} --plan"
+        return f"mfnet-run {self.int8.output if self.int8 else self.output} SCENES -o OUT"
 
     def _rewrite_lines(self) -> list[str]:
         """A line a rewrite, with what it saves, and the sum."""
@@ -152,8 +163,21 @@ def exported(request: ExportRequest, tell: Callable[[str], None] = lambda _: Non
                 tell=tell,
             )
             int8 = replace(int8, output=int8_beside(request.target))
+        fp16 = None
+        if request.fp16:
+            fp16 = fp16_from_onnx(
+                partial,
+                fp16_beside(partial),
+                windows,
+                request.fp16,
+                judge=request.scenes,
+                bands=request.bands,
+                threads=torch.get_num_threads(),
+                tell=tell,
+            )
+            fp16 = replace(fp16, output=fp16_beside(request.target))
     seconds = time.perf_counter() - started
-    return ExportReport(request.target, size, work, parity, contract, seconds, int8)
+    return ExportReport(request.target, size, work, parity, contract, seconds, int8, fp16)
 
 
 def _require_output(request: ExportRequest) -> None:

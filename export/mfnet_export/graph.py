@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import (
     ClearMetadataAndDocStringPass,
@@ -68,6 +70,15 @@ def require_static(model: ir.Model, batch: str) -> None:
         )
 
 
+def new_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+    """A constant of the graph, of a name that it does not have yet."""
+    tensor = ir.tensor(array, name=name)
+    kind, shape = ir.TensorType(tensor.dtype), ir.Shape(array.shape)
+    value = ir.Value(name=name, shape=shape, type=kind, const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
 def _symbols(size: ir.SymbolicDim) -> set[str]:
     """Names in a dimension such as 2*N; one without a name is no dimension anybody knows."""
     return {"?"} if size.value is None else {str(symbol) for symbol in size.free_symbols()}
@@ -88,12 +99,6 @@ def _scale_from_sizes(graph: ir.Graph, node: ir.Node) -> None:
         if not isinstance(before, int) or not isinstance(after, int) or after % before:
             return
         factors.append(after / before)
-    scales = ir.Value(
-        name=f"{target.name}_scales",
-        type=ir.TensorType(ir.DataType.FLOAT),
-        shape=ir.Shape([len(factors)]),
-        const_value=ir.tensor(factors, dtype=ir.DataType.FLOAT, name=f"{target.name}_scales"),
-    )
-    graph.register_initializer(scales)
+    scales = new_constant(graph, f"{target.name}_scales", np.array(factors, np.float32))
     node.replace_input_with(SIZES - 1, scales)
     node.resize_inputs(SIZES)

@@ -19,14 +19,15 @@ import onnx_ir as ir
 from mfnet_export.calibrate import CalibrationSet, channel_peaks
 from mfnet_export.errors import ExportError
 from mfnet_export.files import size_text, staged
-from mfnet_export.int8_judge import (
+from mfnet_export.int8_search import Found, groups_of, layers_to_keep
+from mfnet_export.judge import (
+    Bounds,
     Difference,
     SceneScores,
     difference,
     logits_of,
     scores_on_scenes,
 )
-from mfnet_export.int8_search import Found, groups_of, layers_to_keep
 from mfnet_export.quantise import Layer, layers_of, quantise, smooth
 from mfnet_export.to_onnx import require_valid, save
 from mfnet_runtime.backends import backend_from_file
@@ -37,45 +38,31 @@ SUFFIX = ".int8.onnx"
 
 
 @dataclass(frozen=True)
-class Int8Options:
-    """What to calibrate on, and how far INT8 may be from FP32."""
+class Int8Options(Bounds):
+    """What to calibrate on, and how far INT8 may be from FP32 on windows held out."""
 
     calibrate: Path  # folder of scenes
     windows: int = 32  # to calibrate on; a third as many again are held out
-    max_drop: float = 0.5  # points of mIoU, 0..100, where scenes have labels
-    max_disagree: float = 1.0  # percent of the pixels of windows held out
-
-    def __post_init__(self) -> None:
-        for name, value in (("max-drop", self.max_drop), ("max-disagree", self.max_disagree)):
-            if not 0 <= value <= 100:
-                raise UsageError(f"--{name} {value:g}: expected 0 to 100")
 
 
 def options_from_flags(
-    int8: bool,
-    calibrate: Path | None,
-    windows: int | None,
-    max_drop: float | None,
-    max_disagree: float | None,
+    int8: bool, calibrate: Path | None, windows: int | None, bounds: Bounds
 ) -> Int8Options | None:
     """What the options of a command line mean together; None: no INT8.
 
     Raises:
         UsageError: INT8 without scenes to calibrate on, or options of INT8 without it.
     """
-    given = {
-        "calibrate": calibrate,
-        "windows": windows,
-        "max_drop": max_drop,
-        "max_disagree": max_disagree,
-    }
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if int8 and calibrate is None:
+    given = {"calibrate": calibrate, "calibration-windows": windows}
+    if not int8:
+        for flag, value in given.items():
+            if value is not None:
+                raise UsageError(f"--{flag} goes with --int8; add --int8 or leave it out")
+        return None
+    if calibrate is None:
         raise UsageError("--int8 needs real windows; name scenes with --calibrate SCENES")
-    if chosen and not int8:
-        flag = {"windows": "calibration-windows"}.get(first := next(iter(chosen)), first)
-        raise UsageError(f"--{flag.replace('_', '-')} goes with --int8; add --int8 or leave it out")
-    return Int8Options(**chosen) if int8 else None
+    count = Int8Options.windows if windows is None else windows
+    return Int8Options(calibrate, count, **asdict(bounds))
 
 
 def int8_beside(path: Path) -> Path:

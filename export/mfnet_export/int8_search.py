@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from mfnet_export.int8_judge import Difference
+from mfnet_export.judge import Difference
 
 MAX_GROUPS = 16  # each costs one graph of the whole network written, loaded and run
 MAX_FLOAT = 0.5  # share of the multiplications; past it INT8 is not worth its name

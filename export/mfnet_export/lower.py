@@ -76,7 +76,7 @@ def _pad(node: ir.Node) -> None:
 
 def _resize(node: ir.Node) -> None:
     """Axes, antialiasing and aspect ratios came in 18; their defaults are what was before."""
-    if "axes" in node.attributes or node.attributes.get_int("antialias", 0):
+    if "axes" in node.attributes or node.attributes.get_int("antialias"):
         raise _refusal(node, "it has axes or antialiasing")
     if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise _refusal(node, "it keeps the aspect ratio")

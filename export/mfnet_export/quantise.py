@@ -18,6 +18,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from mfnet_export.graph import new_constant
+
 LEVELS = 127  # -127..127: symmetric
 MIN_SIZE = 32  # rows and columns of a weight; a smaller one costs more to quantise than it saves
 # Of peaks that smoothing moves from activations into weights: 0 none, 1 all (arXiv 2211.10438).
@@ -193,11 +195,7 @@ class _Constants:
 
     def new(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
         if name not in self.made:
-            tensor = ir.tensor(array, name=name)
-            kind, shape = ir.TensorType(tensor.dtype), ir.Shape(array.shape)
-            value = ir.Value(name=name, shape=shape, type=kind, const_value=tensor)
-            self.graph.register_initializer(value)
-            self.made[name] = value
+            self.made[name] = new_constant(self.graph, name, array)
         return self.made[name]
 
     def replace(self, node: ir.Node, place: int, array: Floats, suffix: str) -> None:

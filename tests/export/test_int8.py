@@ -216,7 +216,7 @@ def test_command_end_to_end(folder: Path, capsys: Capture) -> None:
         ("--int8", 2, "name scenes with --calibrate SCENES"),
         ("--calibrate {}/scenes", 2, "--calibrate goes with --int8"),
         ("--calibration-windows 9", 2, "--calibration-windows goes with --int8"),
-        ("--max-drop 1", 2, "--max-drop goes with --int8"),
+        ("--max-drop 1", 2, "--max-drop goes with --fp16 or --int8"),
         ("--int8 --calibrate {}/scenes --max-drop -1", 2, "--max-drop -1: expected 0 to 100"),
         ("--int8 --calibrate {}/scenes --calibration-windows 3", 2, "expected at least 8"),
         ("--int8 --calibrate {}/nowhere", 2, "nowhere: no such file or folder"),
@@ -238,7 +238,7 @@ def test_a_drop_of_miou_is_refused(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mfnet_export import int8
-    from mfnet_export.int8_judge import SceneScores
+    from mfnet_export.judge import SceneScores
 
     scores = SceneScores(2, (0.62, 0.61))
     monkeypatch.setattr(int8, "scores_on_scenes", lambda *_: scores)

@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 import pytest
 
-from mfnet_export.int8_judge import Difference
 from mfnet_export.int8_search import MAX_FLOAT, MAX_GROUPS, groups_of, layers_to_keep
+from mfnet_export.judge import Difference
 
 KINDS = ["8x24", "8x8", "8x32", "32x8"] * 12
 SIZES = [192, 64, 256, 256] * 12

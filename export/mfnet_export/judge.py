@@ -1,4 +1,4 @@
-"""How far an INT8 graph is from its FP32 graph: on windows, and on labelled scenes.
+"""How far an INT8 or FP16 graph is from its FP32 graph: on windows, and on labelled scenes.
 
 Knows backends and scenes, not what was done to the graph.
 """
@@ -24,6 +24,33 @@ from mfnet_runtime.pipeline import SegmentOptions
 Logits = npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """How far a graph may be from its FP32 graph."""
+
+    max_drop: float = 0.5  # points of mIoU, 0..100, where scenes have labels
+    max_disagree: float = 1.0  # percent of the pixels
+
+    def __post_init__(self) -> None:
+        for name, value in (("max-drop", self.max_drop), ("max-disagree", self.max_disagree)):
+            if not 0 <= value <= 100:
+                raise UsageError(f"--{name} {value:g}: expected 0 to 100")
+
+
+def bounds_from_flags(used: bool, max_drop: float | None, max_disagree: float | None) -> Bounds:
+    """Bounds of a command line's options.
+
+    Raises:
+        UsageError: out of range, or given where nothing is `used` that keeps to them.
+    """
+    given = {"max_drop": max_drop, "max_disagree": max_disagree}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if chosen and not used:
+        flag = next(iter(chosen)).replace("_", "-")
+        raise UsageError(f"--{flag} goes with --fp16 or --int8; add one or leave it out")
+    return Bounds(**chosen)
+
+
 @dataclass(frozen=True)
 class Difference:
     """Of logits from the reference's, over some windows."""
@@ -34,11 +61,11 @@ class Difference:
     max_abs: float
     span: float  # the reference's logits from lowest to highest
 
-    def line(self) -> str:
+    def line(self, which: str = "windows held out") -> str:
         """For people."""
         return (
-            f"same class  {share_text(self.agreement)} of the pixels of {self.windows} windows "
-            f"held out; logits differ by {self.mean_abs:.3g} in the mean, {self.max_abs:.3g} at "
+            f"same class  {share_text(self.agreement)} of the pixels of {self.windows} {which}; "
+            f"logits differ by {self.mean_abs:.3g} in the mean, {self.max_abs:.3g} at "
             f"most, of a range of {self.span:.3g}"
         )
 
@@ -48,20 +75,20 @@ class SceneScores:
     """Both graphs' scores on labelled scenes, windows side by side."""
 
     scenes: int
-    mean_iou: tuple[float, float]  # FP32, INT8; 0..1
+    mean_iou: tuple[float, float]  # FP32, the other; 0..1
 
     @property
     def drop(self) -> float:
-        """Points of mIoU lost, 0..100; negative where INT8 scores higher."""
+        """Points of mIoU lost, 0..100; negative where the other scores higher."""
         return 100 * (self.mean_iou[0] - self.mean_iou[1])
 
-    def line(self) -> str:
+    def line(self, name: str = "INT8") -> str:
         """For people."""
         before, after = self.mean_iou
         word = "scene" if self.scenes == 1 else "scenes"
         return (
-            f"mIoU        {before:.4f} in FP32, {after:.4f} in INT8 ({-self.drop:+.2f} points) on "
-            f"{self.scenes} labelled {word}"
+            f"mIoU        {before:.4f} in FP32, {after:.4f} in {name} ({-self.drop:+.2f} points) "
+            f"on {self.scenes} labelled {word}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -103,7 +130,7 @@ def scores_on_scenes(
 
     Args:
         reference: Opens the FP32 graph; asked once.
-        candidate: Opens the INT8 graph, after the other was closed.
+        candidate: Opens the other graph, after the other was closed.
         folder: image/ dsm/ and perhaps label/.
         bands: 1-based image bands; None takes the first three.
 

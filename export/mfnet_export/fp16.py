@@ -1,0 +1,215 @@
+"""FP32 ONNX file to proven FP16 file: measure ranges, convert, emulate, judge.
+
+The FP16 file is for a GPU. Here its graph is run as `fp16_emulate` models it, on a CPU, in ONNX
+Runtime; what a GPU's kernels make of it is measured where there is one. The FP32 file is only read.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial as bound
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from mfnet_export.errors import ExportError
+from mfnet_export.files import size_text, staged
+from mfnet_export.fp16_convert import HALF_MAX, halve
+from mfnet_export.fp16_emulate import emulate
+from mfnet_export.fp16_ranges import Ranges, ranges_of, require_fit
+from mfnet_export.judge import (
+    Bounds,
+    Difference,
+    SceneScores,
+    difference,
+    logits_of,
+    scores_on_scenes,
+)
+from mfnet_export.sample import Windows
+from mfnet_export.to_onnx import require_valid, save
+from mfnet_runtime.backends import backend_from_file
+from mfnet_runtime.backends.base import Backend
+from mfnet_runtime.contract import METADATA_KEY, Contract
+
+SUFFIX = ".fp16.onnx"
+# Of the range of the logits. Rounding moves them by 0.2 % at most, whatever the network.
+MAX_SHIFT = 0.05
+
+
+def fp16_beside(path: Path) -> Path:
+    """best.onnx -> best.fp16.onnx."""
+    return path.with_suffix(SUFFIX)
+
+
+@dataclass(frozen=True)
+class Fp16Report:
+    """What was written, and how far it is from FP32."""
+
+    output: Path
+    size: int  # bytes, weights beside the file included
+    source: str  # of the windows, in words
+    peaks: dict[str, float]  # largest magnitude in each part of the network
+    kept: tuple[str, ...]  # residual sums and means in FP32
+    float_parts: tuple[str, ...]  # where those are
+    lossy: tuple[str, ...]  # weights too small for FP16
+    difference: Difference  # of the emulated graph
+    scores: SceneScores | None  # None without labels
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types only."""
+        return {"output": str(self.output), "bytes": self.size, **self.facts()}
+
+    def facts(self) -> dict[str, Any]:
+        """What the contract's provenance holds."""
+        return {
+            "converter": f"mfnet {version('mfnet')}",
+            "windows": self.source,
+            "peaks": {part: float(f"{peak:.4g}") for part, peak in self.peaks.items()},
+            "float_parts": list(self.float_parts),
+            "lossy_weights": list(self.lossy),
+            "emulated_difference": asdict(self.difference),
+            "emulated_scores": self.scores.to_json() if self.scores else None,
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        part, peak = max(self.peaks.items(), key=lambda entry: entry[1])
+        kept = ", ".join(self.float_parts)
+        rows = [
+            f"{self.output}  {size_text(self.size)}",
+            f"reaches {peak:.4g} in {part}, of {HALF_MAX:.0f}; on {self.source}",
+            f"stay float  {f'residual sums and means of {kept}' if kept else 'none had to'}",
+            *([f"too small   {', '.join(self.lossy)}"] if self.lossy else []),
+            f"{self.difference.line('windows')}; emulated on the CPU",
+            f"{self.scores.line('FP16')}, emulated" if self.scores else NO_LABELS,
+        ]
+        return [f"{'fp16' if not index else '':8}  {row}" for index, row in enumerate(rows)]
+
+
+NO_LABELS = "mIoU        not measured: no label/ there"
+
+
+def fp16_from_onnx(
+    source: Path,
+    target: Path,
+    windows: Windows,
+    bounds: Bounds,
+    *,
+    judge: Path | None = None,
+    bands: Sequence[int] | None = None,
+    threads: int = 0,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Fp16Report:
+    """Write the FP16 graph of an FP32 file, if it is close enough.
+
+    Residual sums are FP32 where they are large; if FP16 is not close enough then, all of them.
+
+    Args:
+        source: FP32 ONNX file with a contract, of opset 17.
+        target: Appears, or is replaced, only on success; its tensors are all FP16.
+        windows: To measure ranges and the difference on.
+        bounds: How far FP16 may be from FP32.
+        judge: Folder of scenes to score on, where it has labels.
+        bands: 1-based image bands of the scenes.
+        threads: Of ONNX Runtime; 0 takes the physical cores.
+        tell: Told what is being done, a few words each.
+
+    Raises:
+        ExportError: FP16 cannot hold an activation or a weight, or a bound is exceeded; nothing
+            was written.
+        UsageError, SceneError: scenes to judge on are missing or damaged.
+        ResourceError: the disk is full.
+    """
+    engine = bound(backend_from_file, name="onnxruntime", threads=threads)
+    tell(f"measuring ranges on {len(windows)} windows")
+    ranges = ranges_of(source, windows, threads)
+    with engine(source) as reference:
+        contract, expected = reference.contract, logits_of(reference, windows)
+    with staged(target) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as folder:
+        trial = Path(folder) / "emulated.onnx"
+
+        def tried(kept: Sequence[str]) -> Fp16Report:
+            tell("converting to FP16 and emulating it")
+            model, lossy = _converted(source, kept, ranges)
+            emulate(model)
+            _save(model, trial, contract)
+            del model
+            with engine(trial) as candidate:
+                found = difference(expected, logits_of(candidate, windows))
+            return Fp16Report(
+                output=target,
+                size=0,
+                source=windows.source,
+                peaks=ranges.part_peaks(),
+                kept=tuple(kept),
+                float_parts=ranges.parts_with(kept),
+                lossy=lossy,
+                difference=found,
+                scores=None,
+            )
+
+        report = tried(ranges.large)
+        if not _close(report.difference, bounds):
+            report = tried(tuple(dict.fromkeys((*ranges.sums, *ranges.large))))
+        _require(
+            _close(report.difference, bounds),
+            f"{report.difference.line('windows')} (allowed {bounds.max_disagree:g} % of the "
+            "pixels); keep to FP32, or raise --max-disagree",
+        )
+        scores = _scores(engine, source, trial, judge, bands, tell)
+        _require(
+            scores is None or scores.drop <= bounds.max_drop,
+            f"{scores.line('FP16') if scores else ''}, allowed are {bounds.max_drop:g} points "
+            "less; keep to FP32, or raise --max-drop",
+        )
+        report = replace(report, scores=scores)
+        model, _ = _converted(source, report.kept, ranges)
+        signed = replace(contract, precision="fp16").with_provenance(fp16=report.facts())
+        _save(model, partial, signed)
+        require_valid(partial, "FP16")
+        size = sum(file.stat().st_size for file in partial.parent.iterdir() if file.is_file())
+        return replace(report, size=size)
+
+
+def _converted(
+    source: Path, kept: Collection[str], ranges: Ranges
+) -> tuple[ir.Model, tuple[str, ...]]:
+    """The FP16 graph, and the weights that are too small for it."""
+    model = ir.load(source)
+    lossy = halve(model, kept)
+    require_fit(model, ranges)
+    return model, lossy
+
+
+def _save(model: ir.Model, path: Path, contract: Contract) -> None:
+    model.metadata_props[METADATA_KEY] = contract.to_json()
+    save(model, path)
+
+
+def _close(found: Difference, bounds: Bounds) -> bool:
+    """Whether the bounds are kept; logits that are not finite never are."""
+    near = found.max_abs <= MAX_SHIFT * found.span
+    return near and found.agreement >= 1 - bounds.max_disagree / 100
+
+
+def _scores(
+    engine: Callable[[Path], Backend],
+    source: Path,
+    trial: Path,
+    judge: Path | None,
+    bands: Sequence[int] | None,
+    tell: Callable[[str], None],
+) -> SceneScores | None:
+    if judge is None or not (judge / "label").is_dir():
+        return None
+    tell("scoring FP32 and FP16 on the scenes")
+    return scores_on_scenes(lambda: engine(source), lambda: engine(trial), judge, bands)
+
+
+def _require(held: bool, why: str) -> None:
+    if not held:
+        raise ExportError(f"FP16 is refused: {why}; nothing was written")
