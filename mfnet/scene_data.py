@@ -19,6 +19,7 @@ from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.raster import SceneReader, SceneRows
+from mfnet_runtime.reading import ReadOptions
 from mfnet_runtime.scaling import (
     BoolArray,
     DsmRange,
@@ -90,7 +91,8 @@ def opened_scene(scene: Scene, dataset: Dataset, full_scale: float) -> SceneRead
     Raises:
         SceneError: a file is missing or damaged, bands or grids do not fit.
     """
-    return SceneReader(scene, dataset.bands, full_scale, dataset.use_alpha, dataset.use_place)
+    options = ReadOptions(dataset.bands, dataset.use_alpha, dataset.use_place)
+    return SceneReader(scene, full_scale, options)
 
 
 def scene_in_memory(scene: Scene, dataset: Dataset, full_scale: float) -> MemoryScene:

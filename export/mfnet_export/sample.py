@@ -16,6 +16,7 @@ from mfnet.synthetic import draw_town
 from mfnet_runtime.contract import Contract, DsmRule, ImageRule
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.raster import SceneReader
+from mfnet_runtime.reading import ReadOptions
 from mfnet_runtime.scaling import dsm_range, padded, scaled_dsm, scaled_image
 from mfnet_runtime.scenes import Scene, scenes_from
 from mfnet_runtime.windows import Offset, WindowGrid
@@ -83,7 +84,7 @@ def windows_from_scenes(
     found: list[Window] = []
     for index, scene in enumerate(used):
         share = count // len(used) + (index < count % len(used))
-        with SceneReader(scene, bands, contract.image.full_scale) as reader:
+        with SceneReader(scene, contract.image.full_scale, ReadOptions(bands)) as reader:
             found += _windows_from_reader(reader, contract, share)
     return found
 

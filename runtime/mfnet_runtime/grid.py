@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from rasterio.enums import ColorInterp
 
+from mfnet_runtime.crs import horizontal
 from mfnet_runtime.errors import SceneError
+from mfnet_runtime.pixel_map import Grid
 
 GRID_TOLERANCE = 0.05  # pixels by which two grids' corners may differ
 
@@ -34,8 +36,18 @@ def require_plain_numbers(path: Path, dataset: Any, band: int) -> None:
         raise SceneError(f"{path}: band {band} holds complex numbers; convert it to real ones")
 
 
+def grid_of(dataset: Any) -> Grid:
+    """Size and place of an open raster."""
+    return Grid(dataset.height, dataset.width, dataset.transform, dataset.crs)
+
+
 def require_same_grid(
-    path: Path, dataset: Any, other_path: Path, other: Any, place: bool = True
+    path: Path,
+    dataset: Any,
+    other_path: Path,
+    other: Any,
+    place: bool = True,
+    remedy: str = "warp one onto the other's grid with gdalwarp",
 ) -> None:
     """Refuse two open rasters that do not have the same size, place and CRS.
 
@@ -45,19 +57,33 @@ def require_same_grid(
         other_path: Of the other.
         other: The other.
         place: Compare place and CRS too, where both rasters state them.
+        remedy: What to do.
 
     Raises:
         SceneError: names both values and the remedy.
     """
-    remedy = "warp one onto the other's grid with gdalwarp"
+    fault = mismatch(path, dataset, other, place)
+    if fault is not None:
+        raise SceneError(f"{other_path}: {fault}; {remedy}")
+
+
+def mismatch(path: Path, dataset: Any, other: Any, place: bool = True) -> str | None:
+    """How another raster differs from one in size, place or CRS; None where it does not.
+
+    Args:
+        path: Of the one, for the text.
+        dataset: The one.
+        other: The other.
+        place: Compare place and CRS too, where both rasters state them.
+
+    Raises:
+        SceneError: the one has a transform without an inverse.
+    """
     size, other_size = (dataset.height, dataset.width), (other.height, other.width)
     if size != other_size:
-        raise SceneError(
-            f"{other_path}: is {other_size[0]} x {other_size[1]} px, "
-            f"{path.name} is {size[0]} x {size[1]} px; {remedy}"
-        )
+        return f"is {other_size[0]} x {other_size[1]} px, {path.name} is {size[0]} x {size[1]} px"
     if not place:
-        return
+        return None
     if not dataset.transform.is_identity and not other.transform.is_identity:
         corners = np.array(
             [(x, y, 1) for x in (0, dataset.width) for y in (0, dataset.height)], float
@@ -70,17 +96,10 @@ def require_same_grid(
                 f"{path}: its geotransform is singular; set it anew with gdal_edit -a_ullr"
             ) from fault
         if shift > GRID_TOLERANCE:
-            raise SceneError(
-                f"{other_path}: lies up to {shift:.2f} px off the grid of {path.name}; {remedy}"
-            )
-    if dataset.crs and other.crs and _horizontal(dataset.crs) != _horizontal(other.crs):
-        raise SceneError(
-            f"{other_path}: CRS is {other.crs.to_string()[:60]}, "
-            f"that of {path.name} is {dataset.crs.to_string()[:60]}; {remedy}"
+            return f"lies up to {shift:.2f} px off the grid of {path.name}"
+    if dataset.crs and other.crs and horizontal(dataset.crs) != horizontal(other.crs):
+        return (
+            f"CRS is {other.crs.to_string()[:60]}, "
+            f"that of {path.name} is {dataset.crs.to_string()[:60]}"
         )
-
-
-def _horizontal(crs: Any) -> dict[str, Any]:
-    """A CRS without its vertical part: a DSM often adds a height datum to the image's CRS."""
-    vertical = {"geoidgrids", "geoid_crs", "vunits", "vto_meter"}
-    return {key: value for key, value in crs.to_dict().items() if key not in vertical}
+    return None

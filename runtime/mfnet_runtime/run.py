@@ -17,6 +17,7 @@ from mfnet_runtime.command import complain, progress
 from mfnet_runtime.errors import ResourceError, SceneError, UsageError
 from mfnet_runtime.pipeline import SceneReport, SegmentOptions, segment_scene
 from mfnet_runtime.raster import SceneReader
+from mfnet_runtime.reading import ReadOptions
 from mfnet_runtime.scenes import Scene
 
 
@@ -125,7 +126,7 @@ def _segment_one(
     started = time.perf_counter()
     contract = backend.contract
     with (
-        SceneReader(scene, bands, contract.image.full_scale) as reader,
+        SceneReader(scene, contract.image.full_scale, ReadOptions(bands)) as reader,
         reader.small_cache(),
     ):
         grid = options.grid(reader.height, reader.width, contract.window)

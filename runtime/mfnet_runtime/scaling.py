@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,10 @@ from mfnet_runtime.contract import DsmRule, ImageRule
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
-Heights = Iterable[tuple[FloatArray, BoolArray]]  # pieces of a DSM with their validity
+Pieces = Iterable[tuple[npt.NDArray[Any], BoolArray]]  # of a raster, with their validity
+Heights = Iterable[tuple[FloatArray, BoolArray]]  # pieces of a DSM
 
-HISTOGRAM_BINS = 1 << 16  # percentiles to 1/65536 of the scene's height range
+HISTOGRAM_BINS = 1 << 16  # percentiles to 1/65536 of the scene's range
 
 
 @dataclass(frozen=True)
@@ -46,22 +48,38 @@ def dsm_range(rule: DsmRule, heights: Callable[[], Heights]) -> DsmRange:
     """
     if rule.name == "range":
         return DsmRange(rule.low, rule.high)
+    percentiles = (rule.low, rule.high) if rule.name == "scene_percentile" else None
+    return DsmRange(*valid_range(heights, percentiles))
+
+
+def valid_range(
+    pieces: Callable[[], Pieces], percentiles: tuple[float, float] | None = None
+) -> tuple[float, float, int]:
+    """Smallest and largest of all valid values, or two percentiles, and how many there are.
+
+    Args:
+        pieces: Starts a pass over all values; called once, or twice for percentiles.
+        percentiles: In percent.
+
+    Returns:
+        Low, high and count; zeros where no value is valid.
+    """
     low, high, count = np.inf, -np.inf, 0
-    for piece, valid in heights():
+    for piece, valid in pieces():
         values = piece[valid]
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
             count += values.size
     if not count:
-        return DsmRange(0.0, 0.0, 0)
-    if rule.name == "scene_percentile" and low < high:
+        return 0.0, 0.0, 0
+    if percentiles is not None and low < high:
         bins = np.zeros(HISTOGRAM_BINS, np.int64)
-        for piece, valid in heights():
+        for piece, valid in pieces():
             bins += np.histogram(piece[valid], HISTOGRAM_BINS, (low, high))[0]
         edges = np.linspace(low, high, HISTOGRAM_BINS + 1)
         share = np.concatenate([[0.0], np.cumsum(bins) * (100.0 / count)])
-        low, high = np.interp((rule.low, rule.high), share, edges).tolist()
-    return DsmRange(low, high, count)
+        low, high = np.interp(percentiles, share, edges).tolist()
+    return low, high, count
 
 
 def scaled_image(image: npt.NDArray[np.generic], valid: BoolArray, rule: ImageRule) -> FloatArray:

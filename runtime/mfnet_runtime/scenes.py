@@ -19,6 +19,7 @@ class Scene:
     image: Path
     dsm: Path
     label: Path | None = None
+    dsm_band: int | None = None  # of `dsm`, from 1, that holds the heights; None: its only one
 
 
 def scenes_from(

@@ -16,6 +16,7 @@ from support import UTM, write_raster, write_scene
 
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.raster import SceneReader, open_raster
+from mfnet_runtime.reading import ReadOptions
 from mfnet_runtime.scenes import Scene
 
 
@@ -83,7 +84,7 @@ def test_impossible_nodata_masks_where_any_chosen_band_has_it(
     image = np.full((5, 8, 9), 100, np.float32)  # bands 4 and 5 are always there
     image[bands, 2, 3] = -9999
     scene = scene_of(tmp_path, image, HEIGHTS, image_profile={**UTM, "nodata": -9999})
-    with SceneReader(scene, bands=(1, 2, 3)) as reader:
+    with SceneReader(scene, options=ReadOptions((1, 2, 3))) as reader:
         valid = reader.read(0, 8).image_valid
     assert not valid[2, 3]
     assert valid.sum() == 71
@@ -93,7 +94,7 @@ def test_nodata_counts_in_the_chosen_bands_only(tmp_path: Path) -> None:
     image = np.full((5, 8, 9), 100, np.uint8)
     image[:3, 2, 3] = 0
     scene = scene_of(tmp_path, image, HEIGHTS, image_profile={**UTM, "nodata": 0})
-    with SceneReader(scene, bands=(1, 2, 3)) as reader:
+    with SceneReader(scene, options=ReadOptions((1, 2, 3))) as reader:
         assert not reader.read(0, 8).image_valid[2, 3]
 
 
@@ -128,7 +129,7 @@ def test_alpha_masks_unless_told_otherwise(tmp_path: Path) -> None:
     with SceneReader(scene) as reader:
         assert reader.bands == [1, 2, 3]
         assert not reader.read(0, 8).image_valid[4, 4]
-    with SceneReader(scene, bands=(1, 2, 3), use_alpha=False) as reader:
+    with SceneReader(scene, options=ReadOptions((1, 2, 3), use_alpha=False)) as reader:
         assert reader.read(0, 8).image_valid.all()
 
 

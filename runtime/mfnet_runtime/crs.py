@@ -1,0 +1,101 @@
+"""Coordinate reference systems: which are equal, what they state, and points from one to another.
+
+Opens and reads nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio._err import CPLE_BaseError  # GDAL's errors; not all are wrapped
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, RasterioError
+from rasterio.warp import transform
+
+Array = npt.NDArray[np.float64]
+
+_VERTICAL = {"geoidgrids", "geoid_crs", "vunits", "vto_meter"}  # of PROJ's parameters
+
+
+class ProjectionError(ValueError):
+    """Points have no place in another CRS. Whoever knows the files says which."""
+
+
+@dataclass(frozen=True)
+class HeightSystem:
+    """What a CRS states about heights; None what it does not."""
+
+    datum: str | None  # "EGM96 geoid", say
+    unit: str | None  # "metre", say
+
+
+def horizontal(crs: CRS) -> dict[str, Any]:
+    """A CRS without its vertical part: a DSM often adds a height datum to the image's CRS."""
+    return {key: value for key, value in crs.to_dict().items() if key not in _VERTICAL}
+
+
+def short_name(crs: CRS | None) -> str:
+    """`EPSG:32632`, or the CRS's own name, or `unknown`."""
+    if not crs:
+        return "unknown"
+    code = crs.to_string()
+    if len(code) <= 30:
+        return str(code)
+    return str(_described(crs).get("name") or code)[:60]
+
+
+def datum_name(crs: CRS | None) -> str | None:
+    """The datum that positions refer to, as the CRS names it."""
+    parts = _parts(crs)
+    if not parts:
+        return None
+    base = parts[0].get("base_crs", parts[0])
+    datum = base.get("datum") or base.get("datum_ensemble") or {}
+    return datum.get("name")
+
+
+def height_system(crs: CRS | None) -> HeightSystem:
+    """The vertical part of a compound CRS."""
+    parts = _parts(crs)
+    if len(parts) < 2:
+        return HeightSystem(None, None)
+    unit = parts[1].get("coordinate_system", {}).get("axis", [{}])[0].get("unit")
+    name = unit.get("name") if isinstance(unit, dict) else unit
+    datum = parts[1].get("datum") or parts[1].get("datum_ensemble") or {}
+    return HeightSystem(datum.get("name"), name)
+
+
+def projected(source: CRS, target: CRS, x: Array, y: Array) -> tuple[Array, Array]:
+    """Points (n,) in another CRS; x is east, or longitude, whatever the CRS's axis order.
+
+    Raises:
+        ProjectionError: a point lies where the other CRS is not defined.
+    """
+    try:
+        there = np.array(transform(source, target, x, y))
+    except (CPLE_BaseError, RasterioError) as fault:
+        raise ProjectionError(" ".join(str(fault).split())[:100]) from fault
+    if not np.isfinite(there).all():
+        raise ProjectionError("point outside of the projection's domain")
+    return there[0], there[1]
+
+
+def _parts(crs: CRS | None) -> list[dict[str, Any]]:
+    """The horizontal CRS, and the vertical one if there is one, as PROJJSON."""
+    described = _described(crs)
+    if not described:
+        return []
+    parts: list[dict[str, Any]] = described.get("components", [described])
+    return [part.get("source_crs", part) for part in parts]  # without +towgs84 around it
+
+
+def _described(crs: CRS | None) -> dict[str, Any]:
+    if not crs:
+        return {}
+    try:
+        return dict(crs.to_dict(projjson=True))
+    except CRSError:
+        return {}

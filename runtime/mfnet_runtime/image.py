@@ -1,0 +1,181 @@
+"""An open image: three bands of pixel values on the model's scale, and where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.enums import ColorInterp
+from rasterio.windows import Window
+
+from mfnet_runtime.errors import SceneError
+from mfnet_runtime.grid import require_plain_numbers
+from mfnet_runtime.raster_file import reading
+from mfnet_runtime.reading import ReadOptions
+from mfnet_runtime.scaling import BoolArray, valid_range
+
+Pixels = npt.NDArray[Any]
+
+STATISTICS_ROWS = 512  # rows read at a time
+SAMPLES, SAMPLE_SIDE = 3, 256  # places a side, and pixels a side of each, for a look at the values
+DARK = 1 / 16  # share of the full scale: 12-bit values in 16 bits stay below it
+
+
+class ImageBands:
+    """The bands of an image that the model takes.
+
+    Args:
+        path: Of the dataset, for messages.
+        dataset: Open.
+        full_scale: Largest pixel value the model expects.
+        options: How to read.
+        heights: A band of this file that holds heights, counted from 1.
+
+    Raises:
+        SceneError: bands do not fit, or the image has no valid pixel to find percentiles of.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        dataset: Any,
+        full_scale: float,
+        options: ReadOptions,
+        heights: int | None = None,
+    ) -> None:
+        self.path = path
+        self.dataset = dataset
+        self.full_scale = full_scale
+        self.bands = _checked_bands(path, dataset, options.bands, heights)
+        # GDAL takes a fourth band for alpha whatever it holds
+        alpha = {i for i, kind in enumerate(dataset.colorinterp, 1) if kind is ColorInterp.alpha}
+        self._masked = not alpha or (options.use_alpha and heights not in alpha)
+        self._nodata = options.image_nodata
+        self.span = options.image_range  # pixel values that become 0 and the full scale
+        if options.image_percentiles is not None:
+            low, high, count = valid_range(self._values, options.image_percentiles)
+            if not count:
+                raise SceneError(f"{path}: no valid pixel to find percentiles of")
+            self.span = (low, high)
+
+    def read(self, window: Window) -> tuple[Pixels, BoolArray]:
+        """Pixels (3, row, column) of a window, and which of them (row, column) are valid.
+
+        Raises:
+            SceneError: damaged data, or pixel values above the model's full scale.
+        """
+        image, valid = self._stored(window)
+        if self.span is not None:
+            return self._stretched(image), valid
+        smallest, largest = image.min(where=valid, initial=0), image.max(where=valid, initial=0)
+        slack = 0.001 * self.full_scale  # float rasters may overshoot by rounding
+        if smallest < -slack or largest > self.full_scale + slack:
+            worst = largest if largest > self.full_scale + slack else smallest
+            raise SceneError(
+                f"{self.path}: pixel values reach {worst:g}, the model expects 0 to "
+                f"{self.full_scale:g}; rescale it or give their range (mfnet-run --image-range), "
+                "declare its nodata value, or use a model trained on such values"
+            )
+        return image, valid
+
+    def warning(self) -> str | None:
+        """What a sample of the pixel values says against the model's scale; None for nothing.
+
+        Raises:
+            SceneError: damaged data, or pixel values above the model's full scale.
+        """
+        largest = None
+        for window in self._sample():
+            image, valid = self.read(window)
+            if valid.any():
+                largest = max(largest or 0.0, float(image[:, valid].max()))
+        if largest is None or largest >= DARK * self.full_scale:
+            return None
+        return (
+            f"{self.path}: pixel values reach only {largest:g} in a sample, the model expects 0 to "
+            f"{self.full_scale:g} and sees a nearly black image; give their range with "
+            "--image-range"
+        )
+
+    def _sample(self) -> Iterator[Window]:
+        height, width = self.dataset.height, self.dataset.width
+        rows, columns = min(SAMPLE_SIDE, height), min(SAMPLE_SIDE, width)
+        for top in np.linspace(0, height - rows, SAMPLES, dtype=int):
+            for left in np.linspace(0, width - columns, SAMPLES, dtype=int):
+                yield Window(int(left), int(top), columns, rows)
+
+    def _stored(self, window: Window) -> tuple[Pixels, BoolArray]:
+        with reading(self.path):
+            image = self.dataset.read(self.bands, window=window)
+            valid = np.isfinite(image).all(axis=0) & ~self._holes(image)
+            if self._masked:
+                valid &= self.dataset.dataset_mask(window=window) > 0
+        return image, valid
+
+    def _stretched(self, image: Pixels) -> Pixels:
+        assert self.span is not None
+        low, high = self.span
+        if not low < high:
+            return np.zeros(image.shape, np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):  # where not valid
+            scaled = (image.astype(np.float32) - np.float32(low)) * np.float32(
+                self.full_scale / (high - low)
+            )
+        return np.asarray(np.clip(scaled, np.float32(0), np.float32(self.full_scale)))
+
+    def _values(self) -> Iterator[tuple[Pixels, BoolArray]]:
+        """All pixel values, a band at a time."""
+        for top in range(0, self.dataset.height, STATISTICS_ROWS):
+            rows = min(STATISTICS_ROWS, self.dataset.height - top)
+            image, valid = self._stored(Window(0, top, self.dataset.width, rows))
+            for band in image:
+                yield band, valid
+
+    def _holes(self, image: Pixels) -> BoolArray:
+        """Pixels (row, column) with a nodata value, the file's or the one asked for."""
+        holes = self._equal(image, [self.dataset.nodatavals[band - 1] for band in self.bands])
+        if self._nodata is not None:
+            holes |= self._equal(image, [self._nodata] * len(self.bands))
+        return holes
+
+    def _equal(self, image: Pixels, nodata: Sequence[float | None]) -> BoolArray:
+        """Pixels with these values: in all bands if they are a possible colour (one black band
+        is none), in any band if they are not."""
+        holes = np.zeros(image.shape, np.bool_)
+        for index, value in enumerate(nodata):
+            if value is not None:
+                holes[index] = image[index] == value
+        possible = all(0 <= (value or 0) <= self.full_scale for value in nodata)
+        return np.asarray(holes.all(axis=0) if possible else holes.any(axis=0))
+
+
+def _checked_bands(
+    path: Path, dataset: Any, bands: Sequence[int] | None, heights: int | None
+) -> list[int]:
+    if bands is None:
+        kinds = enumerate(dataset.colorinterp, start=1)
+        found = [
+            index for index, kind in kinds if index != heights and kind is not ColorInterp.alpha
+        ]
+        if len(found) != 3:
+            aside = "alpha" if heights is None else "alpha and heights"
+            raise SceneError(
+                f"{path}: has {len(found)} bands ({aside} aside), the model takes 3; "
+                "choose them with --bands, for example --bands 1,2,3"
+            )
+        return _plain_bands(path, dataset, found)
+    if len(bands) != 3 or not all(1 <= band <= dataset.count for band in bands):
+        raise SceneError(
+            f"{path}: bands {','.join(map(str, bands))} asked for, the file has "
+            f"{dataset.count}; choose three of them, counted from 1, with --bands"
+        )
+    return _plain_bands(path, dataset, list(bands))
+
+
+def _plain_bands(path: Path, dataset: Any, bands: list[int]) -> list[int]:
+    for band in bands:
+        require_plain_numbers(path, dataset, band)
+    return bands
