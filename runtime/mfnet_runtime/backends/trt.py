@@ -140,7 +140,7 @@ class TensorRtBackend:
             logits = self._pinned["logits"][:count]
             self.cuda.download(logits, tensors.logits, self._stream)
             self._stream.synchronize()
-        return {"logits": logits}
+        return {"logits": logits.copy()}  # page-locked memory is gone when the backend is left
 
     def device_ms(self, feed: Feed, calls: int) -> list[float]:
         """Milliseconds of each of several runs of one batch that lies on the GPU already.
