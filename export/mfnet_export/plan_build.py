@@ -104,9 +104,9 @@ def plan_from_onnx(
     with plan_machine() as machine, staged(target) as partial:
         tell(f"building with {machine.text}, which takes minutes")
         plan, attentions, warnings = _built(machine, source, contract, options, tell)
-        engine = facts_of_engine(machine.trt, plan)
+        counts = facts_of_engine(machine.trt, plan)
         partial.write_bytes(plan)
-        facts = _facts(machine, source, partial, contract, options, engine)
+        facts = _facts(machine, source, partial, contract, options, counts)
         sidecar_of(partial).write_text(facts.to_json(), encoding="utf-8")
     seconds = time.perf_counter() - started
     return PlanReport(target, len(plan), facts, attentions, warnings, seconds)
@@ -169,7 +169,7 @@ def _facts(
     plan: Path,
     contract: Contract,
     options: PlanOptions,
-    engine: EngineFacts,
+    counts: EngineFacts,
 ) -> PlanFacts:
     return PlanFacts(
         contract=contract,
@@ -184,6 +184,6 @@ def _facts(
         version_compatible=options.version_compatible,
         hardware=options.hardware,
         weights=not options.strip_weights,
-        layers=engine.layers,
-        fused_attentions=engine.fused_attentions,
+        layers=counts.layers,
+        fused_attentions=counts.fused_attentions,
     )

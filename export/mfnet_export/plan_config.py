@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mfnet_export.plan_machine import PlanMachine
-from mfnet_export.plan_network import TrtNetwork, keep_islands, strongly_typed
+from mfnet_export.plan_network import TrtNetwork, allow_fp16
 from mfnet_export.plan_options import PlanOptions
 from mfnet_runtime.backends.base import specs_of
 from mfnet_runtime.contract import Contract
@@ -31,9 +31,8 @@ def config_from_options(
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # lets the inspector name kernels
-    if contract.precision == "fp16" and not strongly_typed(trt):
-        config.set_flag(trt.BuilderFlag.FP16)
-        keep_islands(trt, config, read)
+    if contract.precision == "fp16":
+        allow_fp16(trt, config, read)
     if options.workspace is not None:
         size = int(options.workspace * GIB)
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size)

@@ -62,9 +62,7 @@ def network_from_onnx(
         ExportError: TensorRT cannot read the file.
         ModelError: its inputs or outputs are not those of its contract.
     """
-    created = trt.NetworkDefinitionCreationFlag
-    mode = created.STRONGLY_TYPED if strongly_typed(trt) else created.EXPLICIT_BATCH
-    network = builder.create_network(1 << int(mode))
+    network = builder.create_network(1 << int(_mode(trt)))
     parser = trt.OnnxParser(network, logger)
     if native_only:
         parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
@@ -81,21 +79,31 @@ def network_from_onnx(
     return TrtNetwork(network, parser, graph)
 
 
-def keep_islands(trt: Any, config: Any, read: TrtNetwork) -> None:
-    """Hold a weakly typed network to FP32 where its file computes in FP32.
+def allow_fp16(trt: Any, config: Any, read: TrtNetwork) -> None:
+    """Let a weakly typed network compute in FP16, but where its file computes in FP32.
 
-    Nothing is left to TensorRT: a node that FP16 would overflow in is not run in FP16, or the
-    build fails.
+    Nothing there is left to TensorRT: a node that FP16 would overflow in is run in FP32, or the
+    build fails. A strongly typed network needs no leave.
     """
+    if strongly_typed(trt):
+        return
+    config.set_flag(trt.BuilderFlag.FP16)
     if not read.graph.islands:
         return
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-    for index in range(read.network.num_layers):
-        layer = read.network.get_layer(index)
+    network = read.network
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
         if layer.name in read.graph.islands:
             layer.precision = trt.DataType.FLOAT
             for output in range(layer.num_outputs):
                 layer.set_output_type(output, trt.DataType.FLOAT)
+
+
+def _mode(trt: Any) -> Any:
+    """How a network is created; the batch is explicit without saying since 10."""
+    created = trt.NetworkDefinitionCreationFlag
+    return created.STRONGLY_TYPED if strongly_typed(trt) else created.EXPLICIT_BATCH
 
 
 def _fault_text(fault: Any, graph: PlanGraph) -> str:

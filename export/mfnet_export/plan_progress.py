@@ -29,8 +29,29 @@ class Watch:
 
 def watch_build(trt: Any, config: Any, watch: Watch) -> None:
     """Let a build configuration report to a watch, where TensorRT can."""
-    if hasattr(trt, "IProgressMonitor"):
-        config.progress_monitor = _monitor(trt, watch)
+    if not hasattr(trt, "IProgressMonitor"):  # before 9
+        return
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        """Does next to nothing: it is called amid timings."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)  # pybind11 wants it called by name
+            self._outermost: dict[str, int] = {}  # to its steps
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if parent_phase is None:
+                self._outermost[phase_name] = num_steps
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in self._outermost:
+                watch.phase = f"{phase_name} {step + 1}/{self._outermost[phase_name]}"
+            return not watch.stopped
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._outermost.pop(phase_name, None)
+
+    config.progress_monitor = Monitor()
 
 
 def watched(call: Callable[[], T], watch: Watch, tell: Callable[[str], None]) -> T:
@@ -85,28 +106,3 @@ class _Worker(Thread, Generic[T]):
         if self._fault is not None:
             raise self._fault
         return self._results[0]
-
-
-def _monitor(trt: Any, watch: Watch) -> Any:
-    """An instance of a class that only exists once there is a module to derive it from."""
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Does next to nothing: it is called amid timings."""
-
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)  # pybind11 wants it called by name
-            self._outermost: dict[str, int] = {}  # to its steps
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            if parent_phase is None:
-                self._outermost[phase_name] = num_steps
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            if phase_name in self._outermost:
-                watch.phase = f"{phase_name} {step + 1}/{self._outermost[phase_name]}"
-            return not watch.stopped
-
-        def phase_finish(self, phase_name: str) -> None:
-            self._outermost.pop(phase_name, None)
-
-    return Monitor()

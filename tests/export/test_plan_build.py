@@ -11,18 +11,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import onnx
 import pytest
 from fakes.fake_pycuda import FakePycuda
 from fakes.fake_tensorrt import VERSIONS, FakeTensorRT, fake_tensorrt
 from fakes.trt_builder import CACHE
 from fakes.trt_plan import plan_from_bytes
 from plans import gpu, no_gpu, write_attention
-from support import write_rgbd_model
+from support import RGBD, write_rgbd_model
 
 from mfnet_export.errors import ExportError
 from mfnet_export.plan_build import PlanReport, plan_from_onnx
 from mfnet_export.plan_machine import NoBuilderError
 from mfnet_export.plan_options import PlanOptions, plan_beside, profile_from_text
+from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.errors import ModelError, ResourceError, UsageError
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.plan import Profile, facts_of_plan
@@ -286,6 +288,17 @@ def test_progress_is_told(trt: FakeTensorRT, source: Path) -> None:
     assert bool(told[1:]) == hasattr(trt.module, "IProgressMonitor")
 
 
+def test_a_long_silence_is_broken(
+    trt: FakeTensorRT, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As TensorRT's own is: it reports little while it times kernels."""
+    told: list[str] = []
+    monkeypatch.setattr("mfnet_export.plan_progress.QUIET", 0)
+    trt.script["build"] = lambda: time.sleep(0.5)
+    plan_from_onnx(source, plan_beside(source), PlanOptions(), told.append)
+    assert "still at it, 0 min" in told
+
+
 @pytest.mark.parametrize(
     ("before", "behaves", "handed_over"),
     [
@@ -356,7 +369,11 @@ def test_files_plans_are_not_built_from(trt: FakeTensorRT, tmp_path: Path) -> No
         path = write_rgbd_model(tmp_path / f"{precision}.onnx", precision=precision)
         with pytest.raises(ModelError, match=f"is {precision.upper()}, plans are built from FP16"):
             plan_from_onnx(path, plan, PlanOptions())
-    liar = write_rgbd_model(tmp_path / "liar.onnx", precision="fp16")
+    liar = write_rgbd_model(tmp_path / "liar.onnx")
+    model = onnx.load(liar)
+    contract = Contract(32, RGBD, precision="fp16")
+    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    onnx.save(model, liar)
     with pytest.raises(ModelError, match="its contract implies"):
         plan_from_onnx(liar, plan, PlanOptions())
     (tmp_path / "text.onnx").write_text("no model")

@@ -1,0 +1,191 @@
+"""Whatever our code uses of TensorRT exists in 8.6, 10.13 and 11.4, or stands behind a gate.
+
+Read from the source, so that lines no test runs are covered too; the fakes that other tests run
+on refuse the same at run time. The recorded lists are compared with TensorRT's own bindings.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.fake_tensorrt import LEAN, RECORDED, VERSIONS, fake_tensorrt
+from fakes.record_trt_api import signatures_from_doc
+
+ROOT = Path(__file__).parents[1]
+FILES = [
+    *sorted((ROOT / "export/mfnet_export").glob("plan_*.py")),
+    *sorted((ROOT / "runtime/mfnet_runtime/backends").glob("trt*.py")),
+]
+# What a variable of this name holds in those files; `trt` is the module.
+CLASSES = {
+    "builder": "Builder",
+    "cache": "ITimingCache",
+    "config": "IBuilderConfig",
+    "context": "IExecutionContext",
+    "inspector": "EngineInspector",
+    "layer": "ILayer",
+    "network": "INetworkDefinition",
+    "parser": "OnnxParser",
+    "raw": "ICudaEngine",
+    "runtime": "Runtime",
+}
+API = {version: json.loads((RECORDED / f"{version}.json").read_text()) for version in VERSIONS}
+GATED = """
+def has_monitor(trt):
+    return hasattr(trt, "IProgressMonitor")
+
+def monitor(trt):
+    return trt.IProgressMonitor if has_monitor(trt) else None
+
+def flag(trt):
+    if hasattr(trt.BuilderFlag, "FP16"):
+        return trt.BuilderFlag.FP16
+"""
+Use = tuple[int, str, str]  # line, class or "" for the module, member
+
+
+def uses(code: str) -> Iterator[Use]:
+    """Members of TensorRT that code names outside of functions with a gate."""
+    tree = ast.parse(code)
+    gates = {"hasattr"} | {
+        function.name
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef) and _asks(function, {"hasattr"})
+        if isinstance(function.body[-1], ast.Return) and len(function.body) <= 2
+    }
+    gated = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef) and _asks(function, gates)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and id(node) not in gated:
+            owner = _owner(node.value)
+            if owner is not None and not node.attr.startswith("_"):
+                yield node.lineno, owner, node.attr
+
+
+def _asks(function: ast.FunctionDef, gates: set[str]) -> bool:
+    calls = (node.func for node in ast.walk(function) if isinstance(node, ast.Call))
+    return any(isinstance(called, ast.Name) and called.id in gates for called in calls)
+
+
+def _owner(value: ast.expr) -> str | None:
+    """The class of what stands before a dot: `trt`, `trt.DataType`, `config`, `self._context`."""
+    if isinstance(value, ast.Name):
+        return "" if value.id == "trt" else CLASSES.get(value.id)
+    if not isinstance(value, ast.Attribute):
+        return None
+    if _owner(value.value) == "":
+        return value.attr
+    if isinstance(value.value, ast.Name) and value.value.id == "self":
+        name = value.attr.lstrip("_")
+        return "" if name == "trt" else CLASSES.get(name)
+    return None
+
+
+def lacking(use: Use) -> list[str]:
+    """Versions without a member."""
+    _, owner, member = use
+    if not owner:
+        return [version for version in VERSIONS if member not in API[version]["names"]]
+    return [
+        version
+        for version in VERSIONS
+        if owner in API[version]["classes"] and member not in API[version]["classes"][owner]
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_use_is_in_every_version_or_gated(path: Path) -> None:
+    faults = {use: absent for use in uses(path.read_text()) if (absent := lacking(use))}
+    assert not faults
+
+
+def test_the_reading_finds_what_there_is() -> None:
+    found = {(owner, member) for path in FILES for _, owner, member in uses(path.read_text())}
+    assert {
+        ("", "Builder"),
+        ("", "Runtime"),
+        ("BuilderFlag", "TF32"),
+        ("IBuilderConfig", "set_timing_cache"),
+        ("OnnxParser", "parse_from_file"),
+    } <= found
+
+
+@pytest.mark.parametrize(
+    ("code", "faults"),
+    [
+        ("flag = trt.BuilderFlag.FP16", {"FP16": ["11.4"]}),
+        ("size = self.raw.device_memory_size_v2", {"device_memory_size_v2": ["8.6"]}),
+        ("self._context.set_device_memory(1, 2)", {"set_device_memory": ["8.6"]}),
+        ("trt.IProgressMonitor", {"IProgressMonitor": ["8.6"]}),
+        ("builder.build_cuda_engine(network)", {"build_cuda_engine": [*VERSIONS]}),
+        (GATED, {}),
+        (GATED.replace("hasattr", "print"), {"IProgressMonitor": ["8.6"], "FP16": ["11.4"]}),
+        (GATED + "trt.IProgressMonitor", {"IProgressMonitor": ["8.6"]}),
+    ],
+)
+def test_ungated_uses_are_found(code: str, faults: dict[str, list[str]]) -> None:
+    found = {use[2]: absent for use in uses(code) if (absent := lacking(use))}
+    assert found == faults
+
+
+@pytest.mark.parametrize("version", [*VERSIONS, LEAN])
+def test_fakes_have_no_more_than_the_version(version: str) -> None:
+    trt = fake_tensorrt(version).module
+    for name in ("IProgressMonitor", "Builder", "OnnxParser"):
+        recorded = json.loads((RECORDED / f"{version}.json").read_text())["names"]
+        assert hasattr(trt, name) == (name in recorded)
+    assert hasattr(trt.BuilderFlag, "FP16") == (version in ("8.6", "10.13"))
+    runtime = trt.Runtime(trt.Logger())
+    with pytest.raises(AttributeError, match="has no build"):
+        runtime.build()
+    with pytest.raises(TypeError, match="fit none of"):
+        runtime.deserialize_cuda_engine(plan=b"")
+    with pytest.raises(AttributeError, match="logger cannot be set"):
+        runtime.logger = None
+
+
+def test_signatures_are_read_from_docstrings() -> None:
+    doc = """set_shape(*args, **kwargs)
+    Overloaded function.
+
+    1. set_shape(self: trt.IProfile, input: str, min: Tuple[int, int] = (1, 2)) -> None
+    """.replace("\n    ", "\n")
+    assert signatures_from_doc(doc) == ["input, min="]
+    assert signatures_from_doc("reset(self: trt.Builder) -> None\n\nResets.") == [""]
+
+
+@pytest.mark.parametrize(
+    ("package", "version"), [("tensorrt_bindings", "11.4"), ("tensorrt_lean_bindings", LEAN)]
+)
+def test_recorded_lists_are_those_of_the_bindings(package: str, version: str) -> None:
+    """In a process of its own: bindings without their libraries must not stay loaded."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"{package} is not installed")
+    if not all(map(shutil.which, ("gcc", "nm", "readelf"))):
+        pytest.skip("no gcc and binutils, which empty libraries are made with")
+    recorder = ROOT / "tests/fakes/record_trt_api.py"
+    done = subprocess.run(
+        [sys.executable, str(recorder), str(Path(spec.origin).parents[1])],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    recorded = json.loads((RECORDED / f"{version}.json").read_text())
+    if found["version"] != recorded["version"]:
+        pytest.skip(f"{package} {found['version']} is not the version recorded")
+    assert found == recorded
