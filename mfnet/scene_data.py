@@ -19,7 +19,7 @@ from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.raster import SceneReader, SceneRows
-from mfnet_runtime.reading import ReadOptions
+from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.scaling import (
     BoolArray,
     DsmRange,

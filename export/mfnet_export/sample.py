@@ -16,7 +16,7 @@ from mfnet.synthetic import draw_town
 from mfnet_runtime.contract import Contract, DsmRule, ImageRule
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.raster import SceneReader
-from mfnet_runtime.reading import ReadOptions
+from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.scaling import dsm_range, padded, scaled_dsm, scaled_image
 from mfnet_runtime.scenes import Scene, scenes_from
 from mfnet_runtime.windows import Offset, WindowGrid

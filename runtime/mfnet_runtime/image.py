@@ -14,7 +14,7 @@ from rasterio.windows import Window
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.grid import require_plain_numbers
 from mfnet_runtime.raster_file import reading
-from mfnet_runtime.reading import ReadOptions
+from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.scaling import BoolArray, valid_range
 
 Pixels = npt.NDArray[Any]

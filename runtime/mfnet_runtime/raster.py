@@ -25,7 +25,7 @@ from mfnet_runtime.grid import grid_of, mismatch, require_same_grid
 from mfnet_runtime.heights import HeightBand
 from mfnet_runtime.image import STATISTICS_ROWS, ImageBands
 from mfnet_runtime.raster_file import open_raster as open_raster
-from mfnet_runtime.reading import ReadOptions
+from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.scaling import BoolArray, FloatArray
 from mfnet_runtime.scenes import Scene, require_files
 

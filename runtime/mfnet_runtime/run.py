@@ -17,7 +17,7 @@ from mfnet_runtime.command import complain, progress
 from mfnet_runtime.errors import ResourceError, SceneError, UsageError
 from mfnet_runtime.pipeline import SceneReport, SegmentOptions, segment_scene
 from mfnet_runtime.raster import SceneReader
-from mfnet_runtime.reading import ReadOptions
+from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.scenes import Scene
 
 

@@ -16,7 +16,7 @@ from support import UTM, write_raster, write_scene
 
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.raster import SceneReader, open_raster
-from mfnet_runtime.reading import ReadOptions
+from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.scenes import Scene
 
 
