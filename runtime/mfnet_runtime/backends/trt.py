@@ -85,7 +85,7 @@ class TensorRtBackend:
             plan = self._path.read_bytes()
             if self._facts is not None:
                 require_digest(self._path, self._facts, plan)
-            self._engine = opened.enter_context(
+            self.engine = opened.enter_context(
                 Engine(
                     self._path,
                     plan,
@@ -95,7 +95,7 @@ class TensorRtBackend:
                     host_code=self._trusted or bool(self._facts and self._facts.version_compatible),
                 )
             )
-            profile = self._engine.profile
+            profile = self.engine.profile
             if self._facts is not None and self._facts.profile != profile:
                 raise ModelError(
                     f"{self._path}: was built for batches {profile}, the facts beside it say "
@@ -118,7 +118,7 @@ class TensorRtBackend:
 
     def tensors(self, windows: int) -> Execution:
         """The network's inputs and outputs on the GPU; see `DeviceBackend.tensors`."""
-        largest = self._engine.profile.largest
+        largest = self.engine.profile.largest
         if windows > largest:
             raise ModelError(
                 f"{self._path}: a batch of {windows} windows; it was built for at most {largest}"
@@ -126,7 +126,7 @@ class TensorRtBackend:
         if self._execution is None or self._execution.room < windows:
             self._release()
             with self.cuda.current():
-                self._execution = Execution(self._engine, windows)
+                self._execution = Execution(self.engine, windows)
         return self._execution
 
     def infer(self, feed: Feed) -> Arrays:

@@ -59,7 +59,13 @@ class Engine:
             raise
 
     def refused(self, what: str) -> MFNetError:
-        """The fault to raise after TensorRT refused something."""
+        """The fault to raise after TensorRT refused something.
+
+        Raises:
+            DeviceLostError: it refused because the device failed.
+        """
+        with self.cuda.current():
+            self.cuda.memory()  # any call would do: a failed device takes none
         reason = self._log.reason
         if NO_MEMORY.search(reason):
             return ResourceError(

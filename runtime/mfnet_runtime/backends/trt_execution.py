@@ -79,7 +79,7 @@ class Execution:
         if windows != self._windows:
             self._reshape(windows)
         if not self._context.execute_async_v3(stream.handle):
-            stream.synchronize()  # raises if the device failed
+            stream.synchronize()  # raises if the device failed at work enqueued before
             raise self.engine.refused(f"does not run {windows} windows")
 
     def _made(self) -> Any:
