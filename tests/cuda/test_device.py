@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.abc import MetaPathFinder
 from typing import Any
 
@@ -16,6 +17,12 @@ from mfnet_runtime.cuda.device import CudaDevice
 from mfnet_runtime.cuda.faults import DeviceLostError, DeviceMemoryError, version_text
 from mfnet_runtime.cuda.kernels import Kernels, Sums
 from mfnet_runtime.errors import MFNetError, ResourceError, UsageError, missing_package
+
+
+def in_thread(work: Callable[[], Any]) -> None:
+    """Whatever it raises is raised here."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
 
 
 def use(device: CudaDevice) -> None:
@@ -37,6 +44,8 @@ def use(device: CudaDevice) -> None:
         kernels = Kernels(device, 32, np.float16)
         sums = Sums(memory.pointer, classes=3, slots=1, height=1, width=2)
         kernels.finish(sums, memory.pointer, 1, range(1), memory.pointer, 0, memory.pointer, work)
+        work.synchronize()
+        in_thread(device.event().free)
     np.testing.assert_array_equal(target[1], 0)
     np.testing.assert_array_equal(target[[0, 2]], source[[0, 2]])
 
@@ -106,12 +115,6 @@ def test_closing_in_another_thread(fake: FakePycuda) -> None:
     assert not +fake.live
 
 
-def in_thread(work: Callable[[], Any]) -> None:
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-
-
 def test_a_context_belongs_to_the_thread_that_entered_it(fake: FakePycuda) -> None:
     with CudaDevice() as device, device.current():
         found: list[str] = []
@@ -178,12 +181,13 @@ def calls_of_use() -> int:
         return len(fake.machine.calls)
 
 
-def fault_of_use() -> MFNetError | None:
+def fault_of_use() -> tuple[type, str] | None:
+    """Not the fault itself, whose traceback would keep PyCUDA's objects."""
     try:
         with CudaDevice() as device:
             use(device)
     except MFNetError as fault:
-        return fault
+        return type(fault), str(fault)
     return None
 
 
@@ -200,10 +204,11 @@ def test_whichever_call_loses_the_gpu_none_follows(
             assert "cuLaunchKernel finish" in fake.machine.calls
             assert fake.machine.calls[-1].startswith("cuCtx")
         else:
-            expected = UsageError if at == 0 else DeviceLostError  # at 0 it was not yet open
-            assert type(fault) is expected
-            assert "launch failure" in str(fault)
-            assert len(str(fault).splitlines()) == 1
+            kind, message = fault
+            assert kind is (UsageError if at == 0 else DeviceLostError)  # at 0 it was not yet open
+            assert "launch failure" in message
+            assert len(message.splitlines()) == 1
+        gc.collect()  # what is not kept for ever is destroyed now
         assert not fake.machine.calls_after_loss
         fake.check()
 

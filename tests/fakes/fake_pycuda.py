@@ -172,6 +172,10 @@ class _Context(_Bound):
     def synchronize() -> None:
         raise NotImplementedError
 
+    @staticmethod
+    def get_current() -> _Context | None:
+        raise NotImplementedError
+
     def detach(self) -> None:
         fake = self._fake
         if not self._valid:
@@ -183,8 +187,7 @@ class _Context(_Bound):
         # CUDA leaves it current in the thread, PyCUDA drops it from its stack
         if not fake.machine.lost:
             fake.left_current.append(threading.current_thread())
-        stack = fake.stack()
-        stack[:] = [context for context in stack if context._valid]
+        self.get_current()
 
 
 class _Owned(_Bound):
@@ -409,6 +412,11 @@ def _driver_module(fake: FakePycuda) -> ModuleType:
         with fake.calling("cuCtxSynchronize"):
             machine.finish()
 
+    def get_current() -> _Context | None:
+        stack = fake.stack()
+        stack[:] = [context for context in stack if context._valid]
+        return fake.context()
+
     def mem_alloc(size: int) -> Any:
         with fake.calling("cuMemAlloc"):
             allocation = made("DeviceAllocation")
@@ -477,6 +485,7 @@ def _driver_module(fake: FakePycuda) -> ModuleType:
 
     names["Context"].pop = staticmethod(pop)
     names["Context"].synchronize = staticmethod(synchronize)
+    names["Context"].get_current = staticmethod(get_current)
     for function in (
         init,
         mem_alloc,

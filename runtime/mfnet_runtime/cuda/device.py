@@ -227,7 +227,8 @@ class CudaDevice:
             fault = self._noted(error, "leaving its context")
             if self.lost:
                 with suppress(self._driver.Error):
-                    self._context.detach()  # drops it from PyCUDA's stack all the same
+                    self._context.detach()
+                self._driver.Context.get_current()  # PyCUDA drops detached ones from its stack
             if not known:
                 raise fault from error
 

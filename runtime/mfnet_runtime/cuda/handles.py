@@ -29,10 +29,11 @@ class Handle:
 
     def free(self) -> None:
         """Give it back; once is enough. Only forgets if the device is lost."""
-        if self._device.handles.pop(id(self), None) is None or self._device.lost:
+        if id(self) not in self._device.handles or self._device.lost:
             return
         with self._device.current():
             self._destroy()
+        del self._device.handles[id(self)]  # not before: what fails by now is never destroyed
 
     def _destroy(self) -> None:
         self.raw = None  # PyCUDA destroys with the last reference, and warns without the context
