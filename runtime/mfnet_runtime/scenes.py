@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mfnet_runtime.errors import SceneError, UsageError
-
-SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+from mfnet_runtime.pairs import (
+    SUFFIXES,
+    Pair,
+    pairs_from_folder,
+    pairs_from_folders,
+    pairs_from_table,
+    rasters_in,
+)
 
 
 @dataclass(frozen=True)
@@ -28,46 +34,85 @@ def scenes_from(
     *,
     labelled: bool = False,
     only: Sequence[str] = (),
+    dsm_band: int | None = None,
 ) -> list[Scene]:
-    """Scenes of a folder `image/ dsm/ [label/]` with equal stems, or of one image and `dsm`.
+    """Scenes of a folder, of a table of pairs, or of one image.
+
+    A folder holds `image/ dsm/ [label/]` with equal stems, or pairs by ISPRS names or as
+    `NAME.tif, NAME_dsm.tif`, or images whose heights are in the folder `dsm`. A table is a CSV file
+    with the columns image, dsm and, if need be, name.
 
     A scene whose DSM or label file is missing is still listed, with the path where it was looked
     for: reading it fails with that path, and the other scenes still run.
 
     Args:
-        source: A folder with `image/` and `dsm/` inside, or one image file.
-        dsm: The height model of the one image.
-        labelled: Also list `label/`; only for folders.
-        only: Names of the scenes to take from a folder; empty takes all.
+        source: The folder, the table, or the image.
+        dsm: The height model of the one image, or the folder of those of a folder of images.
+        labelled: Also list `label/`; only for folders with `image/` and `dsm/`.
+        only: Names of the scenes to take; empty takes all.
+        dsm_band: Band that holds heights, from 1: of the DSMs, or where there are none of the
+            images themselves; None for DSMs of one band.
 
     Raises:
-        UsageError: `source` is missing, empty or of another shape; two images of one stem; a
-            name in `only` is no scene's.
+        UsageError: `source` is missing, empty or of another shape; two files for one part of a
+            scene; a name in `only` is no scene's.
     """
     if source.is_file():
-        if dsm is None:
-            raise UsageError(f"{source}: one image needs its height model; add --dsm FILE")
-        return [Scene(source.stem, source, dsm)]
-    if not source.is_dir():
+        scenes = _scenes_from_file(source, dsm, dsm_band)
+    elif not source.is_dir():
         raise UsageError(f"{source}: no such file or folder")
+    elif labelled or (source / "image").is_dir():
+        scenes = _scenes_from_stems(source, dsm, labelled, dsm_band)
+    else:
+        scenes = _scenes_from_names(source, dsm, dsm_band)
+    names = [scene.name for scene in scenes]
+    unknown = [name for name in only if name not in names]
+    if unknown:
+        raise UsageError(
+            f"{source}: no scene named {unknown[0]!r}; there are {', '.join(names[:10])}"
+        )
+    return [scene for scene in scenes if not only or scene.name in only]
+
+
+def _scenes_from_file(source: Path, dsm: Path | None, band: int | None) -> list[Scene]:
+    if source.suffix.lower() == ".csv":
+        if dsm is not None:
+            raise UsageError(f"{source}: --dsm goes with images; a table names its own DSMs")
+        return [_scene_from_pair(pair, band) for pair in pairs_from_table(source)]
+    if dsm is None and band is None:
+        raise UsageError(
+            f"{source}: one image needs its height model; add --dsm FILE, or --dsm-band N if it "
+            "is a band of the image"
+        )
+    return [Scene(source.stem, source, dsm or source, dsm_band=band)]
+
+
+def _scenes_from_names(source: Path, dsm: Path | None, band: int | None) -> list[Scene]:
     if dsm is not None:
-        raise UsageError(f"{source}: --dsm goes with one image; a folder has its own dsm/")
-    folders = ("image", "dsm", "label") if labelled else ("image", "dsm")
+        if not dsm.is_dir():
+            raise UsageError(f"{dsm}: is no folder; the images are in one, {source}")
+        return [_scene_from_pair(pair, band) for pair in pairs_from_folders(source, dsm)]
+    if band is not None:
+        images = _images_by_stem(source)
+        return [Scene(stem, image, image, dsm_band=band) for stem, image in images.items()]
+    return [_scene_from_pair(pair, band) for pair in pairs_from_folder(source)]
+
+
+def _scenes_from_stems(
+    source: Path, dsm: Path | None, labelled: bool, band: int | None
+) -> list[Scene]:
+    if dsm is not None:
+        raise UsageError(f"{source}: --dsm goes with images; this folder has its own dsm/")
+    own = band is not None and not (source / "dsm").is_dir()  # heights in the images
+    folders = ("image", *(() if own else ("dsm",)), *(("label",) if labelled else ()))
     for folder in folders:
         if not (source / folder).is_dir():
             raise UsageError(
                 f"{source}: no folder {folder}/ in it; expected {'/ '.join(folders)}/ holding "
                 "files with equal stems"
             )
-    images = _by_stem(source / "image")
-    if not images:
-        raise UsageError(f"{source / 'image'}: no rasters ({', '.join(SUFFIXES)}) in it")
-    unknown = [name for name in only if name not in images]
-    if unknown:
-        raise UsageError(
-            f"{source}: no scene named {unknown[0]!r}; there are {', '.join(list(images)[:10])}"
-        )
-    heights = _by_stem(source / "dsm")
+    images = _images_by_stem(source / "image")
+    heights = images if own else _by_stem(source / "dsm")
     labels = _by_stem(source / "label") if labelled else {}
     return [
         Scene(
@@ -75,10 +120,21 @@ def scenes_from(
             image,
             heights.get(stem, source / "dsm" / f"{stem}.tif"),
             labels.get(stem, source / "label" / f"{stem}.tif") if labelled else None,
+            band,
         )
         for stem, image in images.items()
-        if not only or stem in only
     ]
+
+
+def _scene_from_pair(pair: Pair, band: int | None) -> Scene:
+    if pair.dsm is not None:
+        return Scene(pair.name, pair.image, pair.dsm, dsm_band=band)
+    if band is None:
+        raise UsageError(
+            f"{pair.image}: the table names no DSM for it; add one, or --dsm-band N if the "
+            "heights are a band of the image"
+        )
+    return Scene(pair.name, pair.image, pair.image, dsm_band=band)
 
 
 def require_files(scene: Scene) -> None:
@@ -91,20 +147,22 @@ def require_files(scene: Scene) -> None:
     for role, path in parts:
         if path is not None and not path.is_file():
             raise SceneError(
-                f"{path}: scene '{scene.name}' has no {role} there; expected a raster with the "
-                f"stem '{scene.name}' beside {scene.image}"
+                f"{path}: scene '{scene.name}' has no {role} there; put it there, or "
+                "leave the scene out"
             )
+
+
+def _images_by_stem(folder: Path) -> dict[str, Path]:
+    images = _by_stem(folder)
+    if not images:
+        raise UsageError(f"{folder}: no rasters ({', '.join(SUFFIXES)}) in it")
+    return images
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in _rasters(folder.iterdir()):
+    for path in rasters_in(folder):
         if path.stem in found:
             raise UsageError(f"{path}: {found[path.stem].name} has the same stem; keep one of them")
         found[path.stem] = path
     return found
-
-
-def _rasters(paths: Iterable[Path]) -> list[Path]:
-    named = (path for path in paths if path.suffix.lower() in SUFFIXES)
-    return sorted(path for path in named if not path.name.startswith("."))
