@@ -22,11 +22,14 @@ from mfnet_export.int8 import Int8Options, Int8Report, int8_beside, int8_from_on
 from mfnet_export.judge import Bounds
 from mfnet_export.merge import Work, merged
 from mfnet_export.parity import ParityReport, compared
+from mfnet_export.plan_build import PlanReport, plan_from_onnx
+from mfnet_export.plan_machine import NoBuilderError, require_builder
+from mfnet_export.plan_options import PlanWish, plan_beside
 from mfnet_export.sample import Windows, sample_windows
 from mfnet_export.to_onnx import onnx_from_network
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.errors import MFNetError, ModelError, UsageError
 from mfnet_runtime.files import sha256_from_file
 
 SUFFIX = ".onnx"  # by which the runtime knows what runs a file
@@ -46,6 +49,7 @@ class ExportRequest:
     without: tuple[str, ...] = ()  # names of rewrites to leave out
     int8: Int8Options | None = None  # also write an INT8 file
     fp16: Bounds | None = None  # also write an FP16 file, for GPUs
+    plan: PlanWish | None = None  # of the FP16 file, or else of the FP32 file
 
     @property
     def target(self) -> Path:
@@ -65,6 +69,8 @@ class ExportReport:
     seconds: float
     int8: Int8Report | None = None
     fp16: Fp16Report | None = None
+    plan: PlanReport | None = None
+    no_plan: str = ""  # what this machine lacks to build one that was not required
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types only."""
@@ -77,6 +83,8 @@ class ExportReport:
             "seconds": round(self.seconds, 2),
             **({"int8": self.int8.to_json()} if self.int8 else {}),
             **({"fp16": self.fp16.to_json()} if self.fp16 else {}),
+            **({"plan": self.plan.to_json()} if self.plan else {}),
+            **({"no_plan": self.no_plan} if self.no_plan else {}),
         }
 
     def lines(self) -> list[str]:
@@ -87,12 +95,13 @@ class ExportReport:
             *(f"{'parity' if not i else '':8}  {s}" for i, s in enumerate(self.parity.lines())),
             *(self.int8.lines() if self.int8 else ()),
             *(self.fp16.lines() if self.fp16 else ()),
-            f"next: {self._next_command()}",
+            *(self.plan.lines() if self.plan else [f"next: {self._next_command()}"]),
         ]
 
     def _next_command(self) -> str:
         if self.fp16:
-            return f"on the GPU's machine, mfnet-export --onnx {self.fp16.output} --plan"
+            command = f"mfnet-export --onnx {self.fp16.output} --plan"
+            return f"on the GPU's machine, {command} (not here: {self.no_plan})"
         return f"mfnet-run {self.int8.output if self.int8 else self.output} SCENES -o OUT"
 
     def _rewrite_lines(self) -> list[str]:
@@ -120,11 +129,15 @@ def exported(request: ExportRequest, tell: Callable[[str], None] = lambda _: Non
     Raises:
         UsageError: missing files or folders, options that do not fit the checkpoint.
         ModelError: the checkpoint is damaged, untrusted or contradicts itself.
-        ExportError: the graph cannot be exported, or its logits differ.
-        ResourceError: the output folder cannot be written, or the disk is full.
+        ExportError: the graph cannot be exported, or its logits differ; or TensorRT cannot build
+            the plan, when the other files are written.
+        NoBuilderError: a plan is required that this machine cannot build.
+        ResourceError: the output folder cannot be written, or the disk or the GPU's memory is full.
     """
     started = time.perf_counter()
     _require_output(request)
+    if request.plan and request.plan.required:
+        require_builder()
     with staged(request.target) as partial:
         tell(f"loading {request.checkpoint.name}")
         checkpoint = _checkpoint_from_request(request)
@@ -177,7 +190,22 @@ def exported(request: ExportRequest, tell: Callable[[str], None] = lambda _: Non
             )
             fp16 = replace(fp16, output=fp16_beside(request.target))
     seconds = time.perf_counter() - started
-    return ExportReport(request.target, size, work, parity, contract, seconds, int8, fp16)
+    report = ExportReport(request.target, size, work, parity, contract, seconds, int8, fp16)
+    return _with_plan(report, request.plan, tell) if request.plan else report
+
+
+def _with_plan(report: ExportReport, wish: PlanWish, tell: Callable[[str], None]) -> ExportReport:
+    """The plan too, of files that are in their place by now."""
+    source = report.fp16.output if report.fp16 else report.output
+    try:
+        plan = plan_from_onnx(source, plan_beside(source), wish.options, tell)
+    except NoBuilderError as fault:
+        if wish.required:
+            raise
+        return replace(report, no_plan=str(fault))
+    except MFNetError as fault:
+        raise type(fault)(f"{fault} ({source.name} is written)") from fault
+    return replace(report, plan=plan)
 
 
 def _require_output(request: ExportRequest) -> None:

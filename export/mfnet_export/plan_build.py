@@ -62,7 +62,7 @@ class PlanReport:
         }
 
     def lines(self) -> list[str]:
-        """For people."""
+        """For people, ending in what to do next."""
         facts, profile = self.facts, self.facts.profile
         major, minor = facts.compute_capability
         fused = "?" if facts.fused_attentions is None else facts.fused_attentions
@@ -76,7 +76,8 @@ class PlanReport:
         ]
         if self.caution:
             rows.append(f"warning: {self.caution}")
-        return [f"{'plan' if not index else '':8}  {row}" for index, row in enumerate(rows)]
+        rows = [f"{'plan' if not index else '':8}  {row}" for index, row in enumerate(rows)]
+        return [*rows, f"next: mfnet-run {self.output} SCENES -o OUT"]
 
 
 def plan_from_onnx(

@@ -56,6 +56,16 @@ def plan_machine() -> Iterator[PlanMachine]:
         yield PlanMachine(trt, device)
 
 
+def require_builder() -> None:
+    """Refuse a machine that cannot build plans, before work begins that would be for nothing.
+
+    Raises:
+        NoBuilderError: says what is missing, and how to install it.
+    """
+    with plan_machine():
+        pass
+
+
 def _tensorrt() -> Any:
     try:
         trt = import_module("tensorrt")

@@ -38,6 +38,14 @@ class PlanOptions:
             raise UsageError(f"--hardware-compatible {self.hardware}: not one of {HARDWARE}")
 
 
+@dataclass(frozen=True)
+class PlanWish:
+    """A plan to build after an export."""
+
+    options: PlanOptions
+    required: bool  # False: only where this machine can build one
+
+
 def plan_beside(onnx: Path) -> Path:
     """best.fp16.onnx -> best.fp16.plan."""
     return onnx.with_suffix(PLAN_SUFFIX)
