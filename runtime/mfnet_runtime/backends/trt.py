@@ -197,8 +197,9 @@ class TensorRtBackend:
         """Give back what depends on the batch, once nothing uses it."""
         with suppress(DeviceLostError), self.cuda.current():
             self._stream.synchronize()
-        while self._pinned:
-            self.cuda.unpin(self._pinned.popitem()[1])
+            for array in self._pinned.values():
+                self.cuda.unpin(array)
+        self._pinned = {}
         if self._execution is not None:
             self._execution.close()
             self._execution = None

@@ -11,7 +11,7 @@ from mfnet_runtime.backends.base import TensorSpec
 from mfnet_runtime.backends.checks import NO_MEMORY, require_graph
 from mfnet_runtime.backends.trt_log import recording_logger
 from mfnet_runtime.cuda.device import CudaDevice
-from mfnet_runtime.cuda.faults import never_destroyed
+from mfnet_runtime.cuda.faults import DeviceLostError, never_destroyed
 from mfnet_runtime.errors import MFNetError, ModelError, ResourceError
 from mfnet_runtime.plan import Profile
 
@@ -102,12 +102,12 @@ class Engine:
 
     def close(self) -> None:
         """Give the memory of the weights back; its executions are closed before."""
-        if self.cuda.lost:
+        try:
+            with self.cuda.current():
+                self.raw = None
+                self._runtime = None
+        except DeviceLostError:
             never_destroyed(self.raw, self._runtime)
-            return
-        with self.cuda.current():
-            self.raw = None
-            self._runtime = None
 
     def __enter__(self) -> Engine:
         return self

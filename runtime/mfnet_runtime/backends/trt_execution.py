@@ -11,7 +11,7 @@ from typing import Any
 
 from mfnet_runtime.backends.trt_engine import Engine
 from mfnet_runtime.cuda.device import Stream
-from mfnet_runtime.cuda.faults import never_destroyed
+from mfnet_runtime.cuda.faults import DeviceLostError, never_destroyed
 from mfnet_runtime.cuda.handles import Buffer
 
 
@@ -126,11 +126,11 @@ class Execution:
 
     def close(self) -> None:
         """Give all memory back, once nothing runs any more."""
-        if self.engine.cuda.lost:
+        try:
+            with self.engine.cuda.current():
+                self._context = None
+                for buffer in (*self._buffers.values(), self._scratch):
+                    if buffer is not None:
+                        buffer.free()
+        except DeviceLostError:
             never_destroyed(self._context)
-            return
-        with self.engine.cuda.current():
-            self._context = None
-            for buffer in (*self._buffers.values(), self._scratch):
-                if buffer is not None:
-                    buffer.free()

@@ -148,4 +148,5 @@ class DeviceProcessing:
         with suppress(DeviceLostError), self._cuda.current():
             for stream in (self._memory.upload, self._memory.compute, self._memory.download):
                 stream.synchronize()
-        self._memory.close()
+        with suppress(DeviceLostError):
+            self._memory.close()
