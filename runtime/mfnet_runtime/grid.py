@@ -20,7 +20,7 @@ def require_single_band(path: Path, dataset: Any, role: str) -> None:
     if dataset.count != 1:
         raise SceneError(
             f"{path}: {role} has {dataset.count} bands, expected 1; "
-            "extract one with gdal_translate -b"
+            "choose one with --dsm-band, or extract it with gdal_translate -b"
         )
     require_plain_numbers(path, dataset, 1)
 

@@ -1,0 +1,92 @@
+"""A band of heights: which band, and which values are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.windows import Window
+from support import UTM, write_raster
+
+from mfnet_runtime.errors import SceneError
+from mfnet_runtime.heights import HeightBand
+from mfnet_runtime.raster import SceneReader
+from mfnet_runtime.raster_file import open_raster
+from mfnet_runtime.read_options import ReadOptions
+from mfnet_runtime.scenes import Scene
+
+HEIGHTS = np.linspace(100, 130, 72, dtype=np.float32).reshape(8, 9)
+
+
+def band_of(folder: Path, values: Any, *choice: Any, **profile: Any) -> HeightBand:
+    path = write_raster(folder / "dsm.tif", values, **UTM, **profile)
+    return HeightBand(path, open_raster(path), *choice)
+
+
+def test_the_band_asked_for(tmp_path: Path) -> None:
+    found = band_of(tmp_path, np.stack([HEIGHTS * 0, HEIGHTS]), 2)
+    np.testing.assert_array_equal(found.rows(2, 5)[0], HEIGHTS[2:5])
+    np.testing.assert_array_equal(found.read(Window(3, 1, 4, 2))[0], HEIGHTS[1:3, 3:7])
+
+
+@pytest.mark.parametrize("band", [0, 3, -1])
+def test_no_such_band(tmp_path: Path, band: int) -> None:
+    with pytest.raises(SceneError, match=rf"heights asked for in band {band}, the file has 2"):
+        band_of(tmp_path, np.stack([HEIGHTS, HEIGHTS]), band)
+
+
+@pytest.mark.parametrize("declared", [None, -9999.0])
+@pytest.mark.parametrize("asked", [0.0, float("nan")])
+def test_a_nodata_value_asked_for_is_added(
+    tmp_path: Path, declared: float | None, asked: float
+) -> None:
+    values = HEIGHTS.copy()
+    values[0, 0], values[1, 1] = 0.0, -9999.0
+    _, valid = band_of(tmp_path, values, None, asked, nodata=declared).rows(0, 8)
+    assert not valid[1, 1]
+    assert valid[0, 0] == (asked != 0.0)
+    assert valid.sum() == (70 if asked == 0.0 else 71)
+
+
+def test_a_nodata_value_is_of_what_is_stored(tmp_path: Path) -> None:
+    """Heights packed into integers are compared before they are unpacked."""
+    path = write_raster(tmp_path / "dsm.tif", np.arange(72, dtype=np.int16).reshape(8, 9), **UTM)
+    with rasterio.open(path, "r+") as target:
+        target.scales, target.offsets = (0.01,), (100.0,)
+    heights, valid = HeightBand(path, open_raster(path), None, 5.0).rows(0, 8)
+    assert not valid[0, 5]
+    assert valid.sum() == 71
+    assert heights[0, 6] == pytest.approx(100.06)
+
+
+def test_values_beyond_float32_are_no_heights(tmp_path: Path) -> None:
+    values = HEIGHTS.astype(np.float64)
+    values[3, 3] = -1.7e308
+    _, valid = band_of(tmp_path, values).rows(0, 8)
+    assert not valid[3, 3]
+    assert valid.sum() == 71
+
+
+def test_the_unit_as_stated(tmp_path: Path) -> None:
+    found = band_of(tmp_path, HEIGHTS)
+    assert found.unit is None
+    with rasterio.open(found.path, "r+") as target:
+        target.units = ["US survey foot"]
+    assert HeightBand(found.path, open_raster(found.path)).unit == "US survey foot"
+
+
+def test_heights_in_a_band_of_the_image(tmp_path: Path) -> None:
+    pixels = np.stack([*(np.full((8, 9), value, np.float32) for value in (10, 20, 30)), HEIGHTS])
+    path = write_raster(tmp_path / "a.tif", pixels, **UTM)
+    with SceneReader(Scene("a", path, path, dsm_band=4)) as reader:
+        rows = reader.read(2, 6)
+        assert reader.bands == [1, 2, 3]
+    np.testing.assert_array_equal(rows.image, pixels[:3, 2:6])
+    np.testing.assert_array_equal(rows.dsm, HEIGHTS[2:6])
+    with pytest.raises(SceneError, match=r"DSM has 4 bands, expected 1; .*--dsm-band"):
+        SceneReader(Scene("a", path, path))
+    with SceneReader(Scene("a", path, path, dsm_band=1), options=ReadOptions((2, 3, 4))) as reader:
+        assert reader.read(0, 1).dsm[0, 0] == 10
