@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from fakes.fake_pycuda import FakePycuda
 from fakes.fake_tensorrt import FakeTensorRT, fake_tensorrt
@@ -51,6 +52,7 @@ def write_rgbd_plan(
     window: int = 32,
     precision: str = "fp32",
     profile: tuple[int, int, int] = (1, 4, 64),
+    change: Callable[[onnx.GraphProto], object] = lambda graph: None,
     **facts: Any,
 ) -> Path:
     """A plan of the model of `write_rgbd_model`, and the facts beside it.
@@ -61,20 +63,24 @@ def write_rgbd_plan(
         window: Pixels a side.
         precision: Of the model.
         profile: Smallest, best and largest batch.
+        change: What to do to the graph before.
         facts: Fields of `PlanFacts` that are to differ.
     """
-    onnx = write_rgbd_model(path.with_suffix(".onnx"), window, precision=precision)
+    source = write_rgbd_model(path.with_suffix(".onnx"), window, precision=precision)
+    model = onnx.load(source)
+    change(model.graph)
+    onnx.save(model, source)
     shapes = {
         name: tuple((batch, bands, window, window) for batch in profile)
         for name, bands in (("image", 3), ("dsm", 1))
     }
     flags = frozenset({"VERSION_COMPATIBLE"} if facts.get("version_compatible") else ())
-    plan = FakePlan(trt.version, onnx.read_bytes(), shapes, flags, "NONE", [])  # type: ignore[arg-type]
+    plan = FakePlan(trt.version, source.read_bytes(), shapes, flags, "NONE", [])  # type: ignore[arg-type]
     path.write_bytes(plan.to_bytes())
     known: dict[str, Any] = {
         "contract": Contract(window, RGBD, precision=precision),
         "plan_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "onnx_sha256": hashlib.sha256(onnx.read_bytes()).hexdigest(),
+        "onnx_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         "tensorrt": trt.version,
         "cuda": "12.6",
         "driver": "12.2",

@@ -1,0 +1,247 @@
+"""Scenes on the fake GPU against the same backend with numpy around it: equal bit by bit.
+
+The fake does work in any order that streams and events allow, drawn from a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import helper
+from rgbd_plans import Rig, rig, write_rgbd_plan
+from support import RGBD
+
+from mfnet_runtime.backends.trt import TensorRtBackend
+from mfnet_runtime.batch_size import Asked
+from mfnet_runtime.contract import Contract, DsmRule, ImageRule
+from mfnet_runtime.cuda import staging
+from mfnet_runtime.errors import ModelError
+from mfnet_runtime.pipeline import SegmentOptions, segment_scene
+from mfnet_runtime.raster import SceneRows
+from mfnet_runtime.scaling import Heights
+from mfnet_runtime.windows import BLENDS, BlendName
+
+CLASSES = len(RGBD)
+
+
+@dataclass(frozen=True)
+class MemoryScene:
+    """A scene held in memory."""
+
+    image: npt.NDArray[Any]  # (3, row, column)
+    dsm: npt.NDArray[np.float32]
+    image_valid: npt.NDArray[np.bool_]
+    dsm_valid: npt.NDArray[np.bool_]
+
+    @property
+    def height(self) -> int:
+        return len(self.dsm)
+
+    @property
+    def width(self) -> int:
+        return len(self.dsm[0])
+
+    def read(self, start: int, stop: int) -> SceneRows:
+        at = slice(start, stop)
+        return SceneRows(self.image[:, at], self.dsm[at], self.image_valid[at], self.dsm_valid[at])
+
+    def heights(self) -> Heights:
+        return [(self.dsm, self.dsm_valid)]
+
+
+def scene(height: int, width: int, stored: str = "uint8", top: float = 255, seed: int = 0) -> Any:
+    """Noise with holes, NaN and infinities in the holes."""
+    rng = np.random.default_rng((seed, height, width))
+    image = rng.uniform(0, top, (3, height, width)).astype(stored)
+    dsm = rng.uniform(240, 360, (height, width)).astype(np.float32)
+    image_valid, dsm_valid = (rng.random((height, width)) > 0.1 for _ in range(2))
+    if image.dtype.kind == "f":
+        image[0][~image_valid] = np.nan
+    dsm[~dsm_valid] = rng.choice([np.nan, np.inf, -9999], (~dsm_valid).sum())
+    return MemoryScene(image, dsm, image_valid, dsm_valid)
+
+
+def positional(graph: onnx.GraphProto) -> None:
+    """Logits also depend on the place in the window, so that it matters what windows weigh."""
+    graph.node[0].output[0] = "stack"
+    kind = helper.tensor_dtype_to_np_dtype(graph.output[0].type.tensor_type.elem_type)
+    place = np.random.default_rng(1).uniform(0, 0.5, (1, CLASSES, 32, 32)).astype(kind)
+    graph.initializer.append(onnx.numpy_helper.from_array(place, "place"))
+    graph.node.append(helper.make_node("Add", ["stack", "place"], ["logits"]))
+
+
+@pytest.fixture
+def machine() -> Iterator[Rig]:
+    with rig("10.13") as machine:
+        yield machine
+        machine.check()
+
+
+def both_ways(
+    plan: Path, found: MemoryScene, options: SegmentOptions
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Class maps of the CPU's and of the GPU's way; their reports are found to be equal."""
+    maps, reports = [], []
+    with TensorRtBackend(plan) as backend:
+        for where in ("cpu", "gpu"):
+            rows: list[npt.NDArray[np.uint8]] = []
+            asked = replace(options, preprocess=where)
+            report = asdict(segment_scene(backend, found, rows.append, asked))
+            reports.append({key: value for key, value in report.items() if key[-2:] != "_s"})
+            maps.append(np.concatenate(rows))
+    if "fp16" not in plan.name and options.batch != "auto":
+        assert reports[0] == reports[1]
+    return maps[0], maps[1]
+
+
+def assert_same(
+    tmp_path: Path,
+    machine: Rig,
+    found: MemoryScene,
+    options: SegmentOptions,
+    **contract: Any,
+) -> None:
+    facts: dict[str, Any] = {"contract": Contract(32, RGBD, **contract)} if contract else {}
+    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt, change=positional, **facts)
+    by_cpu, by_gpu = both_ways(plan, found, options)
+    assert by_gpu.shape == (found.height, found.width)
+    np.testing.assert_array_equal(by_gpu, by_cpu)
+    machine.check()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_in_whatever_order_the_gpu_works(tmp_path: Path, seed: int) -> None:
+    with rig("10.13", seed=seed) as machine:
+        assert_same(tmp_path, machine, scene(90, 70, seed=seed), SegmentOptions(16, batch=3))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("staged", [1, 20_000])
+def test_rings_go_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, staged: int
+) -> None:
+    """Rows of a tall scene take the places of others that are done with."""
+    monkeypatch.setattr(staging, "STAGED", staged)
+    with rig("10.13", seed=seed) as machine:
+        found = scene(230, 40, seed=seed)
+        assert_same(tmp_path, machine, found, SegmentOptions(16, batch=4))
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("stride", [32, 16, 7])
+@pytest.mark.parametrize("size", [(40, 48), (32, 32), (5, 100), (100, 31), (20, 9), (1, 1)])
+def test_sizes_strides_and_blending(
+    tmp_path: Path, machine: Rig, size: tuple[int, int], stride: int, blend: BlendName
+) -> None:
+    assert_same(tmp_path, machine, scene(*size), SegmentOptions(stride, blend))
+
+
+@pytest.mark.parametrize(
+    ("stored", "top"),
+    [
+        ("uint8", 255),
+        ("uint16", 65535),
+        ("float32", 1.0),
+        ("int16", 10000),
+        ("int32", 16777217),
+        ("float64", 1e4),
+    ],
+)
+def test_number_types_of_images(tmp_path: Path, machine: Rig, stored: str, top: float) -> None:
+    found = scene(50, 60, stored, top)
+    assert_same(
+        tmp_path, machine, found, SegmentOptions(16), image=ImageRule(full_scale=float(top))
+    )
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        DsmRule(),
+        DsmRule("scene_percentile", 2, 98),
+        DsmRule("range", 250.5, 300.25),
+        DsmRule("range", -1e5, 1e5),
+    ],
+)
+def test_every_dsm_rule(tmp_path: Path, machine: Rig, rule: DsmRule) -> None:
+    assert_same(tmp_path, machine, scene(50, 60), SegmentOptions(16), dsm=rule)
+
+
+def test_a_constant_dsm_and_one_without_a_valid_pixel(tmp_path: Path, machine: Rig) -> None:
+    found = scene(50, 60)
+    found.dsm[:] = 300
+    assert_same(tmp_path, machine, found, SegmentOptions(16))
+    found.dsm_valid[:] = False
+    assert_same(tmp_path, machine, found, SegmentOptions(16))
+
+
+def test_a_scene_without_a_valid_pixel(tmp_path: Path, machine: Rig) -> None:
+    found = scene(700, 40)
+    found.image_valid[:] = False
+    assert_same(tmp_path, machine, found, SegmentOptions(32))
+    assert machine.trt.called("IExecutionContext.execute_async_v3") == []
+
+
+def test_windows_without_a_valid_pixel_are_skipped(tmp_path: Path, machine: Rig) -> None:
+    found = scene(700, 80)
+    found.image_valid[40:600] = False
+    found.image_valid[:, 45:] = False
+    assert_same(tmp_path, machine, found, SegmentOptions(16))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 64, "auto", None])
+def test_batches(tmp_path: Path, machine: Rig, batch: Asked) -> None:
+    assert_same(tmp_path, machine, scene(90, 100), SegmentOptions(8, batch=batch))
+
+
+def test_fp16_differs_only_where_two_classes_are_that_close(tmp_path: Path, machine: Rig) -> None:
+    found = scene(90, 100)
+    plan = write_rgbd_plan(tmp_path / "fp16.plan", machine.trt, precision="fp16")
+    by_cpu, by_gpu = both_ways(plan, found, SegmentOptions(16))
+    low, high = found.dsm[found.dsm_valid].min(), found.dsm[found.dsm_valid].max()
+    heights = np.clip((found.dsm - low) / (high - low), 0, 1)[None]
+    logits = np.sort(np.concatenate([found.image * np.float32(1 / 255), heights]), axis=0)
+    close = logits[-1] - logits[-2] < 1e-3
+    np.testing.assert_array_equal(by_gpu[~close], by_cpu[~close])
+    assert len(set(by_gpu.ravel())) == CLASSES + 1
+
+
+def not_finite(graph: onnx.GraphProto) -> None:
+    """Logits become the logarithm of what they were: -infinity for 0."""
+    graph.node[0].output[0] = "stack"
+    graph.node.append(helper.make_node("Log", ["stack"], ["logits"]))
+
+
+def test_logits_that_are_not_finite_are_refused(tmp_path: Path, machine: Rig) -> None:
+    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt, change=not_finite)
+    rows: list[Any] = []
+    with TensorRtBackend(plan) as backend, pytest.raises(ModelError, match="not finite"):
+        segment_scene(backend, scene(90, 100), rows.append, SegmentOptions(16))
+
+
+def test_many_scenes_with_one_backend(tmp_path: Path, machine: Rig) -> None:
+    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
+    with TensorRtBackend(plan) as backend:
+        held = []
+        for size in ((40, 50), (90, 20), (40, 50)):
+            rows: list[Any] = []
+            segment_scene(backend, scene(*size), rows.append, SegmentOptions(16))
+            assert np.concatenate(rows).shape == size
+            held.append(machine.cuda.machine.held())
+        assert held[0] == held[1] == held[2], "a scene leaves nothing"
+        modules = machine.cuda.machine.calls.count("cuModuleLoadDataEx")
+        assert modules == 1, "kernels are loaded once"
+
+
+def test_seconds_in_the_backend_are_the_gpus_own(tmp_path: Path, machine: Rig) -> None:
+    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
+    with TensorRtBackend(plan) as backend:
+        report = segment_scene(backend, scene(90, 100), lambda rows: None, SegmentOptions(16))
+    assert 0 < report.backend_s < 1
