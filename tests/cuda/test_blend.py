@@ -176,6 +176,7 @@ def test_classes_and_confidence(lab: Lab, rows: range, spread: float) -> None:
     wanted = confidence_from_logits(logits, mask == BOTH)
     np.testing.assert_array_equal(confidence == 255, mask != BOTH)
     assert np.abs(confidence.astype(int) - wanted).max() <= 1
+    assert np.mean(confidence == wanted) > 0.99  # ties apart: exponentials differ in the last bit
     assert not not_finite
 
 
@@ -201,10 +202,10 @@ def test_a_logit_that_is_not_finite_is_flagged(
 
 
 def test_confidence_is_the_softmax(lab: Lab) -> None:
-    logits = np.log(np.array([0.62, 0.3, 0.08], np.float32)).reshape(3, 1, 1)
+    logits = np.log(np.array([0.626, 0.3, 0.074], np.float32)).reshape(3, 1, 1)
     _, confidence, _ = finished(lab, logits, np.full((1, 1), BOTH, np.uint8), range(1), 1)
-    assert confidence.item() == 62
-    assert confidence_from_logits(logits, np.ones((1, 1), bool)).item() == 62
+    assert confidence.item() == 63
+    assert confidence_from_logits(logits, np.ones((1, 1), bool)).item() == 63
 
 
 def test_a_ring_too_small_for_a_batch_is_a_bug(lab: Lab) -> None:

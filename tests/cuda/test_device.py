@@ -196,6 +196,7 @@ def test_whichever_call_loses_the_gpu_none_follows(
     monkeypatch: pytest.MonkeyPatch, pop_fails: bool
 ) -> None:
     """The end is one line and exit code 5: PyCUDA neither warns nor aborts."""
+    gc.freeze()  # so that collecting is quick
     for at in range(calls_of_use()):
         fake = FakePycuda().install(monkeypatch)
         fake.machine.lose_at, fake.machine.pop_fails = at, pop_fails
@@ -211,6 +212,7 @@ def test_whichever_call_loses_the_gpu_none_follows(
         gc.collect()  # what is not kept for ever is destroyed now
         assert not fake.machine.calls_after_loss
         fake.check()
+    gc.unfreeze()
 
 
 def test_a_lost_device_says_so_every_time(fake: FakePycuda) -> None:
@@ -244,6 +246,14 @@ def test_an_address_outside_any_memory_loses_the_device(fake: FakePycuda) -> Non
         device.clear(memory.pointer + 1, 64, stream)
         with pytest.raises(DeviceLostError, match="illegal memory access"):
             stream.synchronize()
+
+
+def test_work_that_nobody_waited_for_fails_quietly(fake: FakePycuda) -> None:
+    with CudaDevice() as device, device.current():
+        stream, memory = device.stream(), device.buffer(64)
+        device.clear(memory.pointer + 1, 64, stream)
+    assert device.lost
+    assert not fake.machine.calls_after_loss
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,20 @@ def test_a_result_read_too_early_is_seen() -> None:
     assert not all(right(hasty))
 
 
+def test_work_can_fall_far_behind() -> None:
+    def stale(device: CudaDevice) -> bool:
+        up, down = device.stream(), device.stream()
+        memory, target = device.buffer(4), device.pinned((4,), np.uint8)
+        device.clear(memory.pointer, 4, up)
+        for _ in range(20):
+            down.synchronize()
+            device.download(target, memory.pointer, down)
+        down.synchronize()
+        return not target.any()
+
+    assert 5 < sum(right(stale)) < 25
+
+
 def test_pageable_memory_may_be_used_again() -> None:
     def pageable(device: CudaDevice) -> bool:
         stream, target = device.stream(), np.zeros(9, np.uint8)

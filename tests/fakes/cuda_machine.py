@@ -1,7 +1,8 @@
 """A GPU acted in host memory, as unkind as CUDA allows. Knows no PyCUDA.
 
 Work that is enqueued runs when somebody waits, or at some call before, or long after: in any order
-that streams and events leave open, drawn from a seed. A page-locked array is read and written when
+that streams and events leave open, drawn from a seed. Half the seeds are lazy: nothing is done that
+nobody waits for. A page-locked array is read and written when
 its copy runs. So a wait that is missing, or memory used again too early, gives a wrong answer under
 some seed. Fresh and freed memory holds garbage; writes beside it are found.
 """
@@ -106,6 +107,7 @@ class CudaMachine:
         self.done = 0  # pieces of work
         self.lock = threading.RLock()
         self._random = random.Random(seed)
+        self._lazy = self._random.random() < 0.5
         self._queues: dict[int, Queue] = {}  # by the stream's handle
         self._handles = iter(range(0x1000, 1 << 30, 0x10))
         self._memory: dict[int, Memory] = {}  # by pointer, device and page-locked
@@ -125,7 +127,7 @@ class CudaMachine:
         if self.lose_at is not None and len(self.calls) > self.lose_at:
             self.lost = True
             raise Lost("unspecified launch failure")
-        if self._random.random() < 0.2:
+        if not self._lazy and self._random.random() < 0.2:
             for _ in range(self._random.randrange(4)):
                 self._do_any()
 
@@ -232,11 +234,12 @@ class CudaMachine:
         return None
 
     def _do_until(self, reached: Callable[[], bool], wanted: int | None) -> None:
-        """Do work of any stream, or, when lazy, only what `wanted` needs."""
-        lazy = wanted is not None and self._random.random() < 0.5
+        """Do work of any stream; if lazy, only what the stream `wanted` needs."""
         while not reached():
-            if not (self._do_for(wanted) if lazy and wanted is not None else self._do_any()):
-                raise AssertionError("streams wait for each other")
+            if self._lazy and wanted is not None:
+                self._do_for(wanted)
+            else:
+                assert self._do_any(), "streams wait for each other"
 
     def _do_any(self) -> bool:
         ready = [queue for queue in self._queues.values() if _ready(queue)]
@@ -245,7 +248,7 @@ class CudaMachine:
         self._do_one(self._random.choice(ready))
         return True
 
-    def _do_for(self, handle: int) -> bool:
+    def _do_for(self, handle: int) -> None:
         """One step of a stream, or of the one it waits for."""
         queue = self._queues[handle]
         awaited = queue.steps[0][0]
@@ -255,7 +258,6 @@ class CudaMachine:
             queue = self._queues[holder]
             awaited = queue.steps[0][0]
         self._do_one(queue)
-        return True
 
     def _do_one(self, queue: Queue) -> None:
         _, step = queue.steps.popleft()

@@ -148,7 +148,7 @@ class _Device(_Bound):
 
 
 class _Context(_Bound):
-    _valid: bool
+    _valid = False
     _thread: int
 
     def __init__(self) -> None:
@@ -189,6 +189,10 @@ class _Context(_Bound):
             fake.left_current.append(threading.current_thread())
         self.get_current()
 
+    def __del__(self) -> None:
+        if self._valid and self._fake.machine.lost:
+            self._fake.machine.wrongs.append("a context was given back on a lost GPU")
+
 
 class _Owned(_Bound):
     """Something with a destructor that calls CUDA, in the context it was made in."""
@@ -216,7 +220,10 @@ class _Owned(_Bound):
             if fake.machine.lost:
                 fake.machine.wrongs.append(f"a {kind} was destroyed on a lost GPU")
                 return
-            destroy()
+            try:
+                destroy()
+            except Lost:
+                fake.machine.wrongs.append(f"a {kind} could not be destroyed")
 
 
 class _Stream(_Owned):

@@ -181,10 +181,7 @@ class CudaDevice:
         return int(free), int(total)
 
     def close(self) -> None:
-        """Free what was not, the newest first, and give the context back; once is enough.
-
-        Raises nothing: what failed and was waited for has been raised there.
-        """
+        """Free what was not, the newest first, and give the context back; once is enough."""
         if self._closed:
             return
         self._closed = True
@@ -233,7 +230,7 @@ class CudaDevice:
                 raise fault from error
 
     def _detach(self) -> None:
-        with suppress(self._driver.Error):
+        with suppress(DeviceLostError), self.calling("giving its context back"):
             self._context.push()
             self._context.detach()
 

@@ -88,9 +88,7 @@ ON_BOTH float clipped(float value) { return value < 0.0f ? 0.0f : value > 1.0f ?
 
 ON_BOTH bool finite(float value) { return fabsf(value) <= 3.402823466e38f; }
 
-ON_BOTH int smaller(int a, int b) { return a < b ? a : b; }
-
-// Index `at` of an axis of `length` pixels continued by reflection, as numpy.pad's "reflect".
+// Index `at` of a scene of `length` pixels, continued by reflection as numpy.pad's "reflect" does.
 ON_BOTH int reflected(int at, int length) {
   if (at < length) return at;
   if (length == 1) return 0;
@@ -105,8 +103,8 @@ ON_BOTH void cut(const Cut& a, Thread at) {
   const int column = at.x, row = at.y;
   if (column >= a.window || row >= a.window) return;
   const Placement place = a.placements[at.z];
-  const int scene_row = place.row + reflected(row, smaller(a.window, a.height));
-  const int scene_column = place.column + reflected(column, smaller(a.window, a.width));
+  const int scene_row = place.row + reflected(row, a.height);
+  const int scene_column = place.column + reflected(column, a.width);
   const int64_t plane = (int64_t)a.slots * a.width;
   const int64_t source = (int64_t)(scene_row % a.slots) * a.width + scene_column;
   const int64_t area = (int64_t)a.window * a.window;
