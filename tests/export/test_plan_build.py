@@ -350,7 +350,7 @@ def test_unfused_attention_is_a_caution(trt: FakeTensorRT, source: Path) -> None
     report = build(source)
     assert report.facts.fused_attentions == 0
     assert report.caution.startswith("0 fused attention kernels for 1 attentions")
-    assert report.lines()[-1].strip() == f"warning: {report.caution}"
+    assert report.lines()[-2].strip() == f"warning: {report.caution}"
     trt.script["layers"] = [{"Name": "{ForeignNode[stack...lower]}", "LayerType": "Myelin"}]
     hidden = build(source)
     assert (hidden.facts.layers, hidden.facts.fused_attentions) == (1, None)
