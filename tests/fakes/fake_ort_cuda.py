@@ -1,0 +1,133 @@
+"""ONNX Runtime as if built for CUDA: its calls are checked and recorded, its CPU does the work.
+
+It has the names of the ONNX Runtime that is installed, and only those of them used here.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+FALLBACK = (
+    "This session contains graph nodes that are assigned to the default CPU EP, but fallback to "
+    "CPU EP has been explicitly disabled by the user."
+)
+
+
+class OnGpu:
+    """An OrtValue in a GPU's memory."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        self._array: npt.NDArray[Any] = np.full(shape, 7, dtype)
+
+    def shape(self) -> list[int]:
+        return list(self._array.shape)
+
+    def numpy(self) -> npt.NDArray[Any]:
+        return self._array.copy()
+
+    def update_inplace(self, array: npt.NDArray[Any]) -> None:
+        assert array.shape == self._array.shape
+        assert array.dtype == self._array.dtype
+        assert array.flags.c_contiguous
+        self._array[:] = array
+
+
+class FakeOrtCuda:
+    """The module, and what a test does with it.
+
+    Attributes:
+        starts: How a session starts: `gpu`, or on the CPU, `refused` or `silent`.
+        fault: Raised by the next run.
+        sessions: Provider options of every session.
+        reserved: Shapes reserved on the GPU.
+        runs: How many.
+    """
+
+    def __init__(self) -> None:
+        self.starts = "gpu"
+        self.fault: Exception | None = None
+        self.sessions: list[dict[str, str]] = []
+        self.reserved: list[tuple[int, ...]] = []
+        self.runs = 0
+        self.module = self._module()
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> FakeOrtCuda:
+        """Make `import onnxruntime` find it until the test ends."""
+        monkeypatch.setitem(sys.modules, "onnxruntime", self.module)
+        return self
+
+    def _module(self) -> ModuleType:
+        fake = self
+
+        class Binding:
+            def __init__(self) -> None:
+                self.values: dict[str, OnGpu] = {}
+
+            def bind_ortvalue_input(self, name: str, value: OnGpu) -> None:
+                self.values[name] = value
+
+            def bind_ortvalue_output(self, name: str, value: OnGpu) -> None:
+                self.values[name] = value
+
+        class Session:
+            def __init__(self, path: str, options: Any, providers: list[Any]) -> None:
+                ((provider, settings),) = providers
+                assert provider == CUDA
+                assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
+                fake.sessions.append(settings)
+                if fake.starts == "refused":
+                    raise RuntimeError(FALLBACK)
+                self._real = onnxruntime.InferenceSession(path, providers=[CPU])
+                self.get_inputs, self.get_outputs = self._real.get_inputs, self._real.get_outputs
+
+            def get_providers(self) -> list[str]:
+                return [CPU] if fake.starts == "silent" else [CUDA, CPU]
+
+            def io_binding(self) -> Binding:
+                return Binding()
+
+            def run_with_iobinding(self, binding: Binding) -> None:
+                fake.runs += 1
+                fault, fake.fault = fake.fault, None
+                if fault is not None:
+                    raise fault
+                feed = {name: binding.values[name].numpy() for name in ("image", "dsm")}
+                (logits,) = self._real.run(["logits"], feed)
+                binding.values["logits"].update_inplace(logits)
+
+        class OrtValue:
+            @staticmethod
+            def ortvalue_from_shape_and_type(
+                shape: tuple[int, ...], element_type: Any, device_type: str, device_id: int
+            ) -> OnGpu:
+                assert (device_type, device_id) == ("cuda", 0)
+                fake.reserved.append(shape)
+                return OnGpu(shape, element_type)
+
+        module = ModuleType("onnxruntime")
+        module.__spec__ = ModuleSpec("onnxruntime", None)
+        acted: dict[str, Any] = {
+            "__version__": onnxruntime.__version__,
+            "get_available_providers": lambda: [CUDA, CPU],
+            "preload_dlls": lambda: print("libcudnn.so.9 could not be preloaded"),
+            "InferenceSession": Session,
+            "OrtValue": OrtValue,
+            "SessionOptions": onnxruntime.SessionOptions,
+        }
+        for name, value in acted.items():
+            assert hasattr(onnxruntime, name)
+            setattr(module, name, value)
+        real = (Session, onnxruntime.InferenceSession), (OnGpu, onnxruntime.OrtValue)
+        for acts, stands_for in (*real, (Binding, onnxruntime.IOBinding)):
+            for name in vars(acts):
+                assert name.startswith("_") or name == "values" or hasattr(stands_for, name)
+        return module
