@@ -54,7 +54,7 @@ def miou(out: Path | None, as_json: bool, **asked: Any) -> None:
       mfnet-bench miou best.onnx Vaihingen/ --dataset vaihingen --paper
     """
     from mfnet_bench.miou import MiouRequest, scored_models, summary_table, write_results
-    from mfnet_runtime.cli import parse_bands
+    from mfnet_runtime.command import parse_bands
 
     asked["bands"] = parse_bands(asked["bands"]) if asked["bands"] else None
     classes, rows = scored_models(MiouRequest(**asked))

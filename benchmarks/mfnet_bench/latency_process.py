@@ -24,15 +24,16 @@ class EngineProcess:
 
     Args:
         spec: What `mfnet_bench.latency_worker` is to load; `threads` among it.
+        python: The interpreter that runs it.
 
     Raises:
         EngineRefusedError: it cannot be loaded.
     """
 
-    def __init__(self, spec: dict[str, Any]) -> None:
+    def __init__(self, spec: dict[str, Any], python: str = sys.executable) -> None:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "mfnet_bench.latency_worker"],
+            [python, "-m", "mfnet_bench.latency_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -112,11 +112,22 @@ def peak_rss_mb() -> float | None:
 
 
 def engine_from_spec(spec: Facts) -> Any:
-    """The engine whose methods are the requests: a network, or products of matrices."""
+    """The engine whose methods are the requests: a network, or products of matrices.
+
+    Those `on device` keep their data there and are timed by it.
+    """
     if spec["kind"] == "gemm":
         from mfnet_bench.gemm import GemmEngine
 
         return GemmEngine(spec)
+    if spec["kind"] == "torch on device":
+        from mfnet_bench.gpu.torch_engine import TorchEngine
+
+        return TorchEngine(spec)
+    if spec["kind"] == "products on device":
+        from mfnet_bench.gpu.torch_engine import ProductEngine
+
+        return ProductEngine(spec)
     return ModelEngine(spec)
 
 

@@ -98,12 +98,8 @@ class SceneScores:
 
 def logits_of(backend: Backend, windows: Windows) -> list[Logits]:
     """(1, classes, row, column) for each window; copies."""
-    return [
-        backend.infer({"image": windows.image[i : i + 1], "dsm": windows.dsm[i : i + 1]})[
-            "logits"
-        ].copy()
-        for i in range(len(windows))
-    ]
+    ones = (slice(index, index + 1) for index in range(len(windows)))
+    return [backend.infer(windows.feed(one, backend))["logits"].copy() for one in ones]
 
 
 def difference(expected: Sequence[Logits], found: Sequence[Logits]) -> Difference:

@@ -99,7 +99,7 @@ class ParityReport:
 def compared(
     reference: Backend, candidate: Backend, windows: Windows, gate: Gate = FP32_GATE
 ) -> ParityReport:
-    """Run both backends on the same windows in batches of 1, 2, 3, 1, ...
+    """Run both backends on the same windows in batches of 1, 2, 3, 1, ... that the candidate takes.
 
     Args:
         reference: Entered.
@@ -109,10 +109,13 @@ def compared(
     """
     sums = _Sums()
     sizes = set()
-    for part in _batches(len(windows)):
-        feed = {"image": windows.image[part], "dsm": windows.dsm[part]}
-        expected = reference.infer(feed)["logits"].astype(np.float64)  # a copy: valid until next
-        sums.add(expected, candidate.infer(feed)["logits"].astype(np.float64), gate.margin)
+    for part in _batches(len(windows), candidate.batches.largest):
+        # astype copies: logits are valid until the next call
+        expected, found = (
+            backend.infer(windows.feed(part, backend))["logits"].astype(np.float64)
+            for backend in (reference, candidate)
+        )
+        sums.add(expected, found, gate.margin)
         sizes.add(len(expected))
     return ParityReport(
         reference=f"{reference.name} ({reference.device})",
@@ -136,9 +139,9 @@ def share_text(share: float) -> str:
     return "100 %" if share == 1 else f"{math.floor(share * 1e6) / 1e4:.4f} %"
 
 
-def _batches(count: int) -> Iterator[slice]:
+def _batches(count: int, largest: int | None) -> Iterator[slice]:
     start = 0
-    for size in cycle(BATCHES):
+    for size in cycle([size for size in BATCHES if largest is None or size <= largest]):
         if start >= count:
             return
         yield slice(start, min(start + size, count))

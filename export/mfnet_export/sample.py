@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mfnet.synthetic import draw_town
+from mfnet_runtime.backends.base import Arrays, Backend
 from mfnet_runtime.contract import Contract, DsmRule, ImageRule
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.raster import SceneReader
@@ -38,6 +39,13 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.image)
+
+    def feed(self, part: slice | npt.NDArray[np.int64], backend: Backend) -> Arrays:
+        """Some of the windows, in the number type that a backend takes."""
+        return {
+            spec.name: getattr(self, spec.name)[part].astype(spec.dtype, copy=False)
+            for spec in backend.inputs
+        }
 
 
 def sample_windows(

@@ -1,0 +1,134 @@
+"""What a check runs: plans on the GPU, or in a dry run the FP32 file on the CPU in their place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mfnet_bench.gpu.parity import recorded
+from mfnet_bench.gpu.request import CheckRequest, NetworkFiles
+from mfnet_bench.gpu.speed import RunPlan
+from mfnet_export.plan_build import plan_from_onnx
+from mfnet_export.plan_machine import NoBuilderError, plan_machine
+from mfnet_export.plan_options import PlanOptions
+from mfnet_runtime.backends import backend_from_file
+from mfnet_runtime.backends.base import Backend
+from mfnet_runtime.plan import Profile
+
+WAYS = ("gpu", "cpu")  # where windows of a plan are cut and blended
+
+
+class NotHereError(Exception):
+    """A step needs what this machine lacks; its text says what."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An entered backend, and what the report calls it."""
+
+    name: str
+    backend: Backend
+    ways: Sequence[str]  # in which it can be fed from a scene
+
+
+def why_no_gpu() -> str | None:
+    """What is missing to build and run plans; None where nothing is."""
+    try:
+        with plan_machine():
+            return None
+    except NoBuilderError as fault:
+        return str(fault)
+
+
+def gpu_facts() -> dict[str, Any]:
+    """The GPU and what drives it; empty where plans cannot be built."""
+    try:
+        with plan_machine() as machine:
+            return {
+                "gpu": machine.device.name,
+                "compute_capability": ".".join(map(str, machine.device.compute_capability)),
+                "driver": machine.device.driver,
+                "cuda": machine.device.cuda,
+                "tensorrt": machine.trt.__version__,
+            }
+    except NoBuilderError:
+        return {}
+
+
+@contextmanager
+def opened(
+    files: NetworkFiles, precision: str, request: CheckRequest, batch: int | None = None
+) -> Iterator[Engine]:
+    """A network's engine, entered.
+
+    Args:
+        files: Of the network.
+        precision: fp32 or fp16.
+        request: Whether it is a dry run.
+        batch: Windows a call it is to have room for; None: the largest of the request.
+
+    Raises:
+        NotHereError: there is no plan and none can be built here.
+        ModelError: the plan is refused.
+    """
+    room = batch or request.largest_batch
+    if request.dry:
+        with backend_from_file(files.onnx, "onnxruntime", batch=room) as backend:
+            yield Engine("ONNX Runtime fp32", backend, ("cpu",))
+        return
+    plan = files.plan(precision)
+    if not plan.is_file():
+        raise NotHereError(why_no_gpu() or f"{plan.name} was not built; run the step `plans`")
+    with backend_from_file(plan, "tensorrt", batch=room) as backend:
+        yield Engine(f"TensorRT {precision}", backend, WAYS)
+
+
+def run_of(engine: Engine, files: NetworkFiles) -> RunPlan:
+    """Milliseconds of each of several calls with the network's windows.
+
+    Of a plan, on the device alone: the data lie there, CUDA events take the time.
+    """
+    windows, _ = recorded(files.windows)
+    backend: Any = engine.backend
+
+    def run(batch: int, calls: int) -> Sequence[float]:
+        feed = windows.feed(np.arange(batch) % len(windows), backend)
+        if hasattr(backend, "device_ms"):
+            found: Sequence[float] = backend.device_ms(feed, calls)
+            return found
+        times = []
+        for _ in range(calls):
+            start = time.perf_counter()
+            backend.infer(feed)
+            times.append((time.perf_counter() - start) * 1000)
+        return times
+
+    return run
+
+
+def build_plan(
+    files: NetworkFiles, precision: str, request: CheckRequest, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Build the plan of a precision, best at the batch that PyTorch is compiled for.
+
+    Returns:
+        Seconds it took, layers and fused attentions.
+    """
+    options = PlanOptions(
+        Profile(1, request.best_batch, request.largest_batch),
+        timing_cache=request.work / "timings.cache",
+        own_kernels=not request.cublas,
+    )
+    source = files.fp16 if precision == "fp16" else files.onnx
+    report = plan_from_onnx(source, files.plan(precision), options, tell)
+    return {
+        "s": round(report.seconds, 1),
+        "layers": report.facts.layers,
+        "fused attentions": report.facts.fused_attentions,
+        "attentions": report.attentions,
+    }

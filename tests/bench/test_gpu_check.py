@@ -1,0 +1,150 @@
+"""`benchmarks/gpu_check.py`: its dry run, and all of it on a fake GPU."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes.fake_tensorrt import VERSIONS
+from rgbd_plans import Rig, rig
+
+from mfnet_bench.gpu import conformance, kernels
+from mfnet_bench.gpu.check import checked
+from mfnet_bench.gpu.report import DONE, FAILED, NOT_RUN, CheckReport, write_report
+from mfnet_bench.gpu.request import STEPS, CheckRequest, dry
+from mfnet_runtime.backends.base import Arrays, Feed
+from mfnet_runtime.backends.trt import TensorRtBackend
+from mfnet_runtime.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the networks, made by a dry run as a user starts it."""
+    folder = tmp_path_factory.mktemp("gpu")
+    words = ["benchmarks/gpu_check.py", "--work", folder, "-o", folder / "out", "--dry-run"]
+    program = [sys.executable, *map(str, words)]
+    found = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    return folder
+
+
+def status(report: CheckReport) -> dict[str, str]:
+    return {step.step: step.status for step in report.steps}
+
+
+def test_a_dry_run_tells_what_ran_and_what_needs_a_gpu(work: Path) -> None:
+    found = json.loads((work / "out/gpu.json").read_text())
+    steps = {step["step"]: step for step in found["steps"]}
+    assert list(steps) == ["kernels", *(step for step in STEPS if step != "kernels")]
+    for step in ("kernels", "plans"):
+        assert steps[step]["status"] == NOT_RUN
+        assert "tensorrt" in steps[step]["why"]
+    for step in ("networks", "parity", "conformance", "speed", "scene"):
+        assert steps[step]["status"] == DONE
+    assert "in place of plans" in found["machine"]["dry run"]
+    engines = {row["engine"] for row in found["speed"]}
+    assert engines == {"eager fp32", "autocast fp16", "ONNX Runtime fp32"}
+    for row in found["speed"]:
+        assert row["median_ms"] > 0
+        assert row["ratio_eager"] > 0
+        assert row["floor_share"] > 0
+    with (work / "out/gpu.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(found["speed"])
+    assert "| tiny lora |" in (work / "out/gpu.md").read_text()
+
+
+@pytest.fixture(params=VERSIONS)
+def machine(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    with rig(request.param) as machine:
+        yield machine
+        machine.check()
+
+
+def on_gpu(work: Path, tmp_path: Path, *steps: str) -> CheckRequest:
+    """The dry run's networks, with plans; what is made goes elsewhere."""
+    for path in work.glob("tiny_lora.*"):
+        if path.suffix not in (".plan", ".json") or path.name.endswith("facts.json"):
+            (tmp_path / path.name).symlink_to(path)
+    return replace(dry({"work": tmp_path, "steps": steps}), dry=False)
+
+
+def test_everything_but_pytorch_on_a_gpu(work: Path, tmp_path: Path, machine: Rig) -> None:
+    steps = ("networks", "plans", "parity", "conformance", "kernels", "scene")
+    report = checked(on_gpu(work, tmp_path, *steps), lambda note: None)
+    assert {step.step: step.why for step in report.steps if step.status != DONE} == {}
+    assert report.machine["gpu"] == "NVIDIA Fake"
+    assert report.machine["tensorrt"] == machine.trt.version
+    facts = {step.step: step.facts for step in report.steps}
+    assert facts["parity"]["fp32"]["engine"] == "TensorRT fp32"
+    assert facts["parity"]["fp16"]["agreement"] > 0.99
+    assert [row.preprocess for row in report.scenes] == ["gpu", "cpu"]
+    assert report.scenes[1].agreement == 1
+    write_report(tmp_path / "out", report)
+    assert "NVIDIA Fake" in (tmp_path / "out/gpu.md").read_text()
+
+
+def test_without_pytorch_on_the_gpu_plans_are_timed_alone(work: Path, tmp_path: Path) -> None:
+    with rig("10.13") as machine:
+        report = checked(on_gpu(work, tmp_path, "plans", "speed"), lambda note: None)
+        machine.check()
+    assert status(report) == {"plans": DONE, "speed": DONE}
+    timed = {row.engine for row in report.speed if row.median_ms is not None}
+    assert timed == {"TensorRT fp16"}
+    refused = [row for row in report.speed if row.refused is not None]
+    assert {row.engine for row in refused} == {"eager fp32", "autocast fp16", "compiled fp16"}
+
+
+def test_a_step_that_fails_is_reported_and_the_others_run(work: Path, tmp_path: Path) -> None:
+    with rig("10.13") as machine:
+        machine.trt.script["build"] = lambda: None
+        request = on_gpu(work, tmp_path, "networks", "plans", "parity")
+        (tmp_path / "tiny_lora.fp16.onnx").unlink()
+        report = checked(request, lambda note: None)
+    assert status(report) == {"networks": DONE, "plans": FAILED, "parity": NOT_RUN}
+    assert "tiny_lora.fp16.onnx" in str(report.failed[0].why)
+
+
+def test_kernels_that_are_wrong_are_found(machine: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "SIZES", ((20, 41),))
+    monkeypatch.setattr(kernels, "HALVES", ("float32",))
+    assert all(kernels.kernels_agree().values())
+    monkeypatch.setattr(kernels, "scaled_dsm", lambda dsm, valid, span: dsm)
+    found = kernels.kernels_agree()
+    assert not found["cut uint8 to float32"]
+    assert found["blend of float32"]
+
+
+def test_a_backend_that_mixes_windows_does_not_conform(
+    work: Path, tmp_path: Path, machine: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = on_gpu(work, tmp_path, "plans", "conformance")
+    honest = TensorRtBackend.infer
+
+    def mixed(backend: TensorRtBackend, feed: Feed) -> Arrays:
+        logits = honest(backend, feed)["logits"]
+        return {"logits": logits + logits.mean(axis=0, keepdims=True)}
+
+    monkeypatch.setattr(TensorRtBackend, "infer", mixed)
+    report = checked(request, lambda note: None)
+    assert status(report)["conformance"] == FAILED
+    checks = report.steps[-1].facts["checks"]
+    assert not checks["a_window_does_not_depend_on_its_neighbours"]
+    assert checks["answers_every_batch"]
+    assert set(checks) == {check.__name__.strip("_") for check in conformance.CHECKS}
+
+
+def test_what_means_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="step 'fly'"):
+        CheckRequest(work=tmp_path, steps=("fly",))
+    with pytest.raises(UsageError, match="network 'vit_x lora'"):
+        CheckRequest(work=tmp_path, networks=("vit_x lora",))
+    with pytest.raises(UsageError, match=r"no such checkpoint"):
+        CheckRequest(work=tmp_path, checkpoints=(tmp_path / "best.pt",))
