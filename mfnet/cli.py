@@ -9,8 +9,13 @@ from typing import Any
 
 import click
 
-from mfnet_runtime.cli import parse_bands
-from mfnet_runtime.command import debug_option, only_option, run_command, threads_option
+from mfnet_runtime.command import (
+    debug_option,
+    only_option,
+    parse_bands,
+    run_command,
+    threads_option,
+)
 
 PATH = click.Path(path_type=Path)
 

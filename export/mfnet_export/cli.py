@@ -86,7 +86,7 @@ def command(
         from mfnet_export.export import ExportRequest, exported
         from mfnet_export.int8 import options_from_flags
         from mfnet_export.judge import bounds_from_flags
-        from mfnet_runtime.cli import parse_bands
+        from mfnet_runtime.command import parse_bands
 
         assert ckpt is not None  # `wish` refuses neither
         chosen = parse_bands(bands) if bands else None

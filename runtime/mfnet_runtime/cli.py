@@ -20,22 +20,8 @@ from mfnet_runtime.command import (
     threads_option,
 )
 from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.read_cli import ReadWords, read_options
 from mfnet_runtime.windows import BLENDS
-
-
-def parse_bands(text: str) -> tuple[int, int, int]:
-    """`"1,2,3"` to (1, 2, 3).
-
-    Raises:
-        UsageError: not three whole numbers.
-    """
-    try:
-        first, second, third = (int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"--bands {text!r}: expected three band numbers, for example 1,2,3"
-        ) from None
-    return first, second, third
 
 
 def parse_batch(text: str) -> Asked:
@@ -56,9 +42,7 @@ def parse_batch(text: str) -> Asked:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("scenes", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
-@click.option(
-    "--dsm", type=click.Path(path_type=Path), help="Height model, when SCENES is one image."
-)
+@read_options
 @click.option("--stride", type=int, help="Pixels between windows [default: half a window].")
 @click.option(
     "--blend",
@@ -73,7 +57,6 @@ def parse_batch(text: str) -> Asked:
     help="Windows a call; auto finds the fastest on the first windows "
     "[default: 4, or what a plan is best at].",
 )
-@click.option("--bands", help="Image bands to use, for example 1,2,3 [default: all but alpha].")
 @click.option(
     "--backend",
     metavar="NAME",
@@ -113,11 +96,10 @@ def command(
     model: Path,
     scenes: Path,
     out: Path,
-    dsm: Path | None,
+    reading: ReadWords,
     stride: int | None,
     blend: Any,
     batch: str | None,
-    bands: str | None,
     backend: str,
     device: str,
     preprocess: Any,
@@ -130,13 +112,16 @@ def command(
 ) -> int:
     """Segment SCENES with MODEL and write one class map a scene.
 
-    SCENES is a folder with image/ and dsm/ holding rasters of equal stems, or one image given
-    together with --dsm. Pixels without data in image or DSM come out as 255.
+    SCENES is a folder with image/ and dsm/ holding rasters of equal stems; or one of pairs such as
+    NAME.tif, NAME_dsm.tif, or by ISPRS names; or a folder of images given together with the folder
+    of their DSMs (--dsm); or a CSV file with the columns image, dsm and, if need be, name; or one
+    image given together with --dsm. Pixels without data in image or DSM come out as 255.
 
     \b
     Examples:
       mfnet-run best.onnx scenes/ -o maps/
       mfnet-run best.onnx ortho.tif --dsm heights.tif -o maps/ --stride 64
+      mfnet-run best.onnx pairs.csv -o maps/ --align --aoi county.gpkg
       mfnet-run best.fp16.plan scenes/ -o maps/
     """
     from mfnet_runtime.backends import backend_from_file
@@ -144,9 +129,12 @@ def command(
     from mfnet_runtime.run import segment_scenes
     from mfnet_runtime.scenes import scenes_from
 
-    options = SegmentOptions(stride, blend, parse_batch(batch) if batch else None, preprocess)
+    options = SegmentOptions(
+        stride, blend, parse_batch(batch) if batch else None, preprocess, reading.dsm_rule()
+    )
     asked = options.batch if isinstance(options.batch, int) else None
-    found = scenes_from(scenes, dsm, only=only)
+    found = scenes_from(scenes, reading.dsm, only=only, dsm_band=reading.dsm_band)
+    read = reading.options()
     with backend_from_file(
         model,
         backend,
@@ -165,9 +153,7 @@ def command(
             "threads": engine.threads,
         }
         click.echo(_heading(ran), err=True)
-        outcomes = segment_scenes(
-            engine, found, out, options, bands=parse_bands(bands) if bands else None, quiet=quiet
-        )
+        outcomes = segment_scenes(engine, found, out, options, read, quiet=quiet)
         names = engine.contract.classes.names
     rows = [outcome.to_json(names) for outcome in outcomes]
     failed = sum(outcome.error is not None for outcome in outcomes)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mfnet_runtime.errors import MFNetError, ResourceError, missing_package
+from mfnet_runtime.errors import MFNetError, ResourceError, UsageError, missing_package
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,6 +41,21 @@ def threads_option(unset: str) -> Callable[[F], F]:
 only_option = click.option(
     "--only", multiple=True, metavar="NAME", help="Only the scene of this name; repeatable."
 )
+
+
+def parse_bands(text: str) -> tuple[int, int, int]:
+    """`"1,2,3"` to (1, 2, 3).
+
+    Raises:
+        UsageError: not three whole numbers.
+    """
+    try:
+        first, second, third = (int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--bands {text!r}: expected three band numbers, for example 1,2,3"
+        ) from None
+    return first, second, third
 
 
 class _Terminated(BaseException):

@@ -17,6 +17,7 @@ import numpy as np
 from mfnet_runtime.backends.base import Backend, DeviceBackend
 from mfnet_runtime.batch_size import Asked, BatchSize
 from mfnet_runtime.blend import ClassRows
+from mfnet_runtime.contract import DsmRule
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.host_processing import HostProcessing
 from mfnet_runtime.labels import IGNORE
@@ -42,6 +43,7 @@ class SegmentOptions:
     blend: BlendName = "hann"
     batch: Asked = None  # windows a call; None: the backend's best; auto: the fastest, by timing
     preprocess: Where | None = None  # where windows are cut and blended; None: with the network
+    dsm: DsmRule | None = None  # how heights become network input; None: as the contract says
 
     def __post_init__(self) -> None:
         if self.blend not in BLENDS:
@@ -91,8 +93,8 @@ def segment_scene(
     Args:
         backend: Entered; called in the caller's thread alone.
         reader: The open scene; `read` is called in a second thread.
-        sink: Takes uint8 class rows, 255 where image or DSM has no data, top to bottom; called in
-            a third thread.
+        sink: Takes uint8 class rows, 255 where image or DSM has no data or outside of the areas
+            asked for, top to bottom; called in a third thread.
         options: Stride, blending, batch, where pixels are worked on.
         tick: Called with the number of windows just inferred or skipped.
         sizes: The batch of a run of many scenes; by default made from the options.
@@ -110,7 +112,7 @@ def segment_scene(
     started = time.perf_counter()
     contract = backend.contract
     grid = options.grid(reader.height, reader.width, contract.window)
-    span = dsm_range(contract.dsm, reader.heights)
+    span = dsm_range(options.dsm or contract.dsm, reader.heights)
     report = SceneReport(span, len(grid), pixels=[0] * len(contract.classes))
     sizes = sizes or BatchSize(options.batch, backend.batches)
     processing = _processing(preprocessed_on(backend, options))

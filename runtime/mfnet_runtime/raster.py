@@ -50,6 +50,31 @@ class SceneRows:
         return both if self.inside is None else both & self.inside
 
 
+@dataclass(frozen=True)
+class ReadReport:
+    """How a scene is read, as far as that was asked for or is odd."""
+
+    alignment: Alignment | None
+    image_range: tuple[float, float] | None  # pixel values that become 0 and the full scale
+    areas: tuple[str, ...]  # names
+    warnings: tuple[str, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """For people."""
+        found = [self.alignment.sentence()] if self.alignment else []
+        return [*found, *(f"warning: {warning}" for warning in self.warnings)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types only."""
+        return {
+            "alignment": self.alignment.to_json() if self.alignment else None,
+            "image_range": list(self.image_range) if self.image_range else None,
+            "areas": list(self.areas),
+            "warnings": list(self.warnings),
+        }
+
+
 class SceneReader:
     """An open scene whose image and DSM were found to lie on one grid, or brought onto it.
 
@@ -112,19 +137,15 @@ class SceneReader:
         grids = grid_of(self._image), grid_of(self._dsm.dataset)
         return alignment_from_heights(self._dsm, self._heights, *grids)
 
-    @property
-    def image_range(self) -> tuple[float, float] | None:
-        """Pixel values that became 0 and the full scale; None where they are taken as stored."""
-        return self._pixels.span
-
-    def warnings(self) -> list[str]:
-        """What is odd, but no reason to refuse the scene; reads a sample of it.
+    def report(self) -> ReadReport:
+        """What is to be known of the scene before it is worked on; reads a sample of it.
 
         Raises:
             SceneError: damaged data, or pixel values above the model's full scale.
         """
-        found = [self._pixels.warning()]
-        return [warning for warning in found if warning]
+        warning = self._pixels.warning()
+        areas = tuple(area.name for area in self.options.areas)
+        return ReadReport(self.alignment, self._pixels.span, areas, (warning,) if warning else ())
 
     def require_grid_of(self, path: Path) -> None:
         """Refuse another raster of this scene, its label say, that lies on another grid.

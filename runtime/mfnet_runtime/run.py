@@ -13,10 +13,10 @@ import click
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.batch_size import BatchSize
 from mfnet_runtime.classmap import ClassMapWriter
-from mfnet_runtime.command import complain, progress
+from mfnet_runtime.command import complain, one_line, progress
 from mfnet_runtime.errors import ResourceError, SceneError, UsageError
 from mfnet_runtime.pipeline import SceneReport, SegmentOptions, segment_scene
-from mfnet_runtime.raster import SceneReader
+from mfnet_runtime.raster import ReadReport, SceneReader
 from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.scenes import Scene
 
@@ -28,11 +28,12 @@ class SceneOutcome:
     scene: Scene
     output: Path
     report: SceneReport | None = None
+    read: ReadReport | None = None
     error: str | None = None
 
     def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
         """The scene's part of the JSON summary."""
-        if self.report is None:
+        if self.report is None or self.read is None:
             return {"scene": self.scene.name, "status": "failed", "error": self.error}
         report = self.report
         valid = sum(report.pixels)
@@ -46,6 +47,7 @@ class SceneOutcome:
             "dsm_low": report.dsm.low,
             "dsm_high": report.dsm.high,
             "dsm_constant": report.dsm.constant,
+            **self.read.to_json(),
             "class_pixels": dict(zip(classes, report.pixels, strict=True)),
             "nodata_pixels": report.nodata,
             "valid_pixels": valid,
@@ -59,8 +61,8 @@ def segment_scenes(
     scenes: Sequence[Scene],
     folder: Path,
     options: SegmentOptions,
+    read: ReadOptions | None = None,
     *,
-    bands: Sequence[int] | None = None,
     quiet: bool = False,
 ) -> list[SceneOutcome]:
     """Write `folder/NAME.tif` for every scene.
@@ -70,7 +72,7 @@ def segment_scenes(
         scenes: What to segment.
         folder: Made where missing.
         options: Stride, blending, batch, where pixels are worked on.
-        bands: 1-based image bands; None takes all but alpha.
+        read: How to read scenes; None takes them as they are stored.
         quiet: No progress bar.
 
     Raises:
@@ -101,12 +103,14 @@ def segment_scenes(
         label = f"{scene.name} ({index}/{len(scenes)})"
         output = outputs[scene.name]
         try:
-            report = _segment_one(backend, scene, output, options, sizes, bands, label, quiet)
+            report, found = _segment_one(
+                backend, scene, output, options, read or ReadOptions(), sizes, label, quiet
+            )
         except SceneError as fault:
             complain(str(fault))
             outcomes.append(SceneOutcome(scene, output, error=str(fault)))
         else:
-            outcomes.append(SceneOutcome(scene, output, report))
+            outcomes.append(SceneOutcome(scene, output, report, found))
     if options.batch == "auto":
         how = "the fastest by timing" if sizes.timed else "too few windows to time others"
         click.echo(f"batch {sizes.chosen}, {how}", err=True)
@@ -118,17 +122,20 @@ def _segment_one(
     scene: Scene,
     output: Path,
     options: SegmentOptions,
+    read: ReadOptions,
     sizes: BatchSize,
-    bands: Sequence[int] | None,
     label: str,
     quiet: bool,
-) -> SceneReport:
+) -> tuple[SceneReport, ReadReport]:
     started = time.perf_counter()
     contract = backend.contract
     with (
-        SceneReader(scene, contract.image.full_scale, ReadOptions(bands)) as reader,
+        SceneReader(scene, contract.image.full_scale, read) as reader,
         reader.small_cache(),
     ):
+        found = reader.report()
+        for line in found.lines:
+            click.echo(one_line(f"{scene.name}: {line}"), err=True)
         grid = options.grid(reader.height, reader.width, contract.window)
         tags = {
             "MFNET_CONTRACT": contract.to_json(),
@@ -145,4 +152,4 @@ def _segment_one(
             report = segment_scene(backend, reader, writer.write, options, tick, sizes)
             writer.tag(MFNET_DSM_LOW=str(report.dsm.low), MFNET_DSM_HIGH=str(report.dsm.high))
     report.total_s = time.perf_counter() - started  # opening, closing and verifying too
-    return report
+    return report, found

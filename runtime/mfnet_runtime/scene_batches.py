@@ -48,7 +48,7 @@ class Strip:
     """Scene rows that no later window reaches."""
 
     stop: int  # scene row after the last
-    valid: BoolArray  # (row, column): image and DSM both valid
+    valid: BoolArray  # (row, column): image and DSM both valid, and inside the areas asked for
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class WindowRows(ABC, Generic[B]):
     def __init__(self, reader: RowSource, grid: WindowGrid) -> None:
         self.grid = grid
         rows = min(grid.window, grid.height)
-        self.valid: BoolArray = np.empty((rows, grid.width), np.bool_)  # image and DSM
+        self.valid: BoolArray = np.empty((rows, grid.width), np.bool_)  # to classify
         self._reader = reader
         self.start = -rows  # scene row of the first
 
@@ -102,7 +102,7 @@ class WindowRows(ABC, Generic[B]):
         kept = max(rows - (start - self.start), 0)
         fresh = self._reader.read(start + kept, start + rows)
         self.valid[:kept] = self.valid[rows - kept :]
-        np.logical_and(fresh.image_valid, fresh.dsm_valid, out=self.valid[kept:])
+        self.valid[kept:] = fresh.wanted
         self.start = start
         self.take(fresh, kept, batch)
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Protocol
 
+import numpy as np
+
 from mfnet_runtime.backends.base import Backend, DeviceBackend, DeviceTensors
 from mfnet_runtime.batch_size import BatchSize
 from mfnet_runtime.blend import NOT_FINITE, ClassRows
@@ -18,8 +20,9 @@ from mfnet_runtime.cuda.faults import DeviceLostError, DeviceMemoryError
 from mfnet_runtime.cuda.scene_memory import SceneMemory
 from mfnet_runtime.cuda.staging import DeviceBatch, Layout, StagedRows, stored_type
 from mfnet_runtime.errors import ModelError, ResourceError
+from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.scaling import DsmRange
-from mfnet_runtime.scene_batches import RowSource
+from mfnet_runtime.scene_batches import RowSource, Strip
 from mfnet_runtime.windows import BlendName, WindowGrid
 
 BATCHES = 4  # one being filled, two on the GPU, one written
@@ -87,7 +90,10 @@ class DeviceProcessing:
         if batch.not_finite[0]:
             raise ModelError(NOT_FINITE)
         if batch.finished:
-            yield batch.classes[: batch.finished].copy()
+            classes = batch.classes[: batch.finished].copy()
+            strips = [step.valid for step in batch.steps if isinstance(step, Strip)]
+            classes[~np.concatenate(strips)] = IGNORE  # the GPU knows nothing of areas
+            yield classes
 
     def _reserved(self, windows: int) -> DeviceTensors:
         """Tensors for the largest batch, or for the largest that fits."""

@@ -1,0 +1,154 @@
+"""The options of `mfnet-run` that say how scenes are to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mfnet_runtime.command import parse_bands
+from mfnet_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from mfnet_runtime.contract import DsmRule
+    from mfnet_runtime.read_options import ReadOptions
+
+DEFAULT_RESAMPLING = "bilinear"
+
+
+@dataclass(frozen=True)
+class ReadWords:
+    """What the command line says about reading, as click gives it."""
+
+    dsm: Path | None
+    dsm_band: int | None
+    align: bool
+    resampling: str | None
+    bands: str | None
+    ignore_alpha: bool
+    image_range: tuple[float, float] | None
+    image_percentiles: tuple[float, float] | None
+    dsm_range: tuple[float, float] | None
+    nodata_image: float | None
+    nodata_dsm: float | None
+    aoi: Path | None
+    bbox: tuple[float, float, float, float] | None
+
+    def options(self) -> ReadOptions:
+        """How to read every scene.
+
+        Raises:
+            UsageError: words that contradict each other, or an area that cannot be read.
+        """
+        from mfnet_runtime.area_file import area_from_file
+        from mfnet_runtime.areas import area_from_box
+        from mfnet_runtime.read_options import ReadOptions
+
+        if self.resampling is not None and not self.align:
+            raise UsageError("--resampling says how to align; add --align")
+        areas = [area_from_file(self.aoi)] if self.aoi is not None else []
+        areas += [area_from_box(*self.bbox)] if self.bbox is not None else []
+        return ReadOptions(
+            bands=parse_bands(self.bands) if self.bands else None,
+            use_alpha=not self.ignore_alpha,
+            align=(self.resampling or DEFAULT_RESAMPLING) if self.align else None,
+            image_nodata=self.nodata_image,
+            dsm_nodata=self.nodata_dsm,
+            image_range=self.image_range,
+            image_percentiles=self.image_percentiles,
+            areas=tuple(areas),
+        )
+
+    def dsm_rule(self) -> DsmRule | None:
+        """The heights that become 0 and 1; None: as the model's contract says.
+
+        Raises:
+            UsageError: an empty range.
+        """
+        from mfnet_runtime.contract import DsmRule
+
+        if self.dsm_range is None:
+            return None
+        low, high = self.dsm_range
+        if not low < high:
+            raise UsageError(f"--dsm-range {low:g} {high:g}: the first must be the smaller")
+        return DsmRule("range", low, high)
+
+
+_PATH = click.Path(path_type=Path)
+_OPTIONS = (
+    click.option(
+        "--dsm", type=_PATH, help="Height model of one image, or folder of those of many."
+    ),
+    click.option(
+        "--dsm-band",
+        type=click.IntRange(min=1),
+        help="Band that holds the heights; of the images themselves where there are no DSMs.",
+    ),
+    click.option(
+        "--align", is_flag=True, help="Warp a DSM on another grid to the image's while reading."
+    ),
+    click.option(
+        "--resampling",
+        type=click.Choice(["bilinear", "nearest", "cubic", "average"]),
+        help=f"How --align does it [default: {DEFAULT_RESAMPLING}].",
+    ),
+    click.option("--bands", help="Image bands to use, for example 1,2,3 [default: all but alpha]."),
+    click.option(
+        "--ignore-alpha", is_flag=True, help="A band flagged as alpha is none: near infrared, say."
+    ),
+    click.option(
+        "--image-range",
+        type=float,
+        nargs=2,
+        metavar="MIN MAX",
+        help="Pixel values that become 0 and the model's full scale [default: as stored].",
+    ),
+    click.option(
+        "--image-percentiles",
+        type=float,
+        nargs=2,
+        metavar="LOW HIGH",
+        help="The same, by percentiles of each scene: 2 98, say.",
+    ),
+    click.option(
+        "--dsm-range",
+        type=float,
+        nargs=2,
+        metavar="MIN MAX",
+        help="Heights that become 0 and 1 [default: as the model says].",
+    ),
+    click.option(
+        "--nodata-image", type=float, help="Pixel value without data, besides what files declare."
+    ),
+    click.option(
+        "--nodata-dsm", type=float, help="Height without data, besides what files declare."
+    ),
+    click.option(
+        "--aoi", type=_PATH, help="Polygons, GeoJSON or GeoPackage, outside of which is nodata."
+    ),
+    click.option(
+        "--bbox",
+        type=float,
+        nargs=4,
+        metavar="MINX MINY MAXX MAXY",
+        help="Box in the image's coordinates, outside of which is nodata.",
+    ),
+)
+
+
+def read_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options; the command gets them as one argument, `reading`."""
+
+    @wraps(command)
+    def collected(*args: Any, **words: Any) -> Any:
+        own = {name: words.pop(name) for name in ReadWords.__dataclass_fields__}
+        return command(*args, reading=ReadWords(**own), **words)
+
+    for option in reversed(_OPTIONS):
+        collected = option(collected)
+    return collected
