@@ -25,6 +25,7 @@ FILES = [
     *sorted((ROOT / "export/mfnet_export").glob("plan_*.py")),
     *sorted((ROOT / "runtime/mfnet_runtime/backends").glob("trt*.py")),
 ]
+FILES = [path for path in FILES if path.stem != "plan_cli"]  # whose context is click's
 # What a variable of this name holds in those files; `trt` is the module.
 CLASSES = {
     "builder": "Builder",
