@@ -20,6 +20,7 @@ class Execution:
 
     Made and used with the device's context current. Activations too have memory for `room` windows,
     where this TensorRT can tell how much that is (10 and later), else for the plan's largest batch.
+    TensorRT 8.6 lets an engine of one optimisation profile have one execution at a time.
 
     Args:
         engine: Shared with other executions, or not.
@@ -77,6 +78,7 @@ class Execution:
         windows = max(windows, self.engine.profile.smallest)
         assert windows <= self.room, "more windows than there is room for"
         if windows != self._windows:
+            stream.synchronize()  # what runs has the shapes and the memory of before
             self._reshape(windows)
         if not self._context.execute_async_v3(stream.handle):
             stream.synchronize()  # raises if the device failed at work enqueued before
@@ -84,13 +86,13 @@ class Execution:
 
     def _made(self) -> Any:
         """A context without memory of its own."""
-        engine, trt = self.engine.raw, self.engine.trt
+        raw, trt = self.engine.raw, self.engine.trt
         if hasattr(trt, "ExecutionContextAllocationStrategy"):  # 10 and later
-            context = engine.create_execution_context(
+            context = raw.create_execution_context(
                 trt.ExecutionContextAllocationStrategy.USER_MANAGED
             )
         else:
-            context = engine.create_execution_context_without_device_memory()
+            context = raw.create_execution_context_without_device_memory()
         self._require(context is not None, "TensorRT cannot prepare it")
         return context
 
@@ -102,7 +104,7 @@ class Execution:
         size = self._scratch_size()
         if self._scratch is None or self._scratch.size < size:
             if self._scratch is not None:
-                self._scratch.free()  # waits for what runs
+                self._scratch.free()
             self._scratch = None
             self._scratch = self.engine.cuda.buffer(max(size, 1))
         if hasattr(self._context, "set_device_memory"):  # 10.1 and later
@@ -115,10 +117,10 @@ class Execution:
         """Bytes of activations, for the context's shapes or else for the plan's largest batch."""
         if hasattr(self._context, "update_device_memory_size_for_shapes"):
             return int(self._context.update_device_memory_size_for_shapes())
-        engine = self.engine.raw
-        if hasattr(engine, "device_memory_size_v2"):
-            return int(engine.device_memory_size_v2)
-        return int(engine.device_memory_size)
+        raw = self.engine.raw
+        if hasattr(raw, "device_memory_size_v2"):
+            return int(raw.device_memory_size_v2)
+        return int(raw.device_memory_size)
 
     def _require(self, done: bool, what: str) -> None:
         if not done:

@@ -27,7 +27,8 @@ class Layout:
     A batch has room for the rows under one row of windows and for `max_strips - 1` strides more.
     In bytes for each column of the scene, u being 3, 6 or 12 bytes of a pixel's image:
     page-locked 4 batches x rows x (u + 6); on the GPU slots x (u + 5) + rows x 4 x (classes + 1).
-    A scene 10,000 columns wide of uint8 at stride 128 and 6 classes: 92 MB locked, 65 MB + 102 MB.
+    A scene 10,000 columns wide, of uint8, at stride 128, with 6 classes: 92 MB locked, 102 MB on
+    the GPU, whatever its height.
     """
 
     grid: WindowGrid
