@@ -23,6 +23,7 @@ from mfnet_runtime.batch_size import Asked
 from mfnet_runtime.contract import Contract, DsmRule, ImageRule
 from mfnet_runtime.cuda import staging
 from mfnet_runtime.errors import ModelError
+from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.pipeline import SegmentOptions, segment_scene
 from mfnet_runtime.raster import SceneRows
 from mfnet_runtime.scaling import Heights
@@ -39,6 +40,7 @@ class MemoryScene:
     dsm: npt.NDArray[np.float32]
     image_valid: npt.NDArray[np.bool_]
     dsm_valid: npt.NDArray[np.bool_]
+    inside: npt.NDArray[np.bool_] | None = None  # of the areas asked for
 
     @property
     def height(self) -> int:
@@ -50,7 +52,10 @@ class MemoryScene:
 
     def read(self, start: int, stop: int) -> SceneRows:
         at = slice(start, stop)
-        return SceneRows(self.image[:, at], self.dsm[at], self.image_valid[at], self.dsm_valid[at])
+        inside = None if self.inside is None else self.inside[at]
+        return SceneRows(
+            self.image[:, at], self.dsm[at], self.image_valid[at], self.dsm_valid[at], inside
+        )
 
     def heights(self) -> Heights:
         return [(self.dsm, self.dsm_valid)]
@@ -172,6 +177,20 @@ def test_number_types_of_images(tmp_path: Path, machine: Rig, stored: str, top: 
 )
 def test_every_dsm_rule(tmp_path: Path, machine: Rig, rule: DsmRule) -> None:
     assert_same(tmp_path, machine, scene(50, 60), SegmentOptions(16), dsm=rule)
+    assert_same(tmp_path, machine, scene(50, 60), SegmentOptions(16, dsm=rule))
+
+
+def test_outside_of_an_area_nothing_is_classified(tmp_path: Path, machine: Rig) -> None:
+    inside = np.zeros((200, 150), np.bool_)
+    inside[70:100, 40:80] = True
+    found = replace(scene(200, 150), inside=inside)
+    options = SegmentOptions(16, batch=3)
+    assert_same(tmp_path, machine, found, options)
+    plan = tmp_path / "a.plan"
+    by_cpu, by_gpu = both_ways(plan, found, options)
+    whole, _ = both_ways(plan, replace(found, inside=None), options)
+    np.testing.assert_array_equal(by_gpu, np.where(inside, whole, IGNORE))
+    np.testing.assert_array_equal(by_gpu, by_cpu)
 
 
 def test_a_constant_dsm_and_one_without_a_valid_pixel(tmp_path: Path, machine: Rig) -> None:
