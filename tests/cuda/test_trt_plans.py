@@ -192,6 +192,14 @@ def test_a_plan_that_tensorrt_does_not_open(tmp_path: Path, version: str) -> Non
         machine.check()
 
 
+def test_a_tensorrt_that_cannot_start(machine: Rig, tmp_path: Path) -> None:
+    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
+    machine.trt.script["start"] = "CUDA initialization failure with error: 35"
+    with pytest.raises(UsageError, match=r"10\.13\.3\.9 cannot start \(CUDA init.*update the NV"):
+        opened(plan)
+    assert_never_opened(machine)
+
+
 @pytest.mark.parametrize(
     "said",
     [

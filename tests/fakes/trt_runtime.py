@@ -3,7 +3,8 @@
 An engine runs its ONNX file with ONNX Runtime on the fake GPU's memory, in the order of the stream
 it was given. `FakeTensorRT.script` steers it:
     cuda      the FakePycuda whose memory and streams are used; needed to run
-    open      "none": no plan can be opened; a text: likewise, with this in the log
+    start     the runtime cannot start, with this in the log; using it all the same is a crash
+    open      no plan can be opened, with this in the log
     context   "none": no context can be made
     execute   a list of truth values, taken one a call; False refuses, with `refusal` in the log
     refusal   that text
@@ -30,6 +31,8 @@ class Runtime(Recorded):
     def __init__(self, logger: Log) -> None:
         assert logger._ready
         self._logger, self._host_code = logger, False
+        if self._fake.script.get("start"):
+            self._refused(self._fake.script["start"])
 
     @property
     def engine_host_code_allowed(self) -> bool:
@@ -40,6 +43,7 @@ class Runtime(Recorded):
         self._host_code = allowed
 
     def deserialize_cuda_engine(self, serialized_engine: Any) -> Any:
+        assert not self._fake.script.get("start"), "segmentation fault"
         plan = plan_from_bytes(bytes(serialized_engine))
         compatible = plan is not None and "VERSION_COMPATIBLE" in plan.flags
         if plan is None:

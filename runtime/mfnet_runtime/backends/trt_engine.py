@@ -12,7 +12,7 @@ from mfnet_runtime.backends.checks import NO_MEMORY, require_graph
 from mfnet_runtime.backends.trt_log import recording_logger
 from mfnet_runtime.cuda.device import CudaDevice
 from mfnet_runtime.cuda.faults import DeviceLostError, never_destroyed
-from mfnet_runtime.errors import MFNetError, ModelError, ResourceError
+from mfnet_runtime.errors import MFNetError, ModelError, ResourceError, UsageError
 from mfnet_runtime.plan import Profile
 
 
@@ -30,6 +30,7 @@ class Engine:
     Raises:
         ModelError: TensorRT does not open it, or its tensors are not those expected.
         ResourceError: the GPU has not the memory for its weights.
+        UsageError: TensorRT does not start with this driver.
     """
 
     def __init__(
@@ -48,6 +49,11 @@ class Engine:
         try:
             with cuda.current():
                 self._runtime = trt.Runtime(self._log)
+                if self._log.errors:  # the object is there all the same, and crashes when used
+                    raise UsageError(
+                        f"TensorRT {trt.__version__} cannot start ({self._log.errors[0]}); update "
+                        "the NVIDIA driver, or install the TensorRT built for its CUDA version"
+                    )
                 self._runtime.engine_host_code_allowed = host_code
                 self.raw = self._runtime.deserialize_cuda_engine(plan)
             if self.raw is None:
