@@ -84,6 +84,9 @@ def allow_fp16(trt: Any, config: Any, read: TrtNetwork) -> None:
 
     Nothing there is left to TensorRT: a node that FP16 would overflow in is run in FP32, or the
     build fails. A strongly typed network needs no leave.
+
+    Raises:
+        ExportError: a node that is to be in FP32 is not among TensorRT's layers.
     """
     if strongly_typed(trt):
         return
@@ -91,13 +94,19 @@ def allow_fp16(trt: Any, config: Any, read: TrtNetwork) -> None:
     if not read.graph.islands:
         return
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-    network = read.network
+    network, left = read.network, set(read.graph.islands)
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        if layer.name in read.graph.islands:
+        if layer.name in left:
+            left.remove(layer.name)
             layer.precision = trt.DataType.FLOAT
             for output in range(layer.num_outputs):
                 layer.set_output_type(output, trt.DataType.FLOAT)
+    if left:
+        raise ExportError(
+            f"TensorRT {trt.__version__} cannot be told to compute {', '.join(sorted(left)[:3])} "
+            "in FP32, as the file does; use TensorRT 10 or newer, or the FP32 file"
+        )
 
 
 def _mode(trt: Any) -> Any:

@@ -130,6 +130,17 @@ def test_fp32_nodes_of_an_fp16_file_stay_so(trt: FakeTensorRT, tmp_path: Path) -
         assert not outputs
 
 
+def test_fp32_nodes_that_cannot_be_told_apart_are_refused(
+    gpu: FakePycuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt = fake_tensorrt(OLD).install(monkeypatch)
+    trt.script["renamed"] = "_1"
+    source = write_attention(tmp_path / "best.fp16.onnx", island=True)
+    with pytest.raises(ExportError, match=r"8\.6\.1 cannot be told to compute weigh in FP32"):
+        build(source)
+    assert not trt.called("Builder.build_serialized_network")
+
+
 def test_weights_beside_the_file_are_read(trt: FakeTensorRT, tmp_path: Path) -> None:
     source = write_attention(tmp_path / "large.fp16.onnx", beside=True)
     assert (tmp_path / "large.fp16.onnx.data").is_file()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx_ir as ir
 import pytest
 from plans import write_attention
 
+from mfnet_export.fp16_convert import LAYOUT, halve
+from mfnet_export.fp16_ranges import residual_sums
 from mfnet_export.plan_engine import EngineFacts, facts_from_text
 from mfnet_export.plan_graph import graph_from_onnx
 
@@ -33,6 +37,21 @@ def test_nodes_and_islands(tmp_path: Path) -> None:
     assert graph.attentions == 1
     raised = graph_from_onnx(write_attention(tmp_path / "b.onnx", island=True))
     assert raised.islands == {"weigh"}
+
+
+def test_islands_of_a_network_in_fp16(made: Made, tmp_path: Path) -> None:
+    """Residual sums that were kept in FP32, their norms and what only moves their numbers."""
+    model, path = ir.load(made.onnx), tmp_path / "made.fp16.onnx"
+    sums = residual_sums(model)
+    halve(model, sums)
+    ir.save(model, path)
+    graph, whole = graph_from_onnx(path), graph_from_onnx(made.onnx)
+    assert graph.attentions == whole.attentions
+    kinds = dict(graph.nodes)
+    kept = Counter(kinds[name] for name in graph.islands)
+    assert kept["Add"] == len(sums)
+    assert kept["LayerNormalization"] >= 4 * made.network.config.depth
+    assert not set(kept) - {"Add", "LayerNormalization", *LAYOUT}
 
 
 def layer(name: str, kind: str = "kgen", tactic: str = "", metadata: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ What they do is steered by `FakeTensorRT.script`:
     steps         of the phase that the progress monitor is told of, default 4; `pause` seconds
                   each; `reached` is set to how many were done
     cache         "corrupt" or "mismatch": what becomes of a timing cache that was read
+    renamed       what the names of a network's layers have behind the names of the nodes
     layers        what the engine inspector lists; default: a layer a node, attention fused
 """
 
@@ -87,7 +88,7 @@ class Layer(Recorded):
 
     @property
     def name(self) -> str:
-        return self._node.name
+        return self._node.name + str(self._fake.script.get("renamed", ""))
 
     @property
     def num_outputs(self) -> int:
