@@ -21,7 +21,7 @@ from mfnet_runtime.pixel_map import Grid, LatticeMap, map_between
 from mfnet_runtime.raster import SceneReader
 from mfnet_runtime.raster_file import open_raster
 from mfnet_runtime.read_options import ReadOptions
-from mfnet_runtime.resample import KERNELS
+from mfnet_runtime.resample import KERNELS, block_means
 from mfnet_runtime.scenes import Scene
 
 RNG = np.random.default_rng(0)
@@ -126,6 +126,17 @@ def test_heights_are_those_of_gdals_warper(tmp_path: Path, place: str, resamplin
     assert np.quantile(off, 0.99) < 0.01
 
 
+@pytest.mark.parametrize("scale", [1.7, 3.0])
+def test_heights_under_coarser_pixels_all_count(tmp_path: Path, scale: float) -> None:
+    """As GDAL widens its kernel; it does so by the piece, so the image must lie inside the DSM."""
+    grid = Grid(30, 40, PLACE * Affine.translation(6, 7) * Affine.scale(scale), UTM32)
+    path = write_dsm(tmp_path)
+    found, known = aligned(path, grid, "bilinear").rows(0, 30)
+    expected = warped(path, grid, "bilinear")
+    np.testing.assert_array_equal(known, expected != HOLE)
+    np.testing.assert_allclose(found[known], expected[known], atol=1e-3)
+
+
 def test_average_of_whole_pixels_is_gdals(tmp_path: Path) -> None:
     grid = Grid(30, 35, PLACE * Affine.scale(4), UTM32)
     path = write_dsm(tmp_path)
@@ -160,8 +171,15 @@ def test_a_mask_band_does_not_bleed(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_far_finer_dsm_is_averaged_first(tmp_path: Path) -> None:
+def test_a_far_finer_dsm_is_averaged_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one pixel in 144 is taken: noise goes down by more than the square root of 16."""
+    sides = []
+
+    def recorded(values: Any, valid: Any, side: int) -> Any:
+        sides.append(side)
+        return block_means(values, valid, side)
+
+    monkeypatch.setattr("mfnet_runtime.align.block_means", recorded)
     noise = RNG.normal(100, 4, (480, 480)).astype(np.float32)
     path = write_dsm(tmp_path, noise)
     grid = Grid(40, 40, PLACE * Affine.scale(12), UTM32)
@@ -170,6 +188,8 @@ def test_a_far_finer_dsm_is_averaged_first(tmp_path: Path) -> None:
         assert known.all()
         assert found.std() < 1
         assert abs(float(found.mean()) - 100) < 0.1
+    aligned(path, grid, "nearest").rows(0, 40)
+    assert sides == [6, 3]  # leaves the kernels some pixels to weigh
 
 
 def test_coordinates_between_nodes_are_exact_enough() -> None:
@@ -183,6 +203,23 @@ def test_coordinates_between_nodes_are_exact_enough() -> None:
     down, across = found(rows, columns)
     np.testing.assert_allclose(down, (6_900_000 - np.array(y)) / 0.5, atol=1e-3)
     np.testing.assert_allclose(across, (np.array(x) - 600_000) / 0.5, atol=1e-3)
+
+
+def test_nodes_are_put_as_close_as_it_takes() -> None:
+    image = Grid(2000, 1500, from_origin(2, 60, 0.01, 0.01), CRS.from_epsg(4326))
+    found = map_between(image, Grid(9000, 9000, from_origin(0, 7e6, 100, 100), UTM32))
+    assert isinstance(found, LatticeMap)
+    assert found.error < 0.01
+    assert len(found.y) > 65
+
+
+def test_equal_places_are_equal_numbers() -> None:
+    """Centres on the edges of pixels, for which rounding would decide whose they are."""
+    image = Grid(500, 500, from_origin(500_000.1, 5_400_000.3, 0.2, 0.2), UTM32)
+    dsm = Grid(1100, 1100, from_origin(499_996.4, 5_400_004.0, 0.1, 0.1), UTM32)
+    at = np.arange(500.0) + 0.5
+    for axis in map_between(image, dsm)(at[:, None], at[None]):
+        np.testing.assert_array_equal(axis.ravel(), 2 * at + 37)
 
 
 def scene(folder: Path, grid: Grid, **dsm: Any) -> Scene:
