@@ -98,7 +98,7 @@ def plan_from_onnx(
         NoBuilderError: no TensorRT or no GPU here.
         ModelError: the file has no contract, or one that plans cannot keep.
         ExportError: TensorRT cannot read the file or build it.
-        ResourceError: the GPU's memory, or the disk, is full.
+        ResourceError: the GPU's memory, or the disk, is full; or the GPU failed.
     """
     started = time.perf_counter()
     contract = _contract_from_source(source, target)
@@ -151,7 +151,12 @@ def _built(
 
 
 def _build_fault(machine: PlanMachine, source: Path, errors: list[str]) -> Exception:
-    """Why TensorRT gave no plan."""
+    """Why TensorRT gave no plan.
+
+    Raises:
+        DeviceLostError: the GPU failed; TensorRT does not tell that from other faults.
+    """
+    machine.device.memory()
     reason = "; ".join(errors) or "it does not say why"
     if NO_MEMORY.search(reason):
         return ResourceError(

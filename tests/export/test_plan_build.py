@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import _thread
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
+from threading import Event, main_thread
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +25,9 @@ from mfnet_export.errors import ExportError
 from mfnet_export.plan_build import PlanReport, plan_from_onnx
 from mfnet_export.plan_machine import NoBuilderError
 from mfnet_export.plan_options import PlanOptions, plan_beside, profile_from_text
+from mfnet_export.plan_progress import Watch, watched
 from mfnet_runtime.contract import METADATA_KEY, Contract
+from mfnet_runtime.cuda.faults import DeviceLostError
 from mfnet_runtime.errors import ModelError, ResourceError, UsageError
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.plan import Profile, facts_of_plan
@@ -202,6 +205,12 @@ def test_plans_without_weights(trt: FakeTensorRT, source: Path, refittable: bool
     assert not report.facts.weights
 
 
+def interrupt() -> None:
+    """Ctrl-C, from another thread."""
+    time.sleep(0.05)
+    signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
+
+
 def old_plan(source: Path) -> Path:
     plan = source.with_name("best.fp16.plan")
     plan.write_text("old")
@@ -242,13 +251,25 @@ def test_failed_builds_say_why(
     trt: FakeTensorRT, source: Path, said: str, kind: type[Exception], part: str
 ) -> None:
     plan = old_plan(source)
-    trt.script |= {"build": "none", "log": [("INFO", "timing"), ("ERROR", said)]}
+    trt.script |= {"fails": True, "log": [("INFO", "timing"), ("ERROR", said)]}
     with pytest.raises(kind, match=r"TensorRT .* on NVIDIA Test") as fault:
         build(source, timing_cache=source.with_name("timings"))
     assert part in str(fault.value)
     assert said in str(fault.value)
     assert "timing)" not in str(fault.value)
     assert_untouched(plan)
+
+
+def test_a_gpu_that_fails_amid_the_build(trt: FakeTensorRT, gpu: FakePycuda, source: Path) -> None:
+    def fail() -> None:
+        gpu.machine.lost = True
+
+    plan = old_plan(source)
+    trt.script |= {"build": fail, "fails": True, "log": [("ERROR", "illegal memory access")]}
+    with pytest.raises(DeviceLostError, match=r"NVIDIA Test: .* the GPU stopped working"):
+        build(source)
+    assert_untouched(plan)
+    gpu.live.clear()  # nothing of a lost GPU is given back
 
 
 def test_a_plan_that_does_not_load_is_not_written(
@@ -274,11 +295,6 @@ def test_faults_in_the_build_are_raised_here(trt: FakeTensorRT, source: Path) ->
 
 def test_an_interrupt_ends_the_build(trt: FakeTensorRT, source: Path) -> None:
     """It stops at its next step; TensorRT 8.6 has none and builds to the end, for nothing."""
-
-    def interrupt() -> None:
-        time.sleep(0.05)
-        _thread.interrupt_main()
-
     plan, told = old_plan(source), list[str]()
     trt.script |= {"build": interrupt, "pause": 0.02, "steps": 500}
     with pytest.raises(KeyboardInterrupt):
@@ -308,6 +324,22 @@ def test_a_long_silence_is_broken(
     trt.script["build"] = lambda: time.sleep(0.5)
     plan_from_onnx(source, plan_beside(source), PlanOptions(), told.append)
     assert "still at it, 0 min" in told
+
+
+def test_a_second_interrupt_does_not_wait() -> None:
+    watch, ended = Watch(), Event()
+
+    def call() -> None:
+        for _ in range(2):
+            interrupt()
+        ended.wait(10)
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        watched(call, watch, lambda _: None)
+    assert watch.stopped
+    assert time.monotonic() - started < 5
+    ended.set()
 
 
 @pytest.mark.parametrize(
@@ -342,7 +374,7 @@ def test_timing_cache(
 def test_a_failed_build_leaves_the_timing_cache(trt: FakeTensorRT, source: Path) -> None:
     cache = source.with_name("timings")
     cache.write_bytes(b"of last time")
-    trt.script["build"] = "none"
+    trt.script["fails"] = True
     with pytest.raises(ExportError):
         build(source, timing_cache=cache)
     assert cache.read_bytes() == b"of last time"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import shutil
@@ -166,7 +167,7 @@ def test_fp32_checkpoints_have_plans_too(trt: FakeTensorRT, best: Path, capsys: 
 def test_a_failed_build_leaves_the_onnx_files_and_says_so(
     trt: FakeTensorRT, best: Path, capsys: Capture
 ) -> None:
-    trt.script |= {"build": "none", "log": [("ERROR", "no kernel for node_conv2d")]}
+    trt.script |= {"fails": True, "log": [("ERROR", "no kernel for node_conv2d")]}
     code = run("--ckpt", best, "--plan", "--windows", 1)
     refused(capsys, code, 3, "no kernel for node_conv2d")
     assert sorted(os.listdir(best.parent)) == ["best.onnx", "best.pt"]
@@ -175,6 +176,13 @@ def test_a_failed_build_leaves_the_onnx_files_and_says_so(
     trt.script["log"] = [("ERROR", "OutOfMemory")]
     code = run("--ckpt", best, "--plan", "--windows", 1)
     refused(capsys, code, 5, "(best.onnx is written)")
+
+
+def test_an_interrupt_is_one_line(trt: FakeTensorRT, source: Path, capsys: Capture) -> None:
+    trt.script |= {"build": _thread.interrupt_main, "pause": 0.02, "steps": 500}
+    code = run("--onnx", source, "--plan")
+    refused(capsys, code, 130, "interrupted; nothing half-written was left")
+    assert os.listdir(source.parent) == [source.name]
 
 
 def test_what_the_parser_refuses_is_told_line_by_line(

@@ -3,7 +3,8 @@
 What they do is steered by `FakeTensorRT.script`:
     parse_errors  list of dicts, members of ParserError to values: parsing fails
     log           list of (severity name, message) logged by the build
-    build         "none": the build fails; a callable: called in the midst of the build
+    build         a callable: called in the midst of the build
+    fails         the build fails
     steps         of the phase that the progress monitor is told of, default 4; `pause` seconds
                   each; `reached` is set to how many were done
     cache         "corrupt" or "mismatch": what becomes of a timing cache that was read
@@ -318,7 +319,7 @@ class Builder(Recorded):
         if not self._progress(config):
             self._logger.log(trt.ILogger.Severity.ERROR, "the build was cancelled")
             return None
-        if script.get("build") == "none":
+        if script.get("fails"):
             return None
         if config._cache is not None:
             config._cache._content += b"and more "
