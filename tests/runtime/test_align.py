@@ -215,8 +215,8 @@ def test_nodes_are_put_as_close_as_it_takes() -> None:
 
 def test_equal_places_are_equal_numbers() -> None:
     """Centres on the edges of pixels, for which rounding would decide whose they are."""
-    image = Grid(500, 500, from_origin(500_000.1, 5_400_000.3, 0.2, 0.2), UTM32)
-    dsm = Grid(1100, 1100, from_origin(499_996.4, 5_400_004.0, 0.1, 0.1), UTM32)
+    image = Grid(500, 500, from_origin(500_000.1, 5_400_000.3, 0.18, 0.18), UTM32)
+    dsm = Grid(1100, 1100, from_origin(499_996.77, 5_400_003.63, 0.09, 0.09), UTM32)
     at = np.arange(500.0) + 0.5
     for axis in map_between(image, dsm)(at[:, None], at[None]):
         np.testing.assert_array_equal(axis.ravel(), 2 * at + 37)
