@@ -180,7 +180,7 @@ def test_recorded_lists_are_those_of_the_bindings(package: str, version: str) ->
         pytest.skip("no gcc and binutils, which empty libraries are made with")
     recorder = ROOT / "tests/fakes/record_trt_api.py"
     done = subprocess.run(
-        [sys.executable, str(recorder), str(Path(spec.origin).parents[1])],
+        [sys.executable, str(recorder), str(Path(spec.origin).parent)],
         capture_output=True,
         text=True,
     )

@@ -1,7 +1,7 @@
 """Records the Python API of a TensorRT version, without TensorRT and without a GPU.
 
     pip install --no-deps --target /tmp/trt tensorrt_cu13_bindings==11.4.0.106
-    python tests/fakes/record_trt_api.py /tmp/trt > tests/fakes/trt_api/11.4.json
+    python tests/fakes/record_trt_api.py /tmp/trt/tensorrt_bindings > tests/fakes/trt_api/11.4.json
 
 The bindings are a megabyte and import against empty libraries, made here with gcc; what pybind11
 wrote into their docstrings are the signatures. (TensorRT 8.6: `tensorrt_bindings==8.6.1`, 8.6 has
@@ -96,12 +96,11 @@ def parameter(text: str) -> str:
     return "" if name == "self" else f"{name}=" if " = " in text else name
 
 
-def main(folder: Path) -> None:
-    """Print the API of the bindings in a folder."""
-    (bindings,) = (path.parent for path in folder.glob("tensorrt*bindings/tensorrt*.so"))
+def main(bindings: Path) -> None:
+    """Print the API of a package of bindings."""
     if "lean" not in bindings.name:
         stubbed(bindings)
-    sys.path.insert(0, str(folder))
+    sys.path.insert(0, str(bindings.parent))
     api = api_from_module(importlib.import_module(bindings.name))
     print(json.dumps(api, indent=1, sort_keys=True))
 
