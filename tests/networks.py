@@ -5,18 +5,23 @@ from __future__ import annotations
 import io
 import json
 import lzma
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import Tensor
 
 from mfnet.config import config_from_preset
 from mfnet.network import MFNet
 
+Floats = npt.NDArray[np.float32]
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
 INDEX: dict[str, dict[str, Any]] = (
     json.loads((REFERENCE / "index.json").read_text()) if REFERENCE.is_dir() else {}
@@ -72,3 +77,34 @@ def random_windows(count: int, window: int, dtype: torch.dtype) -> tuple[Tensor,
     made = torch.Generator().manual_seed(1)
     image = torch.rand(count, 3, window, window, generator=made, dtype=dtype)
     return image, torch.rand(count, 1, window, window, generator=made, dtype=dtype)
+
+
+def onnx_with_weights(source: Path, path: Path, **changes: Callable[[Floats], object]) -> Path:
+    """An ONNX file with weights changed in place, each named by the end of its name."""
+    model = onnx.load(source)
+    for ending, change in changes.items():
+        (tensor,) = (each for each in model.graph.initializer if each.name.endswith(ending))
+        weight = numpy_helper.to_array(tensor).copy()
+        change(weight)
+        tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
+    onnx.save(model, path)
+    return path
+
+
+def onnx_with_outlier(source: Path, path: Path, height: float) -> Path:
+    """A file of `tiny` in which a channel of both streams is `height` higher inside block 0, twice
+    that between the blocks, and as before at their end."""
+
+    def up(bias: Floats) -> None:
+        bias[0] += height
+
+    def down(bias: Floats) -> None:
+        bias[0] -= height
+
+    changes = {
+        ".0.attn.proj.bias": up,
+        ".0.lin2.bias": up,
+        ".1.attn.proj.bias": down,
+        ".1.lin2.bias": down,
+    }
+    return onnx_with_weights(source, path, **changes)

@@ -6,6 +6,7 @@ large, together with means whose sums are. Anything else that is too large is re
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ from mfnet_export.rewrites.attention import APART
 from mfnet_export.sample import Windows
 
 LIMIT = 2.0**15  # half of FP16's range: windows not measured may reach further
-# Of residual sums. Each block adds to them; and from 8192 on FP16 counts in steps of 8, in which
-# what later blocks add is lost.
+# Of residual sums, to which every block adds. Room is the reason and not precision: a channel that
+# is large is rounded coarsely, the others are not. With every sum in FP32 the classes of networks
+# below this limit agreed as well as without, within 0.1 % of the pixels.
 RESIDUAL_LIMIT = 2.0**13
 
 
@@ -59,6 +61,7 @@ def ranges_of(source: Path, windows: Windows, threads: int = 0) -> Ranges:
     means = dict(_means(model))
     sums, parts, masked = residual_sums(model), parts_of(model), tuple(_masked(model))
     del model
+    gc.collect()  # a graph holds cycles, and its weights with them
     found = measured(source, (*peaks.values(), *means.values()), windows, threads)
     reached = {name: float(found[probe]) for name, probe in peaks.items()}
     large = [name for name in sums if not reached[name] <= RESIDUAL_LIMIT]

@@ -5,6 +5,7 @@ Magnitudes are reduced where they arise, so that a few numbers leave the graph a
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -54,12 +55,15 @@ def measured(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
+    # The default order runs all probes last, and keeps every activation until then.
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     peaks: dict[Probe, Floats] = {}
     # External weights: ONNX Runtime maps the file, and 2 GiB are no limit.
     with tempfile.TemporaryDirectory() as folder, writing(Path(folder)):
         path = Path(folder) / "probed.onnx"
         ir.save(probed, path, external_data="weights")
         del probed
+        gc.collect()  # a graph holds cycles, and its weights with them
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
@@ -89,7 +93,9 @@ def _add(graph: ir.Graph, probes: Iterable[Probe]) -> dict[Probe, str]:
         nodes.append(
             ir.node("ReduceMax", [nodes[-1].outputs[0]], {"axes": list(over), "keepdims": 0})
         )
-        graph.extend(nodes)
+        maker = source.producer()
+        assert maker is not None  # inputs and constants are not probed
+        graph.insert_after(maker, nodes)
         output = nodes[-1].outputs[0]
         output.name, output.type = f"probe{index}", ir.TensorType(ir.DataType.FLOAT)
         graph.outputs.append(output)
