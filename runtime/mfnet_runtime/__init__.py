@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from mfnet_runtime.contract import Contract
     from mfnet_runtime.pipeline import SegmentOptions, segment_scene
     from mfnet_runtime.raster import SceneReader
+    from mfnet_runtime.read_options import ReadOptions
     from mfnet_runtime.scenes import scenes_from
 
 __all__ = [
     "Contract",
+    "ReadOptions",
     "SceneReader",
     "SegmentOptions",
     "backend_from_file",
@@ -22,6 +24,7 @@ __all__ = [
 ]
 _HOMES = {
     "Contract": "contract",
+    "ReadOptions": "read_options",
     "SceneReader": "raster",
     "SegmentOptions": "pipeline",
     "backend_from_file": "backends",

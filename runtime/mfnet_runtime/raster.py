@@ -143,9 +143,10 @@ class SceneReader:
         Raises:
             SceneError: damaged data, or pixel values above the model's full scale.
         """
-        warning = self._pixels.warning()
         areas = tuple(area.name for area in self.options.areas)
-        return ReadReport(self.alignment, self._pixels.span, areas, (warning,) if warning else ())
+        found = (self._pixels.warning(), self._place_warning())
+        warnings = tuple(warning for warning in found if warning)
+        return ReadReport(self.alignment, self._pixels.span, areas, warnings)
 
     def require_grid_of(self, path: Path) -> None:
         """Refuse another raster of this scene, its label say, that lies on another grid.
@@ -187,6 +188,15 @@ class SceneReader:
             for dataset in (self._image, self._dsm.dataset)
         )
         return rasterio.Env(GDAL_CACHEMAX=MIN_CACHE + 2 * row_of_blocks)
+
+    def _place_warning(self) -> str | None:
+        image, dsm = self._image.transform.is_identity, self._dsm.dataset.transform.is_identity
+        if image == dsm:
+            return None
+        path, other = self.scene.image, self.scene.dsm
+        if dsm:
+            path, other = other, path
+        return f"{path}: has no geotransform, {other.name} has one; fitted by their size alone"
 
     def _on_grid(self, dsm: Any) -> HeightBand | AlignedHeights:
         """The heights by image rows.

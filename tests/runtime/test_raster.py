@@ -206,6 +206,16 @@ def test_dsm_with_a_height_datum_is_the_same_grid(tmp_path: Path) -> None:
         assert reader.read(0, 8).dsm_valid.all()
 
 
+@pytest.mark.parametrize("part", ["image", "dsm"])
+def test_one_without_a_place_is_fitted_by_its_size_and_said(tmp_path: Path, part: str) -> None:
+    with SceneReader(scene_of(tmp_path, plain(), HEIGHTS)) as reader:
+        assert reader.report().warnings == ()
+    scene = scene_of(tmp_path / "b", plain(), HEIGHTS, **{f"{part}_profile": {}})
+    with SceneReader(scene) as reader:
+        (warning,) = reader.report().warnings
+    assert warning.startswith(f"{getattr(scene, part)}: has no geotransform, a.tif has one")
+
+
 def test_missing_dsm_is_named(tmp_path: Path) -> None:
     scene = write_scene(tmp_path)
     scene.dsm.unlink()
