@@ -14,6 +14,7 @@ from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.batch_size import BatchSize
 from mfnet_runtime.blend import ClassRows, LogitMosaic, classes_from_logits
 from mfnet_runtime.contract import Contract
+from mfnet_runtime.cuda.faults import DeviceLostError
 from mfnet_runtime.errors import ResourceError
 from mfnet_runtime.raster import SceneRows
 from mfnet_runtime.scaling import DsmRange, FloatArray, padded, scaled_dsm, scaled_image
@@ -114,6 +115,8 @@ class HostProcessing:
             started = time.perf_counter()
             try:
                 logits = self._backend.infer(feed)["logits"]
+            except DeviceLostError:  # no batch is small enough for it
+                raise
             except ResourceError as fault:
                 call = self._sizes.smaller(part.stop - done, fault)
                 continue

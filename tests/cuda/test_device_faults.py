@@ -17,7 +17,7 @@ from mfnet_runtime.backends.trt import TensorRtBackend
 from mfnet_runtime.cli import main
 from mfnet_runtime.cuda.faults import DeviceLostError
 from mfnet_runtime.errors import ResourceError, UsageError
-from mfnet_runtime.pipeline import SegmentOptions, segment_scene
+from mfnet_runtime.pipeline import PREPROCESS, SegmentOptions, Where, segment_scene
 from mfnet_runtime.raster import SceneReader
 from mfnet_runtime.scenes import Scene
 
@@ -100,24 +100,29 @@ def test_a_gpu_that_fails_at_any_call_ends_the_run(
     assert len(machines) > 3
 
 
-def test_a_gpu_that_fails_at_any_call_of_a_scene(tmp_path: Path, scene: Scene) -> None:
+@pytest.mark.parametrize("preprocess", PREPROCESS)
+def test_a_gpu_that_fails_at_any_call_of_a_scene(
+    tmp_path: Path, scene: Scene, preprocess: Where
+) -> None:
     """As above at many more calls, without files."""
     machines: list[Rig] = []
+    said: list[str] = []
     while not machines or machines[-1].cuda.machine.lost:
-        at = 60 + 5 * len(machines)
+        at = 20 + 7 * len(machines)
         with rig("11.4", seed=at) as machine:
             machines.append(machine)
             plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
             machine.cuda.machine.lose_at = at
             try:
-                segmented(plan, scene, SegmentOptions(32, batch=2))
-            except DeviceLostError:
-                assert machine.cuda.machine.lost
+                segmented(plan, scene, SegmentOptions(32, batch=2, preprocess=preprocess))
+            except DeviceLostError as fault:
+                said.append(str(fault))
     gc.collect()
+    assert not [text for text in said if "--batch" in text], "no batch would be small enough"
     for machine in machines:
         assert len(machine.cuda.machine.calls_after_loss) <= 1
         machine.cuda.check()
-    assert len(machines) > 35
+    assert len(said) > 2
 
 
 def test_memory_refused_at_any_allocation(tmp_path: Path, scene: Scene) -> None:

@@ -19,7 +19,7 @@ from rgbd_plans import Rig, rig, write_rgbd_plan
 from support import RGBD
 
 from mfnet_runtime.backends.trt import TensorRtBackend
-from mfnet_runtime.batch_size import Asked
+from mfnet_runtime.batch_size import Asked, BatchSize
 from mfnet_runtime.contract import Contract, DsmRule, ImageRule
 from mfnet_runtime.cuda import staging
 from mfnet_runtime.errors import ModelError
@@ -218,6 +218,16 @@ def test_windows_without_a_valid_pixel_are_skipped(tmp_path: Path, machine: Rig)
 @pytest.mark.parametrize("batch", [1, 2, 5, 64, "auto", None])
 def test_batches(tmp_path: Path, machine: Rig, batch: Asked) -> None:
     assert_same(tmp_path, machine, scene(90, 100), SegmentOptions(8, batch=batch))
+
+
+def test_the_fastest_batch_is_found_by_the_gpus_clock(tmp_path: Path, machine: Rig) -> None:
+    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
+    with TensorRtBackend(plan) as backend:
+        sizes = BatchSize("auto", backend.batches)
+        segment_scene(
+            backend, scene(120, 120), lambda rows: None, SegmentOptions(8), lambda done: None, sizes
+        )
+    assert sizes.timed
 
 
 def test_fp16_differs_only_where_two_classes_are_that_close(tmp_path: Path, machine: Rig) -> None:

@@ -102,6 +102,16 @@ def test_a_shape_is_told_when_it_changes(machine: Rig, plan: Path) -> None:
     assert shapes == [4, 4, 2, 2], "image and DSM, at the first batch and at the first of two"
 
 
+def test_activations_of_fewer_windows_may_need_more_memory(tmp_path: Path) -> None:
+    with rig("11.4") as machine:
+        machine.trt.script["activations"] = {2: 50 * ACTIVATIONS}
+        with TensorRtBackend(write_rgbd_plan(tmp_path / "a.plan", machine.trt)) as backend:
+            for count in (4, 2, 4, 2, 1):
+                given = feed(count)
+                np.testing.assert_array_equal(backend.infer(given)["logits"], answer(given))
+        machine.check()
+
+
 def test_fewer_windows_than_the_plans_smallest_batch(machine: Rig, tmp_path: Path) -> None:
     plan = write_rgbd_plan(tmp_path / "b.plan", machine.trt, profile=(4, 8, 8))
     with TensorRtBackend(plan) as backend:

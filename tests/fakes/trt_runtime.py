@@ -8,6 +8,7 @@ it was given. `FakeTensorRT.script` steers it:
     context   "none": no context can be made
     execute   a list of truth values, taken one a call; False refuses, with `refusal` in the log
     refusal   that text
+    activations  bytes of a batch, by its windows
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from fakes.fake_tensorrt import Recorded
 from fakes.trt_builder import Log
 from fakes.trt_plan import FakePlan, plan_from_bytes
 
-ACTIVATIONS = 1000  # bytes a window
+ACTIVATIONS = 1000  # bytes a window, unless told
 INPUTS = ("image", "dsm")
 
 
@@ -162,6 +163,7 @@ class Context(Recorded):
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._scratch = (0, 0)  # pointer, bytes
+        self._running = 0  # enqueued and not done
         self._sized_for: tuple[int, ...] | None = None  # batch that activations were laid out for
 
     @property
@@ -170,9 +172,11 @@ class Context(Recorded):
 
     @device_memory.setter
     def device_memory(self, pointer: int) -> None:
+        assert not self._running, "what runs has the memory of before"
         self._scratch = (pointer, self._engine.device_memory_size)
 
     def set_device_memory(self, memory: int, size: int) -> None:
+        assert not self._running, "what runs has the memory of before"
         self._scratch = (memory, size)
 
     def update_device_memory_size_for_shapes(self) -> int:
@@ -210,15 +214,19 @@ class Context(Recorded):
             cuda.enqueue(stream_handle, work)
         except cuda.driver.Error as fault:
             return self._refused(f"CUDA: {fault}")
+        self._running += 1
         return True
 
     def _needed(self) -> int:
-        return ACTIVATIONS * self._shapes["image"][0]
+        windows = self._shapes["image"][0]
+        known: dict[int, int] = self._fake.script.get("activations", {})
+        return known.get(windows, ACTIVATIONS * windows)
 
     def _run(
         self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int], scratch: int
     ) -> None:
         engine, machine = self._engine, self._fake.script["cuda"].machine
+        self._running -= 1
         windows = shapes["image"][0]
         machine.memory(scratch, ACTIVATIONS * windows)[:] = 0xAB  # all of it is written to
         feed = {

@@ -101,9 +101,9 @@ class DeviceProcessing:
             room = min(self._sizes.largest, windows)
             try:
                 return self._backend.tensors(room)
+            except DeviceLostError:  # no batch is small enough for it
+                raise
             except ResourceError as fault:
-                if self._cuda.lost:
-                    raise
                 self._sizes.smaller(room, fault)
 
     def _enqueue(self, batch: DeviceBatch) -> None:
@@ -143,9 +143,8 @@ class DeviceProcessing:
         with self._cuda.current():
             there.downloaded.synchronize()
             seconds = there.inferred.milliseconds_since(there.inferring) / 1000
-        if batch.windows:
-            self._sizes.took(batch.windows, seconds)
-        return seconds if batch.windows else 0.0
+        self._sizes.took(batch.windows, seconds)
+        return seconds
 
     def __enter__(self) -> DeviceProcessing:
         return self
