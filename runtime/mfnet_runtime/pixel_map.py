@@ -121,8 +121,8 @@ def map_between(grid: Grid, other: Grid) -> PixelMap:
         ProjectionError: part of `grid` has no place in the CRS of `other`.
     """
     if not grid.crs or not other.crs or horizontal(grid.crs) == horizontal(other.crs):
-        matrix = np.array(~other.transform * grid.transform).reshape(3, 3)
-        return AffineMap(matrix[:2])
+        here, there = (np.array(one.transform).reshape(3, 3) for one in (grid, other))
+        return AffineMap(np.linalg.solve(there, here)[:2])
     cells = NODES
     while True:
         lattice = _lattice(grid, other, cells)
