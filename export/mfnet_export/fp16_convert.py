@@ -33,7 +33,7 @@ def halve(model: ir.Model, kept: Collection[str] = ()) -> tuple[str, ...]:
     """Write an FP32 graph in FP16, in place; casts stand where the types meet.
 
     Args:
-        model: Of one opset for all its operators.
+        model: With a type for every value, as in any file of ours.
         kept: Names of activations whose nodes compute in FP32. What only moves their numbers, and
             a LayerNormalization of them, does too.
 
@@ -42,6 +42,7 @@ def halve(model: ir.Model, kept: Collection[str] = ()) -> tuple[str, ...]:
 
     Raises:
         ExportError: a constant does not fit; names it.
+        ValueError: a value has no type.
     """
     LiftConstantsToInitializersPass(lift_all_constants=True)(model)
     _without_batch_norms(model)
@@ -55,6 +56,8 @@ def halve(model: ir.Model, kept: Collection[str] = ()) -> tuple[str, ...]:
             if value is not None and not _is_fixed(node, place, model.opset_imports[""]):
                 types.give(node, place, value, kind)
         for made in node.outputs:
+            if made.dtype is None:
+                raise ValueError(f"{made.name} has no type; infer the graph's first")
             if made.dtype == FLOAT:
                 made.dtype = kind
         if node.op_type == "Cast" and node.attributes.get_int("to") == FLOAT:

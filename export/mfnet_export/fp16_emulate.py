@@ -26,11 +26,12 @@ def emulate(model: ir.Model) -> None:
         if value.dtype == HALF and value.const_value is not None:
             value.const_value = ir.tensor(value.const_value.numpy().astype("f4"), name=value.name)
             value.dtype = FLOAT
+    nodes = list(graph)
     for value in graph.inputs:
         if value.dtype == HALF:
             value.dtype = FLOAT
             _round(graph, value)
-    for node in list(graph):
+    for node in nodes:
         if node.op_type == "Cast" and node.attributes.get_int("to") == HALF:
             node.attributes.add(ir.AttrInt64("to", FLOAT))  # the rounding follows
         for value in node.outputs:

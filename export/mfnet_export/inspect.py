@@ -115,6 +115,7 @@ def _facts_from_onnx(path: Path) -> Facts:
             "ir_version": model.ir_version,
             "nodes": len(model.graph.node),
             "operators": dict(operators.most_common(TOP_OPERATORS)),
+            "activations": _activations(model),
             "parameters": _parameters(model),
             "weights": ", ".join(sorted(beside)) or "inside the file",
         }
@@ -136,13 +137,25 @@ def _parameters(model: Any) -> int:
     return sum(math.prod(tensor.dims) for tensor in weights)
 
 
-def _value_text(value: Any) -> str:
-    """`image float32 (N, 3, 256, 256)`."""
+def _activations(model: Any) -> dict[str, int]:
+    """How many of each floating-point type: an FP16 file may keep some in FP32."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    values = (*model.graph.value_info, *model.graph.input, *model.graph.output)
+    kinds = Counter(_kind(value) for value in values if value.name not in constants)
+    return {kind: count for kind, count in kinds.most_common() if "float" in kind}
+
+
+def _kind(value: Any) -> str:
+    """float32, int64, ..."""
     import onnx
 
-    kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    return str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+
+
+def _value_text(value: Any) -> str:
+    """`image float32 (N, 3, 256, 256)`."""
     sizes = (d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim)
-    return f"{value.name} {kind} ({', '.join(sizes)})"
+    return f"{value.name} {_kind(value)} ({', '.join(sizes)})"
 
 
 def _facts_from_plan(path: Path, sha256: str) -> Facts:

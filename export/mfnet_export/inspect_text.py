@@ -8,7 +8,8 @@ import click
 
 from mfnet_export.files import size_text
 
-_COUNTS = ("operators", "opset")  # names with a number each, on one line
+# Names with a number each, on one line.
+_COUNTS = ("activations", "operators", "opset", "peaks")
 _RULES = {
     "scene_minmax": "scene_minmax: lowest to highest height of each scene",
     "scene_percentile": "scene_percentile: {low:g} to {high:g} % of each scene's heights",
@@ -70,7 +71,8 @@ def _flat(section: Any, prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for key, value in section.items():
         if key in _COUNTS and isinstance(value, dict):
-            rows.append((key, ", ".join(f"{name} {count}" for name, count in value.items())))
+            text = ", ".join(f"{name} {_text(count)}" for name, count in value.items())
+            rows.append((f"{prefix}{key}", text))
         elif isinstance(value, dict):
             rows += _flat(value, f"{prefix}{key}.")
         else:

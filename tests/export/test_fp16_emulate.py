@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.shape_inference import infer_shapes
 
@@ -37,7 +38,7 @@ def test_each_result_is_rounded_to_the_bits_of_fp16() -> None:
         helper.make_node("Relu", ["d"], ["e"]),
         helper.make_node("Sub", ["e", "gain"], ["y"]),
     ]
-    gain = np.array(1.0003, np.float32)
+    gain = np.array(1.3, np.float32)
     graph = helper.make_graph(
         nodes,
         "g",
@@ -45,9 +46,10 @@ def test_each_result_is_rounded_to_the_bits_of_fp16() -> None:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [256, 256])],
         [numpy_helper.from_array(gain, "gain")],
     )
-    model = ir.from_proto(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(ValueError, match="a has no type"):
+        halve(ir.from_proto(proto))
+    model = ir.from_proto(infer_shapes(proto))
     halve(model)
     emulate(model)
     assert {value.dtype for value in (*model.graph.inputs, *model.graph.outputs)} == {

@@ -96,6 +96,14 @@ def test_parts_follow_names_even_where_a_constant_is_shared(made: Made) -> None:
         for value in node.inputs:
             if value is not None and ".blocks.1.norm" in str(value.name):
                 assert parts[str(node.outputs[0].name)] in ("block 1 image", "block 1 DSM")
+    softmaxes = [node for node in model.graph if node.op_type == "Softmax"]
+    assert [parts[str(node.outputs[0].name)] for node in softmaxes] == [
+        "block 0 image",
+        "block 0 DSM",
+        "block 1 image",
+        "block 1 DSM",
+        *3 * ["decoder"],
+    ]
     first, second, *_ = (node for node in model.graph if node.op_type == "Conv")
     found = {
         str(node.inputs[0].name): parts[str(node.outputs[0].name)]  # type: ignore[union-attr]

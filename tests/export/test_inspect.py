@@ -155,7 +155,7 @@ def test_people_read_aligned_lines(made: Made, capsys: Capture) -> None:
     ]
     assert "  precision  fp32" in lines
     assert "  image      red, green, blue; value / 255" in lines
-    assert "  opset       onnx 17" in lines
+    assert "  opset        onnx 17" in lines
     assert any("#00ff00  tree" in line for line in lines)
     assert all(line == line.rstrip() for line in lines)
     assert "{" not in text
