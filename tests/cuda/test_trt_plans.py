@@ -58,6 +58,15 @@ def test_no_facts_beside_it(machine: Rig, tmp_path: Path) -> None:
     assert_never_opened(machine)
 
 
+def test_damaged_facts_beside_it(machine: Rig, tmp_path: Path) -> None:
+    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
+    sidecar_of(plan).write_text("{")
+    for trusted in (False, True):
+        with pytest.raises(ModelError, match=r"a\.plan\.json cannot be read") as caught:
+            opened(plan, trust_plan=trusted)
+        assert "--trust-plan" not in str(caught.value)
+
+
 def test_bytes_other_than_the_facts_say(machine: Rig, tmp_path: Path) -> None:
     plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
     plan.write_bytes(plan.read_bytes() + b"x")

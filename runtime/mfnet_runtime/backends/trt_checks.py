@@ -36,15 +36,19 @@ def known_of_plan(path: Path, trusted: bool) -> tuple[Contract, PlanFacts | None
     Raises:
         ModelError: nothing beside the plan gives its contract, or what does is damaged.
     """
+    onnx = path.with_suffix(".onnx")
     if not trusted:
         try:
             facts = facts_of_plan(path)
         except ModelError as fault:
-            raise ModelError(f"{fault}; --trust-plan runs a plan you vouch for") from fault
+            if sidecar_of(path).exists():
+                raise
+            raise ModelError(
+                f"{fault}; if you vouch for it, --trust-plan takes the contract of {onnx.name}"
+            ) from fault
         return facts.contract, facts
     if sidecar_of(path).exists():
         return facts_of_plan(path).contract, None
-    onnx = path.with_suffix(".onnx")
     if not onnx.exists():
         raise ModelError(
             f"{path}: neither {sidecar_of(path).name} nor {onnx.name} is beside it; one of them "

@@ -86,13 +86,12 @@ class Execution:
 
     def _made(self) -> Any:
         """A context without memory of its own."""
-        raw, trt = self.engine.raw, self.engine.trt
+        engine, trt = self.engine, self.engine.trt
         if hasattr(trt, "ExecutionContextAllocationStrategy"):  # 10 and later
-            context = raw.create_execution_context(
-                trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            )
+            managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = engine.raw.create_execution_context(managed)
         else:
-            context = raw.create_execution_context_without_device_memory()
+            context = engine.raw.create_execution_context_without_device_memory()
         self._require(context is not None, "TensorRT cannot prepare it")
         return context
 
@@ -117,10 +116,9 @@ class Execution:
         """Bytes of activations, for the context's shapes or else for the plan's largest batch."""
         if hasattr(self._context, "update_device_memory_size_for_shapes"):
             return int(self._context.update_device_memory_size_for_shapes())
-        raw = self.engine.raw
-        if hasattr(raw, "device_memory_size_v2"):
-            return int(raw.device_memory_size_v2)
-        return int(raw.device_memory_size)
+        if hasattr(self.engine.raw, "device_memory_size_v2"):
+            return int(self.engine.raw.device_memory_size_v2)
+        return int(self.engine.raw.device_memory_size)
 
     def _require(self, done: bool, what: str) -> None:
         if not done:
