@@ -25,7 +25,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, os.environ.get("PYTHONPATH
 from mfnet_bench.gpu.request import RANDOM, STEPS, CheckRequest, dry  # noqa: E402
 from mfnet_bench.latency_request import parse_list, parse_sizes  # noqa: E402
 from mfnet_runtime.command import debug_option, run_command  # noqa: E402
-from mfnet_runtime.errors import SceneError  # noqa: E402
+from mfnet_runtime.errors import SceneError, UsageError  # noqa: E402
 
 PATH = click.Path(path_type=Path)
 
@@ -33,6 +33,7 @@ PATH = click.Path(path_type=Path)
 @click.command("gpu_check")
 @click.option("--work", type=PATH, required=True, help="Folder for models and plans; kept.")
 @click.option("-o", "--out", type=PATH, help="Folder for gpu.json, gpu.csv and gpu.md.")
+@click.option("--into", type=PATH, help="A document whose GPU table to replace, as README.md.")
 @click.option("--networks", default=",".join(RANDOM), show_default=True, help="Random ones.")
 @click.option("--ckpt", "checkpoints", multiple=True, type=PATH, help="Trained one; repeatable.")
 @click.option("--scenes", type=PATH, help="Folder of scenes for parity [default: drawn].")
@@ -44,12 +45,22 @@ PATH = click.Path(path_type=Path)
 @click.option("--dry-run", is_flag=True, help="Tiny networks on the CPU; says what needs a GPU.")
 @debug_option
 def command(
-    out: Path | None, networks: str, batches: str, steps: str, dry_run: bool, **asked: object
+    out: Path | None,
+    into: Path | None,
+    networks: str,
+    batches: str,
+    steps: str,
+    dry_run: bool,
+    **asked: object,
 ) -> int:
     """Plans, parity, kernels, speed and whole scenes on this machine's GPU."""
     from mfnet_bench.gpu.check import checked
     from mfnet_bench.gpu.report import markdown, write_report
+    from mfnet_bench.gpu.summary import MARK, summary_from_folder
+    from mfnet_bench.table import update_document
 
+    if into is not None and out is None:
+        raise UsageError("--into needs -o: the table is of the results written there")
     given = {**asked, "steps": parse_list(steps)}
     if dry_run:
         request = dry(given)
@@ -62,6 +73,8 @@ def command(
         lambda so_far: write_report(out, so_far) if out else None,
     )
     click.echo(markdown(report))
+    if into is not None and out is not None:
+        update_document(into, summary_from_folder(out), MARK)
     return SceneError.exit_code if report.failed else 0
 
 

@@ -181,13 +181,14 @@ def table(results: Path, into: Path | None) -> None:
     Example:
       mfnet-bench table benchmarks/results/latency --into README.md
     """
-    from mfnet_bench.latency_summary import summary_from_folder, update_document
+    from mfnet_bench.latency_summary import MARK, summary_from_folder
+    from mfnet_bench.table import update_document
 
     found = summary_from_folder(results)
     if into is None:
         click.echo(found)
     else:
-        update_document(into, found)
+        update_document(into, found, MARK)
 
 
 @command.command("picture")

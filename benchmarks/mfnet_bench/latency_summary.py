@@ -16,9 +16,8 @@ from mfnet_bench.latency_report import (
 from mfnet_bench.machine import PACKAGES
 from mfnet_bench.table import figure, markdown_table
 from mfnet_runtime.errors import UsageError
-from mfnet_runtime.files import replace_text
 
-BEGIN, END = "<!-- latency:begin -->", "<!-- latency:end -->"
+MARK = "latency"  # of its place in a document
 NAMES = {
     "torch published": "PyTorch eager, as published",
     "torch mfnet": "PyTorch eager, mfnet",
@@ -75,35 +74,6 @@ def best_records(records: Sequence[Record]) -> list[Record]:
             best[series_of(row)] = (facts, row)
     order = list(dict.fromkeys(row.network for _, row in best.values()))
     return sorted(best.values(), key=lambda record: order.index(record[1].network))
-
-
-def with_table(text: str, table: str, name: str) -> str:
-    """A document with the table between its two marks.
-
-    Args:
-        text: The document.
-        table: What goes between.
-        name: What to call the document in an error.
-
-    Raises:
-        UsageError: the marks are missing.
-    """
-    before, begun, rest = text.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not begun or not ended:
-        raise UsageError(f"{name}: put {BEGIN} and {END} where the table goes")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
-
-
-def update_document(path: Path, table: str) -> None:
-    """Replace the table in a file.
-
-    Raises:
-        UsageError: no such file, or no marks in it.
-    """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
-    replace_text(path, with_table(path.read_text(encoding="utf-8"), table, str(path)))
 
 
 def _machine_text(record: Record) -> str:

@@ -1,8 +1,12 @@
-"""Markdown tables, read as well on a terminal as in a README."""
+"""Markdown tables, read as well on a terminal as in a README, and their place in a document."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+
+from mfnet_runtime.errors import UsageError
+from mfnet_runtime.files import replace_text
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -26,3 +30,34 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def figure(value: float | None, digits: int = 4) -> str:
     """A number, or a dash where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def with_table(text: str, table: str, mark: str, name: str) -> str:
+    """A document with the table between its two marks, `<!-- mark:begin -->` and `:end`.
+
+    Args:
+        text: The document.
+        table: What goes between.
+        mark: Which table it is.
+        name: What to call the document in an error.
+
+    Raises:
+        UsageError: the marks are missing.
+    """
+    begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
+    before, begun, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not begun or not ended:
+        raise UsageError(f"{name}: put {begin} and {end} where the table goes")
+    return f"{before}{begin}\n{table}\n{end}{after}"
+
+
+def update_document(path: Path, table: str, mark: str) -> None:
+    """Replace a table in a file.
+
+    Raises:
+        UsageError: no such file, or no marks in it.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    replace_text(path, with_table(path.read_text(encoding="utf-8"), table, mark, str(path)))

@@ -18,6 +18,8 @@ from mfnet_bench.gpu import conformance, kernels
 from mfnet_bench.gpu.check import checked
 from mfnet_bench.gpu.report import DONE, FAILED, NOT_RUN, CheckReport, write_report
 from mfnet_bench.gpu.request import STEPS, CheckRequest, dry
+from mfnet_bench.gpu.summary import MARK, summary_from_folder
+from mfnet_bench.table import with_table
 from mfnet_runtime.backends.base import Arrays, Feed
 from mfnet_runtime.backends.trt import TensorRtBackend
 from mfnet_runtime.errors import UsageError
@@ -148,3 +150,23 @@ def test_what_means_nothing_is_refused(tmp_path: Path) -> None:
         CheckRequest(work=tmp_path, networks=("vit_x lora",))
     with pytest.raises(UsageError, match=r"no such checkpoint"):
         CheckRequest(work=tmp_path, checkpoints=(tmp_path / "best.pt",))
+
+
+def test_the_readme_says_what_is_known_of_a_gpu() -> None:
+    text = (ROOT / "README.md").read_text()
+    found = summary_from_folder(ROOT / "benchmarks/results/gpu")
+    assert with_table(text, found, MARK, "README.md") == text
+
+
+def test_a_dry_run_is_no_result_for_a_readme(work: Path) -> None:
+    with pytest.raises(UsageError, match="no GPU took part"):
+        summary_from_folder(work / "out")
+
+
+def test_results_of_a_gpu_become_tables(work: Path, tmp_path: Path) -> None:
+    found = json.loads((work / "out/gpu.json").read_text())
+    found["machine"] |= {"gpu": "NVIDIA Test", "tensorrt": "10.13.3.9"}
+    (tmp_path / "gpu.json").write_text(json.dumps(found))
+    text = summary_from_folder(tmp_path)
+    assert text.count("| tiny lora |") == len(found["speed"]) + len(found["scenes"])
+    assert "gpu NVIDIA Test, tensorrt 10.13.3.9" in text

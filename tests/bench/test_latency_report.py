@@ -18,16 +18,12 @@ from mfnet_bench.latency_report import (
     write_latency,
 )
 from mfnet_bench.latency_row import LatencyRow
-from mfnet_bench.latency_summary import (
-    BEGIN,
-    END,
-    best_records,
-    summary_from_folder,
-    with_table,
-)
+from mfnet_bench.latency_summary import MARK, best_records, summary_from_folder
+from mfnet_bench.table import with_table
 from mfnet_runtime.errors import ResourceError, UsageError
 
 ROOT = Path(__file__).parents[2]
+BEGIN, END = "<!-- latency:begin -->", "<!-- latency:end -->"
 RESULTS = ROOT / "benchmarks" / "results" / "latency"
 ROW = LatencyRow(
     network="vit_b lora", model="lora.onnx", backend="onnxruntime", precision="fp32", batch=1,
@@ -124,7 +120,7 @@ def test_a_document_gets_its_table(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("text", ["no marks", f"{END} {BEGIN}", BEGIN])
 def test_a_document_without_marks(text: str) -> None:
     with pytest.raises(UsageError, match="put <!-- latency:begin"):
-        with_table(text, "table", "README.md")
+        with_table(text, "table", MARK, "README.md")
 
 
 def test_no_results_yet(tmp_path: Path) -> None:
@@ -144,4 +140,4 @@ def test_readme_shows_what_was_measured() -> None:
     if not (RESULTS / "latency.csv").is_file():
         pytest.skip(f"nothing measured yet: {RESULTS}")
     text = (ROOT / "README.md").read_text()
-    assert with_table(text, summary_from_folder(RESULTS), "README.md") == text
+    assert with_table(text, summary_from_folder(RESULTS), MARK, "README.md") == text

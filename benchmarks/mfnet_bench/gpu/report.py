@@ -16,6 +16,7 @@ from mfnet_bench.table import markdown_table
 from mfnet_runtime.files import replace_text
 
 DONE, NOT_RUN, FAILED = "done", "not run", "failed"
+JSON = "gpu.json"
 
 
 @dataclass
@@ -57,14 +58,14 @@ class CheckReport:
 
 
 def write_report(folder: Path, report: CheckReport) -> None:
-    """`gpu.json` with everything, `gpu.csv` with a row an engine and batch, `gpu.md`."""
+    """`JSON` with everything, `gpu.csv` with a row an engine and batch, `gpu.md`."""
     folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     columns = [column.name for column in fields(SpeedRow)]
     table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
     table.writerows(row.to_dict() for row in report.speed)
-    replace_text(folder / "gpu.json", json.dumps(report.to_dict(), indent=1) + "\n")
+    replace_text(folder / JSON, json.dumps(report.to_dict(), indent=1) + "\n")
     replace_text(folder / "gpu.csv", text.getvalue())
     replace_text(folder / "gpu.md", markdown(report) + "\n")
 
