@@ -14,7 +14,7 @@ from mfnet_runtime.errors import UsageError
 MARK = "gpu"  # of its place in a document
 NEVER = """\
 **No GPU has run any of this yet**: the machines it was built and tested on have none. How fast it
-runs there is unknown, so no number is given; one command, `benchmarks/gpu_check.py`, measures it."""
+runs there is unknown, so no number is given; `benchmarks/gpu_check.py` measures it at once."""
 FACTS = ("gpu", "driver", "tensorrt", "date")
 
 
