@@ -11,6 +11,7 @@ from mfnet.datasets import Dataset
 from mfnet.scene_data import Labels, label_of, opened_scene
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.metrics import ConfusionMatrix
+from mfnet_runtime.finished import FinishedRows
 from mfnet_runtime.pipeline import RowSource, SegmentOptions, Tick, segment_scene
 from mfnet_runtime.scenes import Scene
 
@@ -73,9 +74,9 @@ def evaluated(
     """
     result = Evaluation(ConfusionMatrix(len(backend.contract.classes)))
     for scene in scenes:
-        rows: list[Labels] = []
+        rows: list[FinishedRows] = []
         report = segment_scene(backend, scene.pixels, rows.append, options, tick)
-        classes = np.concatenate(rows)
+        classes = np.concatenate([done.classes for done in rows])
         result.matrix.add(scene.label, classes)
         result.backend_s += report.backend_s
         result.total_s += report.total_s

@@ -112,10 +112,34 @@ def confidence_from_logits(logits: FloatArray, valid: BoolArray) -> ClassRows:
     Returns:
         (row, column) uint8, percent.
     """
+    percent: ClassRows = np.rint(np.float32(100.0) / _total(logits)[1]).astype(np.uint8)
+    np.copyto(percent, np.uint8(IGNORE), where=~valid)
+    return percent
+
+
+def probabilities_from_logits(logits: FloatArray, valid: BoolArray) -> ClassRows:
+    """Softmax probability of every class; nodata where not valid.
+
+    Args:
+        logits: (classes, row, column), finite.
+        valid: (row, column).
+
+    Returns:
+        (classes, row, column) uint8, percent, each rounded: they need not add up to 100.
+    """
+    largest, total = _total(logits)
+    percent = np.empty(logits.shape, np.uint8)
+    for plane, target in zip(logits, percent, strict=True):
+        share = np.exp(plane - largest) * np.float32(100.0) / total
+        np.rint(share, out=target, casting="unsafe")
+        np.copyto(target, np.uint8(IGNORE), where=~valid)
+    return percent
+
+
+def _total(logits: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The largest logit, and the sum of the exponentials of all less that one."""
     largest = logits.max(axis=0)
     total = np.zeros_like(largest)
     for plane in logits:
         total += np.exp(plane - largest)  # 1 for the largest
-    percent: ClassRows = np.rint(np.float32(100.0) / total).astype(np.uint8)
-    np.copyto(percent, np.uint8(IGNORE), where=~valid)
-    return percent
+    return largest, total

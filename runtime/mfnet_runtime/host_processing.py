@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.batch_size import BatchSize
-from mfnet_runtime.blend import ClassRows, LogitMosaic, classes_from_logits
+from mfnet_runtime.blend import LogitMosaic
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.cuda.faults import DeviceLostError
 from mfnet_runtime.errors import ResourceError
+from mfnet_runtime.finished import FinishedRows, Layers, finished_from_logits
 from mfnet_runtime.raster import SceneRows
 from mfnet_runtime.scaling import DsmRange, FloatArray, padded, scaled_dsm, scaled_image
 from mfnet_runtime.scene_batches import MAX_STRIPS, Batch, Place, RowSource, WindowRows
@@ -80,6 +81,7 @@ class HostProcessing:
         span: The heights that become 0 and 1.
         blend: How overlapping logits are weighed.
         sizes: Asked for the batch, and told how long each took.
+        layers: What to make besides classes.
     """
 
     max_strips = MAX_STRIPS
@@ -92,12 +94,13 @@ class HostProcessing:
         span: DsmRange,
         blend: BlendName,
         sizes: BatchSize,
+        layers: Layers,
     ) -> None:
         contract, dtype = backend.contract, backend.inputs[0].dtype
         room = min(sizes.largest, len(grid))
         self.batches = [HostBatch.allocated(room, contract, dtype) for _ in range(BATCHES)]
         self.rows = ScaledRows(reader, grid, contract, span)
-        self._backend, self._sizes = backend, sizes
+        self._backend, self._sizes, self._layers = backend, sizes, layers
         self._mosaic = LogitMosaic(grid, len(contract.classes), blend)
 
     def inferred(self, batches: Iterable[HostBatch]) -> Iterator[tuple[HostBatch, float]]:
@@ -126,14 +129,15 @@ class HostProcessing:
             seconds, done = seconds + took, part.stop
         return seconds
 
-    def finished(self, batch: HostBatch) -> Iterator[ClassRows]:
+    def finished(self, batch: HostBatch) -> Iterator[FinishedRows]:
         """Blend the windows of a batch and give the rows they finish."""
         logits = iter(batch.logits)
         for step in batch.steps:
             if isinstance(step, Place):
                 self._mosaic.add(step.row, step.column, next(logits))
             else:
-                yield classes_from_logits(self._mosaic.finish_above(step.stop), step.valid)
+                done = self._mosaic.finish_above(step.stop)
+                yield finished_from_logits(done, step.valid, self._layers)
 
     def __enter__(self) -> HostProcessing:
         return self

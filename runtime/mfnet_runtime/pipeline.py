@@ -13,12 +13,13 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from mfnet_runtime.backends.base import Backend, DeviceBackend
 from mfnet_runtime.batch_size import Asked, BatchSize
-from mfnet_runtime.blend import ClassRows
 from mfnet_runtime.contract import DsmRule
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.finished import CLASSES_ALONE, FinishedRows, Layers
 from mfnet_runtime.host_processing import HostProcessing
 from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.processing import Processing
@@ -28,7 +29,7 @@ from mfnet_runtime.scene_batches import RowSource as RowSource
 from mfnet_runtime.stages import Stages
 from mfnet_runtime.windows import BLENDS, BlendName, WindowGrid
 
-Sink = Callable[[ClassRows], None]  # takes finished rows from the top
+Sink = Callable[[FinishedRows], None]  # takes finished rows from the top
 Tick = Callable[[int], None]  # told how many windows were just done
 
 PREPROCESS = ("gpu", "cpu")
@@ -44,6 +45,7 @@ class SegmentOptions:
     batch: Asked = None  # windows a call; None: the backend's best; auto: the fastest, by timing
     preprocess: Where | None = None  # where windows are cut and blended; None: with the network
     dsm: DsmRule | None = None  # how heights become network input; None: as the contract says
+    layers: Layers = CLASSES_ALONE  # what is made besides classes
 
     def __post_init__(self) -> None:
         if self.blend not in BLENDS:
@@ -93,8 +95,8 @@ def segment_scene(
     Args:
         backend: Entered; called in the caller's thread alone.
         reader: The open scene; `read` is called in a second thread.
-        sink: Takes uint8 class rows, 255 where image or DSM has no data or outside of the areas
-            asked for, top to bottom; called in a third thread.
+        sink: Takes rows of classes and the layers asked for, 255 where image or DSM has no data
+            or outside of the areas asked for, top to bottom; called in a third thread.
         options: Stride, blending, batch, where pixels are worked on.
         tick: Called with the number of windows just inferred or skipped.
         sizes: The batch of a run of many scenes; by default made from the options.
@@ -116,7 +118,7 @@ def segment_scene(
     report = SceneReport(span, len(grid), pixels=[0] * len(contract.classes))
     sizes = sizes or BatchSize(options.batch, backend.batches)
     processing = _processing(preprocessed_on(backend, options))
-    with processing(backend, reader, grid, span, options.blend, sizes) as scene:
+    with processing(backend, reader, grid, span, options.blend, sizes, options.layers) as scene:
         fill = partial(scene_batches, scene.rows, sizes, max_strips=scene.max_strips)
         drain = partial(_drain, scene, sink, report)
         with Stages(scene.batches, fill, drain) as stages:
@@ -135,7 +137,8 @@ def preprocessed_on(backend: Backend, options: SegmentOptions) -> Where:
     """Where windows are cut and logits are blended: as asked, or where the network runs.
 
     Raises:
-        UsageError: on a GPU, and the backend takes no windows from there.
+        UsageError: on a GPU, and the backend takes no windows from there, or a layer is not made
+            there.
     """
     able = isinstance(backend, DeviceBackend)
     if options.preprocess == "gpu" and not able:
@@ -143,7 +146,10 @@ def preprocessed_on(backend: Backend, options: SegmentOptions) -> Where:
             f"{backend.name} on {backend.device} takes windows from the CPU's memory; "
             "leave out --preprocess gpu, or run a plan"
         )
-    return options.preprocess or ("gpu" if able else "cpu")
+    where = options.preprocess or ("gpu" if able else "cpu")
+    if where == "gpu" and options.layers.probabilities:
+        raise UsageError("--probabilities are not made on a GPU; add --preprocess cpu")
+    return where
 
 
 def _processing(where: Where) -> Callable[..., Processing[Any]]:
@@ -156,12 +162,12 @@ def _processing(where: Where) -> Callable[..., Processing[Any]]:
 
 def _drain(scene: Processing[Any], sink: Sink, report: SceneReport, batch: Batch) -> None:
     """Count and hand down the rows that a batch finishes."""
-    for classes in scene.finished(batch):
-        _count(report, classes)
-        sink(classes)
+    for rows in scene.finished(batch):
+        _count(report, rows.classes)
+        sink(rows)
 
 
-def _count(report: SceneReport, classes: ClassRows) -> None:
+def _count(report: SceneReport, classes: npt.NDArray[np.uint8]) -> None:
     report.nodata += int(np.count_nonzero(classes == IGNORE))
     for index in range(len(report.pixels)):
         report.pixels[index] += int(np.count_nonzero(classes == index))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-from mfnet_runtime.blend import ClassRows
+from mfnet_runtime.finished import FinishedRows
 from mfnet_runtime.scene_batches import Batch, WindowRows
 
 B = TypeVar("B", bound=Batch)
@@ -43,11 +43,11 @@ class Processing(Protocol[B]):
         """
         ...
 
-    def finished(self, batch: B) -> Iterator[ClassRows]:
+    def finished(self, batch: B) -> Iterator[FinishedRows]:
         """Rows that an inferred batch finishes, from the top; used in a third thread.
 
         Yields:
-            (row, column) uint8, 255 where not valid; the receiver's to keep.
+            Classes and the layers asked for, 255 where not valid.
 
         Raises:
             ModelError: a logit is NaN or infinite.

@@ -149,7 +149,9 @@ def _segment_one(
             ) as writer,
             progress(len(grid), label, quiet) as tick,
         ):
-            report = segment_scene(backend, reader, writer.write, options, tick, sizes)
+            report = segment_scene(
+                backend, reader, lambda rows: writer.write(rows.classes), options, tick, sizes
+            )
             writer.tag(MFNET_DSM_LOW=str(report.dsm.low), MFNET_DSM_HIGH=str(report.dsm.high))
     report.total_s = time.perf_counter() - started  # opening, closing and verifying too
     return report, found

@@ -17,6 +17,7 @@ from mfnet_runtime.backends.trt import TensorRtBackend
 from mfnet_runtime.cli import main
 from mfnet_runtime.cuda.faults import DeviceLostError
 from mfnet_runtime.errors import ResourceError, UsageError
+from mfnet_runtime.finished import FinishedRows
 from mfnet_runtime.pipeline import PREPROCESS, SegmentOptions, Where, segment_scene
 from mfnet_runtime.raster import SceneReader
 from mfnet_runtime.scenes import Scene
@@ -180,10 +181,10 @@ def test_a_fault_of_the_reader_or_the_sink_frees_the_gpu(tmp_path: Path, scene: 
 
                 with pytest.raises(KeyboardInterrupt):
                     segment_scene(backend, reader, sink, SegmentOptions(8, batch=1))
-            rows: list[np.ndarray] = []
+            rows: list[FinishedRows] = []
             segment_scene(backend, reader, rows.append, SegmentOptions(8))
             whole = reader.read(0, reader.height)
         span = whole.dsm.max() - whole.dsm.min()
         expected = rgbd_classes(whole.image, (whole.dsm - whole.dsm.min()) / span)
-        np.testing.assert_array_equal(np.concatenate(rows), expected)
+        np.testing.assert_array_equal(np.concatenate([part.classes for part in rows]), expected)
         machine.check()

@@ -22,9 +22,10 @@ from mfnet_runtime.backends.trt import TensorRtBackend
 from mfnet_runtime.batch_size import Asked, BatchSize
 from mfnet_runtime.contract import Contract, DsmRule, ImageRule
 from mfnet_runtime.cuda import staging
-from mfnet_runtime.errors import ModelError
+from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.finished import FinishedRows, Layers
 from mfnet_runtime.labels import IGNORE
-from mfnet_runtime.pipeline import SegmentOptions, segment_scene
+from mfnet_runtime.pipeline import PREPROCESS, SegmentOptions, segment_scene
 from mfnet_runtime.raster import SceneRows
 from mfnet_runtime.scaling import Heights
 from mfnet_runtime.windows import BLENDS, BlendName
@@ -96,11 +97,11 @@ def both_ways(
     maps, reports = [], []
     with TensorRtBackend(plan) as backend:
         for where in ("cpu", "gpu"):
-            rows: list[npt.NDArray[np.uint8]] = []
+            rows: list[FinishedRows] = []
             asked = replace(options, preprocess=where)
             report = asdict(segment_scene(backend, found, rows.append, asked))
             reports.append({key: value for key, value in report.items() if key[-2:] != "_s"})
-            maps.append(np.concatenate(rows))
+            maps.append(np.concatenate([part.classes for part in rows]))
     if "fp16" not in plan.name and options.batch != "auto":
         assert reports[0] == reports[1]
     return maps[0], maps[1]
@@ -242,6 +243,38 @@ def test_fp16_differs_only_where_two_classes_are_that_close(tmp_path: Path, mach
     assert len(set(by_gpu.ravel())) == CLASSES + 1
 
 
+@pytest.mark.parametrize("stride", [32, 13])
+def test_confidence_comes_down_too(tmp_path: Path, machine: Rig, stride: int) -> None:
+    inside = np.zeros((90, 100), np.bool_)
+    inside[5:70, 20:] = True
+    found = replace(scene(90, 100), inside=inside)
+    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt, change=positional)
+    percent = []
+    with TensorRtBackend(plan) as backend:
+        for where in PREPROCESS:
+            rows: list[FinishedRows] = []
+            options = SegmentOptions(stride, preprocess=where, layers=Layers(confidence=True))
+            segment_scene(backend, found, rows.append, options)
+            layers = [part.confidence for part in rows if part.confidence is not None]
+            percent.append(np.concatenate(layers).astype(int))
+            classes = np.concatenate([part.classes for part in rows])
+            np.testing.assert_array_equal(percent[-1] == IGNORE, classes == IGNORE)
+    assert np.abs(percent[0] - percent[1]).max() <= 1
+    assert len(np.unique(percent[0])) > 10
+    machine.check()
+
+
+def test_probabilities_are_left_to_the_cpu(tmp_path: Path, machine: Rig) -> None:
+    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
+    options = SegmentOptions(16, layers=Layers(probabilities=True))
+    rows: list[FinishedRows] = []
+    with TensorRtBackend(plan) as backend:
+        with pytest.raises(UsageError, match="add --preprocess cpu"):
+            segment_scene(backend, scene(40, 40), rows.append, options)
+        segment_scene(backend, scene(40, 40), rows.append, replace(options, preprocess="cpu"))
+    assert rows[0].probabilities is not None
+
+
 def not_finite(graph: onnx.GraphProto) -> None:
     """Logits become the logarithm of what they were: -infinity for 0."""
     graph.node[0].output[0] = "stack"
@@ -250,7 +283,7 @@ def not_finite(graph: onnx.GraphProto) -> None:
 
 def test_logits_that_are_not_finite_are_refused(tmp_path: Path, machine: Rig) -> None:
     plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt, change=not_finite)
-    rows: list[Any] = []
+    rows: list[FinishedRows] = []
     with TensorRtBackend(plan) as backend, pytest.raises(ModelError, match="not finite"):
         segment_scene(backend, scene(90, 100), rows.append, SegmentOptions(16))
 
@@ -260,9 +293,9 @@ def test_many_scenes_with_one_backend(tmp_path: Path, machine: Rig) -> None:
     with TensorRtBackend(plan) as backend:
         held = []
         for size in ((40, 50), (90, 20), (40, 50)):
-            rows: list[Any] = []
+            rows: list[FinishedRows] = []
             segment_scene(backend, scene(*size), rows.append, SegmentOptions(16))
-            assert np.concatenate(rows).shape == size
+            assert np.concatenate([part.classes for part in rows]).shape == size
             held.append(machine.cuda.machine.held())
         assert held[0] == held[1] == held[2], "a scene leaves nothing"
         modules = machine.cuda.machine.calls.count("cuModuleLoadDataEx")

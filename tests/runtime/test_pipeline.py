@@ -10,6 +10,7 @@ from support import UTM, read, rgbd_classes, write_raster, write_rgbd_model, wri
 
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.finished import FinishedRows
 from mfnet_runtime.pipeline import SegmentOptions, segment_scene
 from mfnet_runtime.raster import SceneReader
 from mfnet_runtime.scenes import Scene
@@ -18,10 +19,10 @@ from mfnet_runtime.windows import BLENDS, BlendName
 
 def segmented(model: Path, scene: Scene, options: SegmentOptions | None = None):  # type: ignore[no-untyped-def]
     """Class map and report."""
-    rows: list[np.ndarray] = []
+    rows: list[FinishedRows] = []
     with backend_from_file(model) as backend, SceneReader(scene) as reader:
         report = segment_scene(backend, reader, rows.append, options or SegmentOptions())
-    return np.concatenate(rows), report
+    return np.concatenate([part.classes for part in rows]), report
 
 
 def expected(scene: Scene) -> np.ndarray:

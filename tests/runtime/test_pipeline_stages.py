@@ -20,6 +20,7 @@ from mfnet_runtime.backends.base import Arrays, Feed, specs_of
 from mfnet_runtime.batch_size import CANDIDATES, Asked, Batches, BatchSize
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, ResourceError, SceneError, UsageError
+from mfnet_runtime.finished import FinishedRows
 from mfnet_runtime.pipeline import SceneReport, SegmentOptions, segment_scene
 from mfnet_runtime.raster import SceneRows
 from mfnet_runtime.run import segment_scenes
@@ -106,9 +107,9 @@ def segmented(
     """Class map and report."""
     rows: list[bytes] = []
 
-    def sink(classes: np.ndarray[Any, Any]) -> None:
+    def sink(done: FinishedRows) -> None:
         pause()
-        rows.append(classes.tobytes())
+        rows.append(done.classes.tobytes())
 
     report = segment_scene(backend, scene, sink, options)
     return b"".join(rows), report

@@ -15,11 +15,12 @@ import numpy as np
 
 from mfnet_runtime.backends.base import Backend, DeviceBackend, DeviceTensors
 from mfnet_runtime.batch_size import BatchSize
-from mfnet_runtime.blend import NOT_FINITE, ClassRows
+from mfnet_runtime.blend import NOT_FINITE
 from mfnet_runtime.cuda.faults import DeviceLostError, DeviceMemoryError
 from mfnet_runtime.cuda.scene_memory import SceneMemory
 from mfnet_runtime.cuda.staging import DeviceBatch, Layout, StagedRows, stored_type
 from mfnet_runtime.errors import ModelError, ResourceError
+from mfnet_runtime.finished import FinishedRows, Layers
 from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.scaling import DsmRange
 from mfnet_runtime.scene_batches import RowSource, Strip
@@ -42,6 +43,7 @@ class DeviceProcessing:
         span: The heights that become 0 and 1.
         blend: How overlapping logits are weighed.
         sizes: Asked for the batch, and told how long each took.
+        layers: What to make besides classes: nothing, or confidence.
 
     Raises:
         ResourceError: the GPU has not the memory for the scene, or for one window.
@@ -55,9 +57,11 @@ class DeviceProcessing:
         span: DsmRange,
         blend: BlendName,
         sizes: BatchSize,
+        layers: Layers,
     ) -> None:
         self._backend, self._cuda, self._sizes = backend, backend.cuda, sizes
-        layout = Layout(grid, stored_type(reader.read(0, 1).image.dtype))
+        stored = stored_type(reader.read(0, 1).image.dtype)
+        layout = Layout(grid, stored, layers.confidence)
         self.max_strips = layout.max_strips
         self._finished = 0  # scene rows, of the batches enqueued
         with self._cuda.current():
@@ -85,15 +89,21 @@ class DeviceProcessing:
         if ahead is not None:
             yield ahead, self._seconds(ahead)
 
-    def finished(self, batch: DeviceBatch) -> Iterator[ClassRows]:
+    def finished(self, batch: DeviceBatch) -> Iterator[FinishedRows]:
         """The rows that a batch finished."""
         if batch.not_finite[0]:
             raise ModelError(NOT_FINITE)
         if batch.finished:
-            classes = batch.classes[: batch.finished].copy()
             strips = [step.valid for step in batch.steps if isinstance(step, Strip)]
-            classes[~np.concatenate(strips)] = IGNORE  # the GPU knows nothing of areas
-            yield classes
+            outside = ~np.concatenate(strips)  # the GPU knows nothing of areas
+            layers = [
+                layer[: batch.finished].copy()
+                for layer in (batch.classes, batch.confidence)
+                if layer is not None
+            ]
+            for layer in layers:
+                layer[outside] = IGNORE
+            yield FinishedRows(*layers)
 
     def _reserved(self, windows: int) -> DeviceTensors:
         """Tensors for the largest batch, or for the largest that fits."""
@@ -128,7 +138,7 @@ class DeviceProcessing:
                 memory.piece.slots,
                 rows,
                 there.classes.pointer,
-                0,
+                there.confidence.pointer if there.confidence else 0,
                 there.not_finite.pointer,
                 compute,
             )

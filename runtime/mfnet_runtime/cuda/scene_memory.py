@@ -30,6 +30,7 @@ class OnDevice:
 
     placements: Buffer
     classes: Buffer
+    confidence: Buffer | None
     not_finite: Buffer
     uploaded: Event
     inferring: Event  # the network starts
@@ -115,11 +116,13 @@ class SceneMemory:
         return Placements(placements.view(PLACEMENT)[:, 0], there.placements.pointer)
 
     def download_batch(self, batch: DeviceBatch, rows: int) -> None:
-        """Enqueue the copies of so many rows of classes, and of whether a logit was not finite."""
+        """Enqueue the copies of so many finished rows, and of whether a logit was not finite."""
         there, stream = self.of(batch), self.download
         stream.wait(there.finished)
         if rows:
             self._cuda.download(batch.classes[:rows], there.classes.pointer, stream)
+            if batch.confidence is not None and there.confidence is not None:
+                self._cuda.download(batch.confidence[:rows], there.confidence.pointer, stream)
         self._cuda.download(batch.not_finite, there.not_finite.pointer, stream)
         there.downloaded.record(stream)
 
@@ -136,6 +139,7 @@ class SceneMemory:
             mask=self._pinned(rows, np.uint8),
             placements=self._pinned((room, len(PLACEMENT.names or ())), np.int32),
             classes=self._pinned(rows, np.uint8),
+            confidence=self._pinned(rows, np.uint8) if self._layout.confidence else None,
             not_finite=self._pinned((1,), np.int32),
         )
 
@@ -143,6 +147,7 @@ class SceneMemory:
         return OnDevice(
             placements=self._buffer(batch.placements.nbytes),
             classes=self._buffer(batch.classes.nbytes),
+            confidence=self._buffer(batch.classes.nbytes) if self._layout.confidence else None,
             not_finite=self._buffer(batch.not_finite.nbytes),
             uploaded=self._event(),
             inferring=self._event(timing=True),

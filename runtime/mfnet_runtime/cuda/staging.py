@@ -33,11 +33,12 @@ class Layout:
 
     grid: WindowGrid
     stored: np.dtype[Any]  # of the image: uint8, uint16 or float32
+    confidence: bool = False  # comes down too, another byte a pixel
 
     @property
     def row_bytes(self) -> int:
-        """Of one row in a batch: image, DSM, mask and classes."""
-        return self.grid.width * (3 * self.stored.itemsize + 4 + 1 + 1)
+        """Of one row in a batch: image, DSM, mask, classes and confidence."""
+        return self.grid.width * (3 * self.stored.itemsize + 4 + 1 + 1 + self.confidence)
 
     @property
     def max_strips(self) -> int:
@@ -76,6 +77,7 @@ class DeviceBatch(Batch):
     mask: npt.NDArray[np.uint8]  # (rows, width) of IMAGE_VALID and DSM_VALID
     placements: npt.NDArray[np.int32]  # (windows, 4), fields of kernels.PLACEMENT
     classes: npt.NDArray[np.uint8]  # (rows, width)
+    confidence: npt.NDArray[np.uint8] | None  # (rows, width) if asked for
     not_finite: npt.NDArray[np.int32]  # (1,)
     first: int = 0  # scene row of the first staged
     staged: int = 0  # rows

@@ -1,0 +1,52 @@
+"""What comes out for some rows of a scene: classes and, if asked for, how sure the network is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mfnet_runtime.blend import (
+    BoolArray,
+    ClassRows,
+    FloatArray,
+    classes_from_logits,
+    confidence_from_logits,
+    probabilities_from_logits,
+)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What is asked for besides classes."""
+
+    confidence: bool = False  # probability of each pixel's class
+    probabilities: bool = False  # of every class; not made on a GPU
+
+
+CLASSES_ALONE = Layers()
+
+
+@dataclass(frozen=True)
+class FinishedRows:
+    """Full rows, uint8, 255 where there is no class; the receiver's to keep."""
+
+    classes: ClassRows  # (row, column)
+    confidence: ClassRows | None = None  # (row, column), percent
+    probabilities: ClassRows | None = None  # (class, row, column), percent
+
+
+def finished_from_logits(logits: FloatArray, valid: BoolArray, layers: Layers) -> FinishedRows:
+    """Everything asked for.
+
+    Args:
+        logits: (classes, row, column).
+        valid: (row, column).
+        layers: What to make besides classes.
+
+    Raises:
+        ModelError: a logit is NaN or infinite.
+    """
+    return FinishedRows(
+        classes_from_logits(logits, valid),
+        confidence_from_logits(logits, valid) if layers.confidence else None,
+        probabilities_from_logits(logits, valid) if layers.probabilities else None,
+    )
