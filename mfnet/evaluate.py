@@ -10,8 +10,8 @@ import numpy as np
 from mfnet.datasets import Dataset
 from mfnet.scene_data import Labels, label_of, opened_scene
 from mfnet_runtime.backends.base import Backend
-from mfnet_runtime.metrics import ConfusionMatrix
 from mfnet_runtime.finished import FinishedRows
+from mfnet_runtime.metrics import ConfusionMatrix
 from mfnet_runtime.pipeline import RowSource, SegmentOptions, Tick, segment_scene
 from mfnet_runtime.scenes import Scene
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from mfnet_runtime.cuda import staging
 from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.finished import FinishedRows, Layers
 from mfnet_runtime.labels import IGNORE
-from mfnet_runtime.pipeline import PREPROCESS, SegmentOptions, segment_scene
+from mfnet_runtime.pipeline import SegmentOptions, Where, segment_scene
 from mfnet_runtime.raster import SceneRows
 from mfnet_runtime.scaling import Heights
 from mfnet_runtime.windows import BLENDS, BlendName
@@ -249,9 +249,9 @@ def test_confidence_comes_down_too(tmp_path: Path, machine: Rig, stride: int) ->
     inside[5:70, 20:] = True
     found = replace(scene(90, 100), inside=inside)
     plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt, change=positional)
-    percent = []
+    percent, ways = [], get_args(Where)
     with TensorRtBackend(plan) as backend:
-        for where in PREPROCESS:
+        for where in ways:
             rows: list[FinishedRows] = []
             options = SegmentOptions(stride, preprocess=where, layers=Layers(confidence=True))
             segment_scene(backend, found, rows.append, options)
