@@ -22,8 +22,8 @@ from mfnet_export.sample import Windows
 
 LIMIT = 2.0**15  # half of FP16's range: windows not measured may reach further
 # Of residual sums, to which every block adds. Room is the reason and not precision: a channel that
-# is large is rounded coarsely, the others are not. With every sum in FP32 the classes of networks
-# below this limit agreed as well as without, within 0.1 % of the pixels.
+# is large is rounded coarsely, the others are not. With every sum in FP32 the classes of small
+# networks below this limit agreed no better than without.
 RESIDUAL_LIMIT = 2.0**13
 
 
