@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -40,11 +41,21 @@ CREATION: dict[str, Any] = {
 }
 
 
+@dataclass
+class _Written:
+    """What was written of one block of columns."""
+
+    width: int  # columns
+    rows: int = 0
+    checksum: int = 0
+
+
 class ClassMapWriter:
     """A GeoTIFF of class indices with palette, class names and the image's georeference.
 
-    Enter it, `write` rows from the top to the bottom, leave it: only then the file appears under
-    its name. Left by an exception, it leaves nothing.
+    Enter it, `write` rows from the top to the bottom, one block of columns after the other or all
+    columns at once, leave it: only then the file appears under its name. Left by an exception, it
+    leaves nothing.
 
     Args:
         path: Where the class map goes; an older one is replaced.
@@ -74,8 +85,7 @@ class ClassMapWriter:
         self._classes = classes
         self._tags = {CLASSES_TAG: json.dumps(classes.to_json()), **tags}
         self._partial = path.with_name(f".partial-{os.getpid()}.tif")  # of a length any disk takes
-        self._row = 0  # the next row to write
-        self._checksum = 0
+        self._blocks: dict[int, _Written] = {}  # by their first column
 
     def __enter__(self) -> ClassMapWriter:
         height, width = self._shape
@@ -95,15 +105,17 @@ class ClassMapWriter:
             raise
         return self
 
-    def write(self, rows: npt.NDArray[np.uint8]) -> None:
-        """Append full rows, (row, column) class indices."""
-        place = Window(0, self._row, self._shape[1], rows.shape[0])
+    def write(self, rows: npt.NDArray[np.uint8], column: int = 0) -> None:
+        """Append rows, (row, column) class indices, to the block that begins at a column."""
+        height, width = rows.shape
+        block = self._blocks.setdefault(column, _Written(width))
+        place = Window(column, block.rows, width, height)
         try:
             self._target.write(rows, 1, window=place)
         except (RasterioError, OSError) as fault:
             raise self._failed("cannot be written", fault) from fault
-        self._row += rows.shape[0]
-        self._checksum = zlib.crc32(np.ascontiguousarray(rows).data, self._checksum)
+        block.rows += height
+        block.checksum = zlib.crc32(np.ascontiguousarray(rows).data, block.checksum)
 
     def tag(self, **tags: str) -> None:
         """Add provenance that is known only after the pixels."""
@@ -129,13 +141,13 @@ class ClassMapWriter:
     def _verify(self) -> None:
         """Read the closed file back: a full disk shows here if nowhere else."""
         height, width = self._shape
-        checksum = 0
         with _quiet(), rasterio.open(self._partial, driver="GTiff") as written:
-            for start in range(0, height, BLOCK):
-                rows = min(BLOCK, height - start)
-                block = written.read(1, window=Window(0, start, width, rows))
-                checksum = zlib.crc32(np.ascontiguousarray(block).data, checksum)
-        if self._row != height or checksum != self._checksum:
+            same = all(
+                block.checksum == _checksum(written, column, block.width, height)
+                for column, block in self._blocks.items()
+            )
+        columns = sum(block.width for block in self._blocks.values() if block.rows == height)
+        if columns != width or not same:
             raise OSError("what was read back differs from what was written")
 
     def _failed(self, what: str, fault: BaseException) -> ResourceError:
@@ -143,6 +155,15 @@ class ClassMapWriter:
         return ResourceError(
             f"{self.path}: {what} ({reason}); check free space and write permission"
         )
+
+
+def _checksum(written: Any, column: int, width: int, height: int) -> int:
+    """Of a block of columns, from its top."""
+    checksum = 0
+    for start in range(0, height, BLOCK):
+        rows = written.read(1, window=Window(column, start, width, min(BLOCK, height - start)))
+        checksum = zlib.crc32(np.ascontiguousarray(rows).data, checksum)
+    return checksum
 
 
 @contextmanager

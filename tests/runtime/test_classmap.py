@@ -42,6 +42,26 @@ def test_what_was_written_is_there_with_its_meaning(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["map.tif"]
 
 
+def test_blocks_of_columns_come_one_after_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "map.tif"
+    with writer(path) as target:
+        for first, stop in ((0, 32), (32, 69), (69, 70)):
+            for part in np.array_split(ROWS[:, first:stop], 7):
+                target.write(part, first)
+    np.testing.assert_array_equal(read(path), ROWS)
+
+
+@pytest.mark.parametrize("blocks", [((0, 32), (32, 69)), ((0, 32), (32, 70)), ((32, 70),), ()])
+def test_columns_missing_or_lost_are_noticed(
+    tmp_path: Path, blocks: tuple[tuple[int, int], ...]
+) -> None:
+    with pytest.raises(ResourceError), writer(tmp_path / "map.tif") as target:
+        for first, stop in blocks:
+            target.write(ROWS[:, first:stop], first)
+        target._target.write(ROWS[:1, :1] ^ 1, 1, window=((299, 300), (69, 70)))
+    assert os.listdir(tmp_path) == []
+
+
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "map.tif"
     path.write_bytes(b"old")
