@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from mfnet_runtime.errors import UsageError
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.raster import open_raster
 from mfnet_runtime.scenes import Scene
+from mfnet_runtime.version import installed_version
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,9 @@ def training_from_request(request: TrainRequest, say: Say) -> Training:
     scenes, validation = _scenes(dataset, request, full_scale)
     return Training(
         network.to(device),
-        contract.with_provenance(mfnet=version("mfnet"), torch=str(torch.__version__), **facts),
+        contract.with_provenance(
+            mfnet=installed_version("mfnet"), torch=str(torch.__version__), **facts
+        ),
         recipe,
         scenes,
         validation,

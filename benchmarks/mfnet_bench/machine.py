@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from mfnet_runtime.version import UNKNOWN, installed_version
 
 # Instructions that decide how fast matrices are multiplied, as Linux names them.
 FLAGS = (
@@ -26,7 +27,7 @@ def machine_facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "date": date.today().isoformat(),
         "python": platform.python_version(),
-        **{name: found for name in PACKAGES if (found := _version(name)) is not None},
+        **{name: found for name in PACKAGES if (found := installed_version(name)) != UNKNOWN},
     }
 
 
@@ -55,10 +56,3 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial as bound
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from mfnet_export.to_onnx import require_valid, save
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.contract import METADATA_KEY
+from mfnet_runtime.version import installed_version
 
 SUFFIX = ".fp16.onnx"
 # Of the range of the logits. Rounding moves them by 0.2 % at most, whatever the network.
@@ -66,7 +66,7 @@ class Fp16Report:
     def facts(self) -> dict[str, Any]:
         """What the contract's provenance holds."""
         return {
-            "converter": f"mfnet {version('mfnet')}",
+            "converter": f"mfnet {installed_version('mfnet')}",
             "windows": self.source,
             "peaks": {part: float(f"{peak:.4g}") for part, peak in self.peaks.items()},
             "float_parts": list(self.float_parts),

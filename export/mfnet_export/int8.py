@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial as bound
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from mfnet_export.to_onnx import require_valid, save
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.version import installed_version
 
 SUFFIX = ".int8.onnx"
 
@@ -93,7 +93,8 @@ class Int8Report:
     def facts(self) -> dict[str, Any]:
         """What the contract's provenance holds."""
         return {
-            "quantiser": f"mfnet {version('mfnet')}, static, symmetric, weights by channel",
+            "quantiser": f"mfnet {installed_version('mfnet')}, static, symmetric, "
+            "weights by channel",
             "calibrated": self.calibrated,
             "linear_layers": self.layers,
             "float_layers": [group.name for group in self.search.kept],

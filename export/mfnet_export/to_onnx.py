@@ -7,7 +7,6 @@ path.
 from __future__ import annotations
 
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 
 import onnx
@@ -20,7 +19,9 @@ from mfnet_export.files import staged, writing
 from mfnet_export.graph import clean, require_static
 from mfnet_export.lower import OPSET, lower
 from mfnet_runtime.contract import METADATA_KEY, Contract
+from mfnet_runtime.version import installed_version
 
+PACKAGES = ("mfnet", "torch", "onnx", "onnxscript")  # whose versions decide the graph
 TORCH_OPSET = 18  # what torch's exporter writes by itself
 IR_VERSION = 8  # of the time of opset 17; runtimes in the field refuse newer ones than they know
 BATCH = "N"
@@ -52,14 +53,14 @@ def onnx_from_network(network: MFNet, contract: Contract, path: Path) -> Contrac
     if contract.window != network.config.window or len(contract.classes) != network.config.classes:
         raise ValueError("this contract is of another network")
     contract = contract.with_provenance(
-        **{name: version(name) for name in ("mfnet", "torch", "onnx", "onnxscript")}, opset=OPSET
+        **{name: installed_version(name) for name in PACKAGES}, opset=OPSET
     )
     model = _ir_from_network(network, weight.device)
     clean(model)
     require_static(model, BATCH)
     lower(model)
     model.ir_version = IR_VERSION
-    model.producer_name, model.producer_version = "mfnet", version("mfnet")
+    model.producer_name, model.producer_version = "mfnet", installed_version("mfnet")
     model.graph.name = "mfnet"
     model.metadata_props[METADATA_KEY] = contract.to_json()
     with staged(path) as partial:
