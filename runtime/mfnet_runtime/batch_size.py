@@ -11,7 +11,9 @@ from typing import Literal
 from mfnet_runtime.errors import ResourceError, UsageError
 
 CANDIDATES = (1, 2, 4, 8)  # windows; larger ones were never faster on a CPU (benchmarks/TRIED.md)
-ROUNDS = 3  # times each is tried; the first is not counted: engines prepare for a new shape
+ROUNDS = (
+    3  # times each is tried in a row; the first is not counted: engines prepare for a new shape
+)
 DEFAULT = 4  # windows, best for an engine that says nothing else
 SLACK = 1.02  # a smaller batch this much slower at most is taken: it needs less memory
 
@@ -49,7 +51,7 @@ class BatchSize:
         self._asked = asked if isinstance(asked, int) else None
         known = {*CANDIDATES, batches.best, batches.largest or 1} if asked == "auto" else set()
         candidates = sorted(size for size in known if size <= (batches.largest or size))
-        self._trials = candidates * ROUNDS  # still to ask for
+        self._trials = [size for size in candidates for _ in range(ROUNDS)]  # still to ask for
         self._start = self._asked or batches.best
         # falls when the backend refuses
         self._limit = max(candidates, default=self._start)
