@@ -11,9 +11,7 @@ from typing import Literal
 from mfnet_runtime.errors import ResourceError, UsageError
 
 CANDIDATES = (1, 2, 4, 8)  # windows; larger ones were never faster on a CPU (benchmarks/TRIED.md)
-ROUNDS = (
-    3  # times each is tried in a row; the first is not counted: engines prepare for a new shape
-)
+ROUNDS = 3  # times in a row each is tried; the first, which prepares for a shape, does not count
 DEFAULT = 4  # windows, best for an engine that says nothing else
 SLACK = 1.02  # a smaller batch this much slower at most is taken: it needs less memory
 

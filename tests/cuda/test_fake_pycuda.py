@@ -133,6 +133,15 @@ def test_writing_beside_an_allocation_is_found(fake: FakePycuda) -> None:
     fake.machine.wrongs.clear()
 
 
+def test_numpy_integers_are_no_pointers_and_no_sizes(fake: FakePycuda) -> None:
+    with CudaDevice() as device, device.current():
+        with pytest.raises(TypeError, match="int64 is not an int"):
+            device.buffer(np.int64(8))  # type: ignore[arg-type]
+        buffer, stream = device.buffer(8), device.stream()
+        with pytest.raises(TypeError, match="uint64 is not an int"):
+            device.clear(np.uint64(buffer.pointer), 8, stream)  # type: ignore[arg-type]
+
+
 def test_a_context_left_pushed_is_found(fake: FakePycuda) -> None:
     with CudaDevice() as device:
         device._context.push()

@@ -7,7 +7,6 @@ warnings or an abort of the process are noted in `machine.wrongs`; the fixture f
 
 from __future__ import annotations
 
-import operator
 import sys
 import threading
 from collections import Counter
@@ -181,7 +180,7 @@ def _driver_module(fake: FakePycuda) -> ModuleType:
     def mem_alloc(size: int) -> Any:
         with fake.calling("cuMemAlloc"):
             allocation = made("DeviceAllocation")
-            allocation._allocate(operator.index(size))
+            allocation._allocate(_whole(size))
             return allocation
 
     def pagelocked_empty(
@@ -201,7 +200,7 @@ def _driver_module(fake: FakePycuda) -> ModuleType:
             return np.asarray(allocation)
 
     def memcpy_htod_async(dest: Any, src: Any, stream: Stream | None = None) -> None:
-        source, target = _bytes(src), operator.index(dest)
+        source, target = _bytes(src), _whole(dest)
         with fake.calling("cuMemcpyHtoDAsync"):
             if not machine.owns(source.ctypes.data):
                 source = source.copy()  # pageable memory has been read on return
@@ -212,7 +211,7 @@ def _driver_module(fake: FakePycuda) -> ModuleType:
             machine.enqueue(handle_of(stream), copy)
 
     def memcpy_dtoh_async(dest: Any, src: Any, stream: Stream | None = None) -> None:
-        target, source = _bytes(dest), operator.index(src)
+        target, source = _bytes(dest), _whole(src)
         assert target.flags.writeable
         with fake.calling("cuMemcpyDtoHAsync"):
 
@@ -222,7 +221,7 @@ def _driver_module(fake: FakePycuda) -> ModuleType:
             machine.enqueue(handle_of(stream), copy)
 
     def memset_d8_async(dest: Any, data: int, size: int, stream: Stream | None = None) -> None:
-        target = operator.index(dest)
+        target = _whole(dest)
         with fake.calling("cuMemsetD8Async"):
 
             def fill() -> None:
@@ -262,6 +261,13 @@ def _driver_module(fake: FakePycuda) -> ModuleType:
     names["get_driver_version"] = lambda: fake.driver_version
     vars(module).update(names)
     return module
+
+
+def _whole(number: Any) -> int:
+    """A pointer or size; as PyCUDA, takes no numpy integer."""
+    if type(number) is not int:
+        raise TypeError(f"{type(number).__name__} is not an int")
+    return number
 
 
 def _bytes(array: Any) -> Any:
