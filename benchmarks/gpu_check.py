@@ -5,7 +5,8 @@
 
 Needs TensorRT and PyCUDA, no network. torch and onnx, for the networks and the baselines, may
 live in another Python (`--torch-python`). Models and plans stay in `--work`: what is there is not
-made again, so a run that was cut short goes on.
+made again, and results in `-o` stay until their step runs again: the steps and networks of a check
+may be spread over several commands, and one that was cut short goes on.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def command(
 ) -> int:
     """Plans, parity, kernels, speed and whole scenes on this machine's GPU."""
     from mfnet_bench.gpu.check import checked
-    from mfnet_bench.gpu.report import markdown, write_report
+    from mfnet_bench.gpu.report import markdown, report_from_folder, write_report
     from mfnet_bench.gpu.summary import MARK, summary_from_folder
     from mfnet_bench.table import update_document
 
@@ -71,6 +72,7 @@ def command(
         request,
         lambda note: click.echo(note, err=True),
         lambda so_far: write_report(out, so_far) if out else None,
+        report_from_folder(out) if out else None,
     )
     click.echo(markdown(report))
     if into is not None and out is not None:

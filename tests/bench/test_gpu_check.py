@@ -16,13 +16,23 @@ from rgbd_plans import Rig, rig
 
 from mfnet_bench.gpu import conformance, kernels
 from mfnet_bench.gpu.check import checked
-from mfnet_bench.gpu.report import DONE, FAILED, NOT_RUN, CheckReport, write_report
-from mfnet_bench.gpu.request import STEPS, CheckRequest, dry
+from mfnet_bench.gpu.parity import parity_facts
+from mfnet_bench.gpu.report import (
+    DONE,
+    FAILED,
+    NOT_RUN,
+    CheckReport,
+    report_from_folder,
+    write_report,
+)
+from mfnet_bench.gpu.request import STEPS, CheckRequest, dry, origin
 from mfnet_bench.gpu.summary import MARK, summary_from_folder
 from mfnet_bench.table import with_table
+from mfnet_export.parity import ParityReport
 from mfnet_runtime.backends.base import Arrays, Feed
 from mfnet_runtime.backends.trt import TensorRtBackend
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.files import sha256_from_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,6 +124,70 @@ def test_a_step_that_fails_is_reported_and_the_others_run(work: Path, tmp_path: 
     assert "tiny_lora.fp16.onnx" in str(report.failed[0].why)
 
 
+def test_what_no_step_foresees_fails_that_step_alone(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a library's own")
+
+    monkeypatch.setattr("mfnet_bench.gpu.check.parity_of", broken)
+    with rig("10.13"):
+        report = checked(on_gpu(work, tmp_path, "plans", "parity", "conformance"), lambda _: None)
+    assert status(report) == {"plans": DONE, "parity": FAILED, "conformance": DONE}
+    assert report.failed[0].why == "RuntimeError: a library's own"
+
+
+def test_results_stay_until_their_step_runs_again(work: Path, tmp_path: Path) -> None:
+    with rig("10.13"):
+        checked(
+            on_gpu(work, tmp_path, "plans", "scene"),
+            lambda _: None,
+            lambda report: write_report(tmp_path, report),
+        )
+        earlier = report_from_folder(tmp_path)
+        assert earlier is not None
+        again = replace(dry({"work": tmp_path, "steps": ("plans", "parity")}), dry=False)
+        report = checked(again, lambda _: None, earlier=earlier)
+    assert [step.step for step in report.steps] == ["scene", "plans", "parity"]
+    assert report.steps[1].facts == {}, "the same plans were built again"
+    assert len(report.scenes) == 2
+    with rig("11.4"):
+        report = checked(replace(again, steps=("plans",)), lambda _: None, earlier=earlier)
+    assert [step.step for step in report.steps] == ["plans"], "results of another TensorRT"
+    assert "fp16 layers" in report.steps[0].facts, "a plan of another TensorRT was kept"
+
+
+def test_files_of_another_checkpoint_are_made_anew(work: Path, tmp_path: Path) -> None:
+    request = on_gpu(work, tmp_path, "networks")
+    (files,) = request.files
+    changed = replace(request, torch_python="/bin/false", window=96)
+    with rig("10.13"):
+        assert status(checked(request, lambda _: None)) == {"networks": DONE}
+        assert status(checked(changed, lambda _: None)) == {"networks": FAILED}
+    given = replace(files, given=work / "tiny_lora.pt")
+    assert origin(given, request)["checkpoint"] == sha256_from_file(work / "tiny_lora.pt")
+
+
+@pytest.mark.parametrize(("moved", "held"), [(0.01, True), (0.1, False), (float("nan"), False)])
+def test_fp16_is_judged_by_logits_where_no_class_is_decided(moved: float, held: bool) -> None:
+    report = ParityReport(
+        reference="", candidate="", source="", windows=1, batches=(1,), max_abs=moved,
+        mean_abs=0.0, low=-0.5, high=0.5, agreement=0.9, clear=0.0, clear_agreement=1.0,
+    )  # fmt: skip
+    assert parity_facts(report, 0.999, undecided=True)["held"] is held
+    assert not parity_facts(report, 0.999)["held"]
+
+
+def test_plans_of_trained_networks_are_scored_on_labels(work: Path, tmp_path: Path) -> None:
+    request = on_gpu(work, tmp_path, "plans", "parity")
+    town = work / "town_150x200"
+    request = replace(request, networks=(), checkpoints=(work / "tiny_lora.pt",), scenes=town)
+    with rig("10.13"):
+        report = checked(request, lambda _: None)
+    parity = report.steps[-1]
+    assert abs(parity.facts["points of mIoU lost in FP16"]) < 5, parity.why
+
+
 def test_kernels_that_are_wrong_are_found(machine: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "SIZES", ((20, 41),))
     monkeypatch.setattr(kernels, "HALVES", ("float32",))
@@ -148,6 +222,11 @@ def test_what_means_nothing_is_refused(tmp_path: Path) -> None:
         CheckRequest(work=tmp_path, steps=("fly",))
     with pytest.raises(UsageError, match="network 'vit_x lora'"):
         CheckRequest(work=tmp_path, networks=("vit_x lora",))
+    (tmp_path / "tiny_lora.pt").touch()
+    with pytest.raises(UsageError, match="two networks named tiny_lora"):
+        CheckRequest(
+            work=tmp_path, networks=("tiny lora",), checkpoints=(tmp_path / "tiny_lora.pt",)
+        )
     with pytest.raises(UsageError, match=r"no such checkpoint"):
         CheckRequest(work=tmp_path, checkpoints=(tmp_path / "best.pt",))
 

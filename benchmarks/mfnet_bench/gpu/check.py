@@ -5,23 +5,38 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 from mfnet_bench.gpu.conformance import conformance
-from mfnet_bench.gpu.engines import NotHereError, build_plan, gpu_facts, opened, run_of, why_no_gpu
+from mfnet_bench.gpu.engines import (
+    NotHereError,
+    backend_of,
+    build_plan,
+    gpu_facts,
+    opened,
+    plan_is_there,
+    run_of,
+    why_no_gpu,
+)
 from mfnet_bench.gpu.kernels import kernels_agree
 from mfnet_bench.gpu.parity import parity_facts, parity_of
 from mfnet_bench.gpu.report import DONE, FAILED, NOT_RUN, CheckReport, StepResult
-from mfnet_bench.gpu.request import CheckRequest, NetworkFiles, making
+from mfnet_bench.gpu.request import CheckRequest, NetworkFiles, making, origin
 from mfnet_bench.gpu.scene import scene_rows
 from mfnet_bench.gpu.speed import TimedPlan, speed_of
 from mfnet_bench.machine import machine_facts
+from mfnet_export.judge import scores_on_scenes
+from mfnet_runtime.command import one_line
 from mfnet_runtime.errors import MFNetError, ModelError
 
 AGREEMENT = {"fp32": 0.9999, "fp16": 0.999}  # least share of pixels that keep PyTorch's class
 PRECISIONS = tuple(AGREEMENT)
+MAX_DROP = 0.1  # points of mIoU that FP16 may lose
+MACHINE = ("dry run", "gpu", "driver", "tensorrt")  # results of another are not kept
 
 Facts = dict[str, Any]
 Tell = Callable[[str], None]
@@ -29,27 +44,41 @@ Keep = Callable[[CheckReport], None]
 Step = Callable[[CheckRequest, NetworkFiles, CheckReport, Tell], Facts]
 
 
-def checked(request: CheckRequest, tell: Tell, keep: Keep = lambda _: None) -> CheckReport:
+def checked(
+    request: CheckRequest,
+    tell: Tell,
+    keep: Keep = lambda _: None,
+    earlier: CheckReport | None = None,
+) -> CheckReport:
     """Run the steps asked for.
 
     Args:
         request: What to do.
         tell: Told what is being done, a few words each.
         keep: Given the report after every step, so that a machine taken away loses little.
+        earlier: Results of this GPU and TensorRT, kept where no step replaces them.
     """
     started = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     stand_in = {"dry run": "FP32 files on the CPU in place of plans"} if request.dry else {}
     report = CheckReport(started, {**stand_in, **machine_facts(), **gpu_facts()})
+    if earlier is not None and all(
+        earlier.machine.get(name) == report.machine.get(name) for name in MACHINE
+    ):
+        report = replace(earlier, started=started, machine=report.machine)
 
     def attempt(step: str, network: str, run: Callable[[], Facts]) -> None:
         tell(f"{network or 'device'}: {step}")
+        report.forget(step, network)
         result, start = StepResult(step, network, DONE), time.perf_counter()
         try:
             result.facts = run()
         except NotHereError as reason:
             result.status, result.why = NOT_RUN, str(reason)
         except (MFNetError, OSError) as fault:
-            result.status, result.why = FAILED, " ".join(str(fault).split())
+            result.status, result.why = FAILED, one_line(str(fault))
+        except Exception as fault:  # a bug, or what a library raises: the other steps still run
+            tell(traceback.format_exc())
+            result.status, result.why = FAILED, one_line(f"{type(fault).__name__}: {fault}")
         if not result.facts.get("held", True):
             result.status = FAILED
         result.seconds = time.perf_counter() - start
@@ -74,14 +103,24 @@ def _kernels(request: CheckRequest) -> Facts:
 
 def _networks(request: CheckRequest, files: NetworkFiles, report: CheckReport, tell: Tell) -> Facts:
     """Make the files, in the Python that has torch, unless they are there."""
-    if not files.facts.is_file():
-        ended = subprocess.run(making(files, request), capture_output=True, text=True)
-        if ended.returncode:
-            last = ended.stderr.strip().rpartition("\n")[2]
-            raise ModelError(f"{files.name}: its files cannot be made: {last}")
+    if not files.facts.is_file() or _facts_of(files)["origin"] != origin(files, request):
+        _make(files, request, tell)
     facts = _facts_of(files)
     said = {name: facts[name] for name in ("gflop", "gflop_published", "source", "torch")}
     return {**said, "FP16 agreement, emulated": facts["fp16"]["emulated_difference"]["agreement"]}
+
+
+def _make(files: NetworkFiles, request: CheckRequest, tell: Tell) -> None:
+    note, command = "", making(files, request)
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            note = line.strip() or note
+            tell(f"{files.name}: {line.rstrip()}")
+    if child.returncode:
+        raise ModelError(f"{files.name}: its files cannot be made: {note}")
 
 
 def _plans(request: CheckRequest, files: NetworkFiles, report: CheckReport, tell: Tell) -> Facts:
@@ -90,7 +129,7 @@ def _plans(request: CheckRequest, files: NetworkFiles, report: CheckReport, tell
     built = {
         precision: build_plan(files, precision, request, lambda note: tell(f"{files.name}: {note}"))
         for precision in PRECISIONS
-        if not files.plan(precision).is_file()
+        if not plan_is_there(files, precision, request, report.machine)
     }
     return {
         f"{precision} {name}": fact
@@ -104,13 +143,28 @@ def _parity(request: CheckRequest, files: NetworkFiles, report: CheckReport, tel
     for precision in PRECISIONS[:1] if request.dry else PRECISIONS:
         bound = AGREEMENT[precision]
         with opened(files, precision, request) as engine:
-            facts = parity_facts(parity_of(engine.backend, files.windows), bound)
+            undecided = precision == "fp16" and files.given is None
+            facts = parity_facts(parity_of(engine.backend, files.windows), bound, undecided)
         found[precision] = {**facts, "engine": engine.name}
+    lost = _points_lost(request, files)
     return {
-        "held": all(facts["held"] for facts in found.values()),
+        "held": all(facts["held"] for facts in found.values()) and (lost or 0) <= MAX_DROP,
         **{f"{name} agreement": facts["agreement"] for name, facts in found.items()},
+        **({} if lost is None else {"points of mIoU lost in FP16": lost}),
         **found,
     }
+
+
+def _points_lost(request: CheckRequest, files: NetworkFiles) -> float | None:
+    """By FP16 against FP32 on labelled scenes; None without any, or without training."""
+    if request.scenes is None or files.given is None:
+        return None
+    scores = scores_on_scenes(
+        lambda: backend_of(files, "fp32", request),
+        lambda: backend_of(files, "fp16", request),
+        request.scenes,
+    )
+    return None if scores is None else scores.drop
 
 
 def _conformance(
@@ -127,8 +181,9 @@ def _speed(request: CheckRequest, files: NetworkFiles, report: CheckReport, tell
         timed = TimedPlan(run_of(engine, files), engine.backend.device, agreement)
         rows, rates = speed_of(files, _facts_of(files), request, {engine.name: timed}, tell)
     report.speed += rows
-    best = max((row.floor_share or 0.0 for row in rows if row.engine == engine.name), default=0.0)
-    return {"best share of the floor": best, "GFLOP/s of products": rates}
+    shares = [row.floor_share for row in rows if row.engine == engine.name and row.floor_share]
+    best = {"best share of the floor": max(shares)} if shares else {}
+    return {**best, "GFLOP/s of products": rates}
 
 
 def _scene(request: CheckRequest, files: NetworkFiles, report: CheckReport, tell: Tell) -> Facts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,7 @@ def _holds(check: Check, backend: Backend, largest: int) -> bool:
     try:
         return check(backend, largest)
     except Exception as fault:  # whatever it raises, the check does not hold
-        print(f"{check.__name__}: {fault}")
+        print(f"{check.__name__}: {fault}", file=sys.stderr)
         return False
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,9 @@ from mfnet_export.plan_machine import NoBuilderError, plan_machine
 from mfnet_export.plan_options import PlanOptions
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.backends.base import Backend
-from mfnet_runtime.plan import Profile
+from mfnet_runtime.errors import ModelError
+from mfnet_runtime.files import sha256_from_file
+from mfnet_runtime.plan import Profile, facts_of_plan
 
 WAYS = ("gpu", "cpu")  # where windows of a plan are cut and blended
 
@@ -76,16 +78,24 @@ def opened(
         NotHereError: there is no plan and none can be built here.
         ModelError: the plan is refused.
     """
+    with backend_of(files, precision, request, batch) as backend:
+        if request.dry:
+            yield Engine("ONNX Runtime fp32", backend, ("cpu",))
+        else:
+            yield Engine(f"TensorRT {precision}", backend, WAYS)
+
+
+def backend_of(
+    files: NetworkFiles, precision: str, request: CheckRequest, batch: int | None = None
+) -> Backend:
+    """What `opened` enters."""
     room = batch or request.largest_batch
     if request.dry:
-        with backend_from_file(files.onnx, "onnxruntime", batch=room) as backend:
-            yield Engine("ONNX Runtime fp32", backend, ("cpu",))
-        return
+        return backend_from_file(files.onnx, "onnxruntime", batch=room)
     plan = files.plan(precision)
     if not plan.is_file():
         raise NotHereError(why_no_gpu() or f"{plan.name} was not built; run the step `plans`")
-    with backend_from_file(plan, "tensorrt", batch=room) as backend:
-        yield Engine(f"TensorRT {precision}", backend, WAYS)
+    return backend_from_file(plan, "tensorrt", batch=room)
 
 
 def run_of(engine: Engine, files: NetworkFiles) -> RunPlan:
@@ -99,8 +109,8 @@ def run_of(engine: Engine, files: NetworkFiles) -> RunPlan:
     def run(batch: int, calls: int) -> Sequence[float]:
         feed = windows.feed(np.arange(batch) % len(windows), backend)
         if hasattr(backend, "device_ms"):
-            found: Sequence[float] = backend.device_ms(feed, calls)
-            return found
+            found: Sequence[float] = backend.device_ms(feed, calls + 1)
+            return found[1:]  # the first prepares for the batch
         times = []
         for _ in range(calls):
             start = time.perf_counter()
@@ -109,6 +119,28 @@ def run_of(engine: Engine, files: NetworkFiles) -> RunPlan:
         return times
 
     return run
+
+
+def plan_is_there(
+    files: NetworkFiles, precision: str, request: CheckRequest, machine: Mapping[str, Any]
+) -> bool:
+    """Whether a plan of the file, the batches and the machine was built before.
+
+    Args:
+        files: Of the network.
+        precision: fp32 or fp16.
+        request: Batches.
+        machine: `gpu_facts` are among it.
+    """
+    try:
+        facts = facts_of_plan(files.plan(precision))
+    except ModelError:
+        return False
+    return (
+        facts.onnx_sha256 == sha256_from_file(files.source(precision))
+        and facts.profile == _profile(request)
+        and (facts.gpu, facts.tensorrt) == (machine["gpu"], machine["tensorrt"])
+    )
 
 
 def build_plan(
@@ -120,15 +152,18 @@ def build_plan(
         Seconds it took, layers and fused attentions.
     """
     options = PlanOptions(
-        Profile(1, request.best_batch, request.largest_batch),
+        _profile(request),
         timing_cache=request.work / "timings.cache",
         own_kernels=not request.cublas,
     )
-    source = files.fp16 if precision == "fp16" else files.onnx
-    report = plan_from_onnx(source, files.plan(precision), options, tell)
+    report = plan_from_onnx(files.source(precision), files.plan(precision), options, tell)
     return {
         "s": round(report.seconds, 1),
         "layers": report.facts.layers,
         "fused attentions": report.facts.fused_attentions,
         "attentions": report.attentions,
     }
+
+
+def _profile(request: CheckRequest) -> Profile:
+    return Profile(1, request.best_batch, request.largest_batch)

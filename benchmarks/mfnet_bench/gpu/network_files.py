@@ -33,30 +33,31 @@ from mfnet_runtime.labels import ClassTable
 SEED = 0
 
 
-def make(files: NetworkFiles, window: int, count: int, scenes: Path | None) -> None:
+def make(files: NetworkFiles, origin: dict[str, Any]) -> None:
     """Write all files of a network, those of ONNX only if they proved equal to PyTorch.
 
     Args:
         files: Of the network.
-        window: Pixels a side, of a random one.
-        count: Windows to record, noise aside.
-        scenes: Where they are from; None draws them.
+        origin: What `request.origin` gives.
     """
+    scenes = origin["scenes"] and Path(origin["scenes"])
+    files.facts.unlink(missing_ok=True)  # it vouches for the others
     files.folder.mkdir(parents=True, exist_ok=True)
     if files.given is None:
-        save_checkpoint(files.checkpoint, random_checkpoint(files.name, window))
+        save_checkpoint(files.checkpoint, random_checkpoint(files.name, origin["window"]))
     elif files.given.resolve() != files.checkpoint.resolve():
         shutil.copyfile(files.given, files.checkpoint)
     report = exported(_request(files, scenes), lambda note: print(note, file=sys.stderr))
     checkpoint = load_checkpoint(files.checkpoint)
     network = network_from_checkpoint(checkpoint)
-    windows = sample_windows(checkpoint.contract, scenes, count)
+    windows = sample_windows(checkpoint.contract, scenes, origin["windows"])
     with TorchBackend(network, checkpoint.contract) as backend:
         logits = np.concatenate(logits_of(backend, windows))
     np.savez(files.windows, image=windows.image, dsm=windows.dsm, logits=logits)
     published: Any = PublishedMFNet(network).eval()
     facts = {
         "name": files.name,
+        "origin": origin,
         "source": windows.source,
         "sizes": {
             "embed_dim": checkpoint.config.embed_dim,
@@ -94,9 +95,8 @@ def _request(files: NetworkFiles, scenes: Path | None) -> ExportRequest:
 def main(text: str) -> None:
     """Entry point; the argument is what `request.making` gives."""
     asked = json.loads(text)
-    given, scenes = (asked[key] and Path(asked[key]) for key in ("given", "scenes"))
-    files = NetworkFiles(asked["name"], Path(asked["folder"]), given)
-    make(files, asked["window"], asked["windows"], scenes)
+    given = asked["given"] and Path(asked["given"])
+    make(NetworkFiles(asked["name"], Path(asked["folder"]), given), asked["origin"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a GPU check found, as JSON, CSV and Markdown. Runs nothing."""
+"""What a GPU check found, as JSON, CSV and Markdown, and back. Runs nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from mfnet_bench.gpu.scene import SceneRow
 from mfnet_bench.gpu.speed import SpeedRow
 from mfnet_bench.table import markdown_table
+from mfnet_runtime.errors import UsageError
 from mfnet_runtime.files import replace_text
 
 DONE, NOT_RUN, FAILED = "done", "not run", "failed"
@@ -46,6 +47,14 @@ class CheckReport:
         """Steps that ran and did not hold."""
         return [step for step in self.steps if step.status == FAILED]
 
+    def forget(self, step: str, network: str) -> None:
+        """Drop what a step found before: it runs anew."""
+        self.steps = [old for old in self.steps if (old.step, old.network) != (step, network)]
+        if step == "speed":
+            self.speed = [row for row in self.speed if row.network != network]
+        if step == "scene":
+            self.scenes = [row for row in self.scenes if row.network != network]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {
@@ -68,6 +77,28 @@ def write_report(folder: Path, report: CheckReport) -> None:
     replace_text(folder / JSON, json.dumps(report.to_dict(), indent=1) + "\n")
     replace_text(folder / "gpu.csv", text.getvalue())
     replace_text(folder / "gpu.md", markdown(report) + "\n")
+
+
+def report_from_folder(folder: Path) -> CheckReport | None:
+    """What `write_report` wrote there; None where it wrote nothing.
+
+    Raises:
+        UsageError: it is damaged, or of another version.
+    """
+    path = folder / JSON
+    if not path.is_file():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return CheckReport(
+            found["started"],
+            dict(found["machine"]),
+            [StepResult(**step) for step in found["steps"]],
+            [SpeedRow(**row) for row in found["speed"]],
+            [SceneRow(**row) for row in found["scenes"]],
+        )
+    except (KeyError, TypeError, ValueError) as fault:
+        raise UsageError(f"{path}: damaged ({fault!r}); remove it and run gpu_check.py") from fault
 
 
 def markdown(report: CheckReport) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.files import sha256_from_file
 
 STEPS = ("networks", "plans", "parity", "conformance", "kernels", "speed", "scene")
 RANDOM = ("vit_b lora", "vit_b adapter", "vit_l lora", "vit_l adapter")
@@ -54,6 +55,10 @@ class NetworkFiles:
     def facts(self) -> Path:
         """JSON: GFLOP a window, parity on a CPU. Written last: whoever finds it finds all."""
         return self._file(".facts.json")
+
+    def source(self, precision: str) -> Path:
+        """ONNX file that the plan of a precision is built from."""
+        return self.fp16 if precision == "fp16" else self.onnx
 
     def plan(self, precision: str) -> Path:
         """TensorRT plan of `fp32` or `fp16`."""
@@ -98,6 +103,10 @@ class CheckRequest:
         for path in self.checkpoints:
             if not path.is_file():
                 raise UsageError(f"{path}: no such checkpoint")
+        places = [files.facts for files in self.files]
+        for files in self.files:
+            if places.count(files.facts) > 1:
+                raise UsageError(f"two networks named {files.name}: copy one to another name")
 
     @property
     def files(self) -> list[NetworkFiles]:
@@ -116,10 +125,19 @@ class CheckRequest:
         return self.compiled_batch if self.compiled_batch in self.batches else self.largest_batch
 
 
+def origin(files: NetworkFiles, request: CheckRequest) -> dict[str, Any]:
+    """What a network's files are made from: once it is another, they are made anew."""
+    return {
+        "checkpoint": files.given and sha256_from_file(files.given),
+        "window": request.window,
+        "windows": request.windows,
+        "scenes": request.scenes and str(request.scenes.resolve()),
+    }
+
+
 def making(files: NetworkFiles, request: CheckRequest) -> list[str]:
     """The command that makes a network's files."""
-    facts = {name: getattr(request, name) for name in ("window", "windows", "scenes")}
-    text = json.dumps({**asdict(files), **facts}, default=str)
+    text = json.dumps({**asdict(files), "origin": origin(files, request)}, default=str)
     return [request.torch_python, "-m", "mfnet_bench.gpu.network_files", text]
 
 

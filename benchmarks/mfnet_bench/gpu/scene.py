@@ -5,6 +5,7 @@ The share of the engine's own rate says what reading, cutting, blending and writ
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -51,7 +52,9 @@ def drawn_scene(request: CheckRequest) -> Scene:
     rows, columns = request.scene_size
     folder = request.work / f"town_{rows}x{columns}"
     if not folder.exists():
-        write_town(folder, {"town": SEED}, request.scene_size)
+        with tempfile.TemporaryDirectory(dir=request.work) as partial:
+            write_town(Path(partial) / "town", {"town": SEED}, request.scene_size)
+            (Path(partial) / "town").rename(folder)
     return scenes_from(folder)[0]
 
 

@@ -97,7 +97,8 @@ def speed_of(
             tell(f"{files.name}: loading PyTorch {mode}")
             try:
                 process = stack.enter_context(_torch(files, mode, request))
-                said[mode] = {**process.facts, "agreement": _agreement(process, files)}
+                agreement = _agreement(process, files, batches[-1])
+                said[mode] = {**process.facts, "agreement": agreement}
             except EngineRefusedError as fault:
                 refused |= {(mode, batch): str(fault) for batch in batches}
                 continue
@@ -137,9 +138,10 @@ def _torch(files: NetworkFiles, mode: str, request: CheckRequest) -> EngineProce
     return EngineProcess(spec, request.torch_python)
 
 
-def _agreement(process: EngineProcess, files: NetworkFiles) -> float:
+def _agreement(process: EngineProcess, files: NetworkFiles, batch: int) -> float:
+    """At a batch that is timed anyway: each one is compiled for itself."""
     out = files.windows.with_suffix(".found.npy")
-    process.ask("logits", out=str(out), batch=1)
+    process.ask("logits", out=str(out), batch=batch)
     with np.load(files.windows) as arrays:
         return compared_logits(arrays["logits"], np.load(out))[0]
 
@@ -180,16 +182,16 @@ def _product_rates(
 ) -> dict[str, float]:
     """GFLOP/s of FP16 products: the MLP's of this network, and a large square."""
     spec = {"kind": "products on device", "device": "cpu" if request.dry else "cuda", "threads": 2}
-    try:
-        process = stack.enter_context(EngineProcess(spec, request.torch_python))
-    except EngineRefusedError:
-        return {}
     shapes = gemm_shapes(sizes["embed_dim"], sizes["tokens"], (request.best_batch,))
     large = () if request.dry else (LARGE,)
-    return {
-        "x".join(map(str, shape)): process.ask("measure", shape=shape, calls=20)["gflop_per_s"]
-        for shape in (*shapes, *large)
-    }
+    try:
+        process = stack.enter_context(EngineProcess(spec, request.torch_python))
+        return {
+            "x".join(map(str, shape)): process.ask("measure", shape=shape, calls=20)["gflop_per_s"]
+            for shape in (*shapes, *large)
+        }
+    except EngineRefusedError:
+        return {}
 
 
 def _row(

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from mfnet_bench.gpu.report import JSON, scene_table, speed_table
-from mfnet_bench.gpu.scene import SceneRow
-from mfnet_bench.gpu.speed import SpeedRow
+from mfnet_bench.gpu.report import JSON, report_from_folder, scene_table, speed_table
 from mfnet_runtime.errors import UsageError
 
 MARK = "gpu"  # of its place in a document
@@ -24,19 +20,13 @@ def summary_from_folder(folder: Path) -> str:
     Raises:
         UsageError: the results are damaged, or of a dry run.
     """
-    path = folder / JSON
-    if not path.is_file():
+    report = report_from_folder(folder)
+    if report is None:
         return NEVER
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        speed = [SpeedRow(**row) for row in found["speed"]]
-        scenes = [SceneRow(**row) for row in found["scenes"]]
-        machine = found["machine"]
-    except (KeyError, TypeError, ValueError) as fault:
-        raise UsageError(f"{path}: damaged ({fault!r}); run gpu_check.py again") from fault
+    machine = report.machine
     if "gpu" not in machine:
-        raise UsageError(f"{path}: no GPU took part in it; a dry run is no result")
-    tables = [speed_table(speed)] if speed else []
-    tables += [scene_table(scenes)] if scenes else []
+        raise UsageError(f"{folder / JSON}: no GPU took part in it; a dry run is no result")
+    tables = [speed_table(report.speed)] if report.speed else []
+    tables += [scene_table(report.scenes)] if report.scenes else []
     facts = ", ".join(f"{name} {machine[name]}" for name in FACTS if name in machine)
     return "\n\n".join([*tables, f"{facts}."])
