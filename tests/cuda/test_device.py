@@ -139,6 +139,21 @@ def test_current_may_be_nested(fake: FakePycuda) -> None:
         assert not fake.stack()
 
 
+def test_an_interrupt_while_the_context_is_entered_leaves_none_pushed(fake: FakePycuda) -> None:
+    with pytest.raises(KeyboardInterrupt), CudaDevice() as device:
+        push = device._context.push
+
+        def interrupted() -> None:
+            push()
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(device._context, "push", interrupted)
+            with device.current():
+                pass
+    fake.check()
+
+
 def test_a_device_can_be_opened_again(fake: FakePycuda) -> None:
     for _ in range(3):
         with CudaDevice() as device:

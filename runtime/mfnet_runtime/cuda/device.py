@@ -195,6 +195,8 @@ class CudaDevice:
             thread = Thread(target=self._detach, name="mfnet-detach")
             thread.start()
             thread.join()
+            # An interrupt may have left it pushed here; PyCUDA drops those given back.
+            self._driver.Context.get_current()
         self.handles.clear()
 
     def __enter__(self) -> CudaDevice:
