@@ -140,17 +140,17 @@ def test_current_may_be_nested(fake: FakePycuda) -> None:
 
 
 def test_an_interrupt_while_the_context_is_entered_leaves_none_pushed(fake: FakePycuda) -> None:
-    with pytest.raises(KeyboardInterrupt), CudaDevice() as device:
+    with CudaDevice() as device, pytest.MonkeyPatch.context() as patched:
         push = device._context.push
 
         def interrupted() -> None:
+            patched.undo()
             push()
             raise KeyboardInterrupt
 
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(device._context, "push", interrupted)
-            with device.current():
-                pass
+        patched.setattr(device._context, "push", interrupted)
+        with pytest.raises(KeyboardInterrupt), device.current():
+            pass
     fake.check()
 
 
