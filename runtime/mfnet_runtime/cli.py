@@ -20,6 +20,7 @@ from mfnet_runtime.command import (
     threads_option,
 )
 from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.output_cli import OutputWords, output_options
 from mfnet_runtime.read_cli import ReadWords, read_options
 from mfnet_runtime.windows import BLENDS
 
@@ -43,6 +44,7 @@ def parse_batch(text: str) -> Asked:
 @click.argument("scenes", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
 @read_options
+@output_options
 @click.option("--stride", type=int, help="Pixels between windows [default: half a window].")
 @click.option(
     "--blend",
@@ -97,6 +99,7 @@ def command(
     scenes: Path,
     out: Path,
     reading: ReadWords,
+    output: OutputWords,
     stride: int | None,
     blend: Any,
     batch: str | None,
@@ -126,12 +129,19 @@ def command(
     """
     from mfnet_runtime.backends import backend_from_file
     from mfnet_runtime.pipeline import SegmentOptions, preprocessed_on
+    from mfnet_runtime.provenance import model_tags
     from mfnet_runtime.run import segment_scenes
     from mfnet_runtime.scenes import scenes_from
 
     options = SegmentOptions(
-        stride, blend, parse_batch(batch) if batch else None, preprocess, reading.dsm_rule()
+        stride,
+        blend,
+        parse_batch(batch) if batch else None,
+        preprocess,
+        reading.dsm_rule(),
+        output.layers(),
     )
+    vectors = output.vector_options()
     asked = options.batch if isinstance(options.batch, int) else None
     found = scenes_from(scenes, reading.dsm, only=only, dsm_band=reading.dsm_band)
     read = reading.options()
@@ -153,7 +163,9 @@ def command(
             "threads": engine.threads,
         }
         click.echo(_heading(ran), err=True)
-        outcomes = segment_scenes(engine, found, out, options, read, quiet=quiet)
+        outcomes = segment_scenes(
+            engine, found, out, options, read, vectors, tags=model_tags(model), quiet=quiet
+        )
         names = engine.contract.classes.names
     rows = [outcome.to_json(names) for outcome in outcomes]
     failed = sum(outcome.error is not None for outcome in outcomes)

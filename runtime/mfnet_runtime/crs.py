@@ -68,6 +68,22 @@ def height_system(crs: CRS | None) -> HeightSystem:
     return HeightSystem(datum.get("name"), name)
 
 
+def ellipsoid(crs: CRS) -> tuple[float, float] | None:
+    """Semi-major axis, metres, and flattening of the figure that positions refer to."""
+    parts = _parts(crs)
+    base = parts[0].get("base_crs", parts[0]) if parts else {}
+    figure = (base.get("datum") or base.get("datum_ensemble") or {}).get("ellipsoid", {})
+    axis = figure.get("semi_major_axis", figure.get("radius"))
+    minor, inverse = figure.get("semi_minor_axis"), figure.get("inverse_flattening")
+    if not all(isinstance(value, (int, float, type(None))) for value in (axis, minor, inverse)):
+        return None  # in another unit than metres
+    if not axis:
+        return None
+    if minor is not None:
+        return float(axis), 1 - minor / axis
+    return float(axis), 1 / inverse if inverse else 0.0
+
+
 def projected(source: CRS, target: CRS, x: Array, y: Array) -> tuple[Array, Array]:
     """Points (n,) in another CRS; x is east, or longitude, whatever the CRS's axis order.
 

@@ -17,6 +17,7 @@ EXTRAS = {
     "matplotlib": "bench",
     "openvino": "openvino",
     "pycuda": "gpu",
+    "pyogrio": "vector",
     "tensorrt": "gpu",
 }
 

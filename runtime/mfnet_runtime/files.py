@@ -1,9 +1,10 @@
-"""Small text files that are there whole or not at all, and checksums of files of any size."""
+"""Files that are there whole or not at all, and checksums of files of any size."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 _CHUNK = 1 << 20  # bytes held at a time
@@ -22,6 +23,23 @@ def replace_text(path: Path, text: str) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def replace_files(finished: Iterable[tuple[Path, Path]]) -> None:
+    """Give finished files their names, in that order, once the bytes of all are on the disk.
+
+    Args:
+        finished: Each file, and where on the same file system it goes; older ones are replaced.
+
+    Raises:
+        OSError: the disk is full, or a folder cannot be written.
+    """
+    pairs = list(finished)
+    for file, _ in pairs:
+        with file.open("r+b") as opened:
+            os.fsync(opened.fileno())
+    for file, path in pairs:
+        os.replace(file, path)
 
 
 def sha256_from_file(path: Path) -> str:

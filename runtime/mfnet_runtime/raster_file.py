@@ -34,14 +34,21 @@ def open_raster(path: Path) -> Any:
         SceneError: unreadable, damaged, or of another format.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a scene may have no place
+        with no_place_is_fine():
             return rasterio.open(path, driver=_driver(path))
     except (RasterioError, OSError, UnicodeError) as fault:
         raise SceneError(
             f"{path}: cannot be opened ({_reason(fault)}); "
             "check it with gdalinfo and write it again as GeoTIFF"
         ) from fault
+
+
+@contextmanager
+def no_place_is_fine() -> Iterator[None]:
+    """A scene may have no place on Earth; rasterio need not warn of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def test_interrupted_runs_leave_nothing_half_written(
         text=True,
     )
     deadline = time.monotonic() + 30
-    while not list(out.glob(".*.tif")) and time.monotonic() < deadline:
+    while not list(out.glob(".partial-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(sent)
     _, err = process.communicate(timeout=30)

@@ -107,7 +107,12 @@ def test_other_scenes_run_when_one_fails(
     assert f"error: {folder}/dsm/b.tif: scene 'b' has no dsm there" in err
     assert f"error: {folder}/image/c.tif: cannot be opened" in err
     assert "2 of 4 scenes failed" in err
-    assert sorted(os.listdir(tmp_path / "out")) == ["a.tif", "d.tif"]
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        "a.tif",
+        "a.tif.aux.xml",
+        "d.tif",
+        "d.tif.aux.xml",
+    ]
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
@@ -122,7 +127,12 @@ def test_the_engine_goes_on_after_a_scene_that_fails_half_way(
     (folder / "image" / "b.tif").write_bytes(whole[: len(whole) * 2 // 3])
     assert run(model, folder, "-o", tmp_path / "out", "--backend", name) == 4
     assert "b.tif: damaged or truncated" in capsys.readouterr().err
-    assert sorted(os.listdir(tmp_path / "out")) == ["a.tif", "c.tif"]
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        "a.tif",
+        "a.tif.aux.xml",
+        "c.tif",
+        "c.tif.aux.xml",
+    ]
     write_scene(folder, "b", 600, 64)
     assert run(model, folder, "-o", tmp_path / "again", "--backend", name) == 0
     for scene in "ac":

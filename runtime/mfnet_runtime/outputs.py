@@ -1,0 +1,228 @@
+"""All files of a scene: made in a temporary folder, checked, then given their names together.
+
+Left by an exception, a scene leaves nothing, and what an earlier run left is untouched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rasterio.errors import RasterioError
+
+from mfnet_runtime.classmap import (
+    CLASSES_TAG,
+    CONFIDENCE,
+    category_names,
+    class_layer,
+    probability_layer,
+)
+from mfnet_runtime.errors import ResourceError, SceneError
+from mfnet_runtime.files import replace_files
+from mfnet_runtime.finished import FinishedRows, Layers
+from mfnet_runtime.ground_area import ClassAreas, ground_area
+from mfnet_runtime.labels import ClassTable
+from mfnet_runtime.layer_file import Layer, LayerFile
+from mfnet_runtime.vector_file import vectors_from_classmap
+from mfnet_runtime.vectors import VectorOptions
+
+MAX_NAME = 255  # bytes; what common file systems take
+
+
+@dataclass(frozen=True)
+class OutputPaths:
+    """Where the files of a scene go."""
+
+    classes: Path
+    names: Path  # of the classes, for GDAL
+    confidence: Path | None
+    probabilities: Path | None
+    vectors: Path | None
+
+    @staticmethod
+    def of(folder: Path, name: str, layers: Layers, vectors: VectorOptions | None) -> OutputPaths:
+        """By the scene's name."""
+        return OutputPaths(
+            folder / f"{name}.tif",
+            folder / f"{name}.tif.aux.xml",
+            folder / f"{name}.confidence.tif" if layers.confidence else None,
+            folder / f"{name}.probabilities.tif" if layers.probabilities else None,
+            folder / f"{name}.{vectors.format}" if vectors else None,
+        )
+
+    @property
+    def all(self) -> list[Path]:
+        """Those that are to be."""
+        found = (self.classes, self.names, self.confidence, self.probabilities, self.vectors)
+        return [path for path in found if path]
+
+    def to_json(self) -> dict[str, str | None]:
+        """The optional ones."""
+        found = {
+            "confidence": self.confidence,
+            "probabilities": self.probabilities,
+            "vectors": self.vectors,
+        }
+        return {kind: str(path) if path else None for kind, path in found.items()}
+
+    @property
+    def folder(self) -> Path:
+        """In which they are."""
+        return self.classes.parent
+
+    def require_short_names(self) -> None:
+        """Refuse before any work what no file system takes after it.
+
+        Raises:
+            SceneError: with the name.
+        """
+        for path in self.all:
+            if len(os.fsencode(path.name)) > MAX_NAME:
+                raise SceneError(
+                    f"{path}: its name is longer than {MAX_NAME} bytes; rename the scene"
+                )
+
+
+class SceneOutputs:
+    """Enter it, `write` rows from the top to the bottom, leave it: only then the files appear.
+
+    Args:
+        paths: Where they go; older ones are replaced.
+        shape: Rows and columns, pixels.
+        classes: Palette and names.
+        profile: `crs` and `transform`, or `gcps`, of the image.
+        tags: Provenance; no local paths.
+        vectors: What polygons to make, where `paths` has a place for them.
+
+    Raises:
+        ResourceError: the folder cannot be written, the disk is full, or what reached the disk
+            is not what was written.
+        SceneError: the scene's place does not suffice for the polygons asked for.
+    """
+
+    def __init__(
+        self,
+        paths: OutputPaths,
+        shape: tuple[int, int],
+        classes: ClassTable,
+        profile: Mapping[str, Any],
+        tags: Mapping[str, str],
+        vectors: VectorOptions | None = None,
+    ) -> None:
+        self._paths, self._shape, self._classes, self._vectors = paths, shape, classes, vectors
+        self._place = {key: value for key, value in profile.items() if value is not None}
+        self._tags = {CLASSES_TAG: json.dumps(classes.to_json()), **tags}
+        self._ground = ground_area(self._place, shape[0])
+        self._areas = ClassAreas(self._ground, len(classes)) if self._ground else None
+        self._files: dict[str, LayerFile] = {}
+        self._require_polygons_have_a_place()
+
+    @property
+    def areas(self) -> ClassAreas | None:
+        """Of each class, once the files are there; None where pixels have no known area."""
+        return self._areas
+
+    def __enter__(self) -> SceneOutputs:
+        try:
+            with ExitStack() as opened:  # an interrupt may fall in here, and __exit__ never run
+                self._folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=self._paths.folder))
+                opened.callback(shutil.rmtree, self._folder, ignore_errors=True)
+                for kind, layer in self._layers.items():
+                    file = LayerFile(
+                        self._folder, kind, layer, self._shape, self._place, self._tags
+                    )
+                    opened.callback(_close_whatever_happens, file)
+                    self._files[kind] = file
+                self._opened = opened.pop_all()
+        except (RasterioError, OSError) as fault:
+            raise self._failed("cannot be created", fault) from fault
+        return self
+
+    def write(self, rows: FinishedRows) -> None:
+        """Append full rows."""
+        try:
+            for kind, file in self._files.items():
+                file.write(getattr(rows, kind))
+        except (RasterioError, OSError) as fault:
+            raise self._failed("cannot be written", fault) from fault
+
+    def tag(self, **tags: str) -> None:
+        """Add provenance that is known only after the pixels."""
+        for file in self._files.values():
+            file.tag(tags)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                replace_files(self._finished())
+        except (RasterioError, OSError) as fault:
+            raise self._failed("cannot be finished", fault) from fault
+        finally:
+            self._opened.close()
+
+    def _finished(self) -> list[tuple[Path, Path]]:
+        """Every finished file and its place, the class map last: where it is new, all are."""
+        paths, counted = self._paths, {"classes": self._areas.add} if self._areas else {}
+        done: dict[Path, Path] = {
+            getattr(paths, kind): file.finish(counted.get(kind))
+            for kind, file in self._files.items()
+        }
+        classmap = done.pop(paths.classes)
+        if paths.vectors and self._vectors:
+            done[paths.vectors] = self._folder / f"vectors.{self._vectors.format}"
+            pixels = self._shape[0] * self._shape[1]
+            vectors_from_classmap(
+                classmap, done[paths.vectors], self._classes, self._vectors, pixels
+            )
+        done[paths.names] = self._folder / "names.xml"
+        done[paths.names].write_text(category_names(self._classes), encoding="utf-8")
+        return [(file, path) for path, file in {**done, paths.classes: classmap}.items()]
+
+    @property
+    def _layers(self) -> dict[str, Layer]:
+        """The rasters there are to be, by their field in `OutputPaths` and `FinishedRows`."""
+        every = {
+            "classes": class_layer(self._classes),
+            "confidence": CONFIDENCE,
+            "probabilities": probability_layer(self._classes),
+        }
+        return {kind: layer for kind, layer in every.items() if getattr(self._paths, kind)}
+
+    def _require_polygons_have_a_place(self) -> None:
+        if self._vectors is None:
+            return
+        if "gcps" in self._place:
+            raise SceneError(
+                f"{self._paths.classes}: the image has ground control points, polygons need a "
+                "transform; warp it with gdalwarp, or leave out --vectors"
+            )
+        if self._vectors.min_area and self._ground is None:
+            raise SceneError(
+                f"{self._paths.classes}: the area of the image's pixels is not known (no CRS, or "
+                "turned degrees); leave out --min-area, use --sieve"
+            )
+
+    def _failed(self, what: str, fault: BaseException) -> ResourceError:
+        reason = " ".join(str(fault.__cause__ or fault).split())[:200]
+        return ResourceError(
+            f"{self._paths.classes}: {what} ({reason}); check free space and write permission"
+        )
+
+
+def _close_whatever_happens(file: LayerFile) -> None:
+    """An output that is given up may not even close: the disk is full."""
+    with suppress(RasterioError, OSError):
+        file.close()
