@@ -215,6 +215,12 @@ def _require_output(request: ExportRequest) -> None:
         raise UsageError(f"{request.target}: is the checkpoint itself; choose another with -o")
     if request.target.suffix != SUFFIX:
         raise UsageError(f"{request.target}: expected a name ending in {SUFFIX}")
+    for name, asked in (("fp16", request.fp16), ("int8", request.int8)):
+        if asked and request.target.stem.endswith(f".{name}"):
+            raise UsageError(
+                f"{request.target}: -o names the FP32 file, and the {name.upper()} file after it; "
+                f"leave .{name} out"
+            )
 
 
 def _checkpoint_from_request(request: ExportRequest) -> Checkpoint:

@@ -284,6 +284,10 @@ def test_output_that_cannot_be_meant(best: Path, capsys: Capture) -> None:
     assert_refused(capsys, run("--ckpt", best, "-o", same), 2, "is the checkpoint itself")
     other = best.with_name("best.pb")
     assert_refused(capsys, run("--ckpt", best, "-o", other), 2, "expected a name ending in .onnx")
+    half = best.with_name("best.fp16.onnx")
+    code = run("--ckpt", best, "--fp16", "-o", half)
+    assert_refused(capsys, code, 2, "names the FP32 file", "leave .fp16 out")
+    assert not half.exists()
     assert best.read_bytes() == whole
 
 
