@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -74,9 +75,8 @@ def evaluated(
     """
     result = Evaluation(ConfusionMatrix(len(backend.contract.classes)))
     for scene in scenes:
-        rows: list[FinishedRows] = []
-        report = segment_scene(backend, scene.pixels, rows.append, options, tick)
-        classes = np.concatenate([done.classes for done in rows])
+        classes = np.empty_like(scene.label)
+        report = segment_scene(backend, scene.pixels, partial(_put, classes), options, tick)
         result.matrix.add(scene.label, classes)
         result.backend_s += report.backend_s
         result.total_s += report.total_s
@@ -84,3 +84,10 @@ def evaluated(
         if keep is not None:
             keep[scene.name] = classes
     return result
+
+
+def _put(classes: Labels, done: FinishedRows) -> None:
+    """Rows into the class map of their scene."""
+    row, column = done.place
+    rows, columns = done.classes.shape
+    classes[row : row + rows, column : column + columns] = done.classes

@@ -61,11 +61,12 @@ class MemoryScene:
         """Columns."""
         return int(self.label.shape[1])
 
-    def read(self, start: int, stop: int) -> SceneRows:
-        """Rows from `start` up to `stop`."""
-        rows = slice(start, stop)
+    def read(self, start: int, stop: int, columns: range | None = None) -> SceneRows:
+        """Rows from `start` up to `stop`, of all columns or of some that follow each other."""
+        across = range(self.width) if columns is None else columns
+        at = (slice(start, stop), slice(across.start, across.stop))
         return SceneRows(
-            self.image[:, rows], self.dsm[rows], self.image_valid[rows], self.dsm_valid[rows]
+            self.image[(slice(None), *at)], self.dsm[at], self.image_valid[at], self.dsm_valid[at]
         )
 
     def heights(self) -> Heights:

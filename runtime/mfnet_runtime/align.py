@@ -68,24 +68,36 @@ class AlignedHeights:
         )
         self._margin = math.ceil(self._kernel.radius * max(1.0, 2 * max(self._half))) + 1  # blocks
 
-    def rows(self, start: int, stop: int) -> tuple[FloatArray, BoolArray]:
-        """Heights of full image rows, from `start` up to `stop`, and which of them are some.
+    def read(self, window: Window) -> tuple[FloatArray, BoolArray]:
+        """Heights (row, column) of a window of the image, and which of them are some.
 
         Raises:
             SceneError: damaged data.
         """
-        heights = np.zeros((stop - start, self.grid.width), np.float32)
+        origin = first_row, first_column = window.row_off, window.col_off
+        heights = np.zeros((window.height, window.width), np.float32)
         valid = np.zeros(heights.shape, np.bool_)
-        for top in range(start, stop, TILE):
-            for left in range(0, self.grid.width, TILE):
-                bottom, right = min(top + TILE, stop), min(left + TILE, self.grid.width)
-                self._fill(heights, valid, start, (top, bottom), (left, right))
+        for top in range(0, window.height, TILE):
+            for left in range(0, window.width, TILE):
+                bottom, right = min(top + TILE, window.height), min(left + TILE, window.width)
+                self._fill(
+                    heights,
+                    valid,
+                    origin,
+                    (first_row + top, first_row + bottom),
+                    (first_column + left, first_column + right),
+                )
         return heights, valid
 
     def _fill(
-        self, heights: FloatArray, valid: BoolArray, start: int, rows: Span, columns: Span
+        self,
+        heights: FloatArray,
+        valid: BoolArray,
+        origin: tuple[int, int],
+        rows: Span,
+        columns: Span,
     ) -> None:
-        """A tile of the image; `start` is the image row of the first of `heights`."""
+        """A tile of the image; `origin` is the image row and column of the first of `heights`."""
         y, x = self.map(_centres(rows)[:, None], _centres(columns)[None])
         y, x = y / self._side, x / self._side
         down, across = self._blocks(y), self._blocks(x)
@@ -96,10 +108,13 @@ class AlignedHeights:
         pixels = (down[1] - down[0]) * (across[1] - across[0]) * self._side**2
         if pixels > PIECE and (part := _halves(rows, columns)):
             for half_rows, half_columns in part:
-                self._fill(heights, valid, start, half_rows, half_columns)
+                self._fill(heights, valid, origin, half_rows, half_columns)
             return
         values, known = self._read(down, across)
-        place = (slice(rows[0] - start, rows[1] - start), slice(*columns))
+        place = (
+            slice(rows[0] - origin[0], rows[1] - origin[0]),
+            slice(columns[0] - origin[1], columns[1] - origin[1]),
+        )
         heights[place], valid[place] = resampled(
             values, known, y, x, self._kernel, self._half, (down[0], across[0])
         )

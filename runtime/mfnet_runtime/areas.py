@@ -1,12 +1,13 @@
 """Areas of interest: polygons, and which pixels of a scene have their centre inside.
 
-Knows no file formats. A mask is made in strips at fixed rows, so that it does not depend on the
-rows asked for.
+Knows no file formats. A mask is made in tiles at fixed places, so that it does not depend on what
+is asked for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.crs import CRS
 from rasterio.features import rasterize
+from rasterio.windows import Window
 
 from mfnet_runtime.crs import ProjectionError, projected, short_name
 from mfnet_runtime.errors import SceneError, UsageError
@@ -23,7 +25,8 @@ from mfnet_runtime.scaling import BoolArray
 Ring = npt.NDArray[np.float64]  # (n, 2): x and y, the last point equal to the first
 Polygon = tuple[Ring, ...]  # the outline, and holes
 
-STRIP = 256  # rows of a mask made at a time
+TILE = (256, 4096)  # rows and columns of a mask made at a time
+TILES = 8  # kept: those that a block of a scene meets in some rows
 PARTS = 64  # an edge longer than this share of its ring is bent where it is projected
 
 
@@ -71,7 +74,7 @@ class AreaMask:
     """
 
     def __init__(self, area: Area, path: Path, grid: Grid) -> None:
-        self._grid = grid
+        self.grid = grid
         if area.crs is not None and not grid.crs:
             raise SceneError(f"{path}: states no CRS, so {area.name} has no place on it")
         try:
@@ -92,35 +95,34 @@ class AreaMask:
                 f"px, the area would be rows {top:.0f} to {bottom:.0f} and columns {left:.0f} to "
                 f"{right:.0f} of it"
             )
-        self._strip: tuple[int, BoolArray] | None = None
+        self._tile_at = lru_cache(TILES)(self._tile)
 
-    def rows(self, start: int, stop: int) -> BoolArray:
-        """Pixels (row, column) of full rows whose centre lies inside."""
-        inside = np.empty((stop - start, self._grid.width), np.bool_)
-        for index in range(start // STRIP, (stop - 1) // STRIP + 1):
-            top = index * STRIP
-            first, last = max(start, top), min(stop, top + STRIP)
-            inside[first - start : last - start] = self._strip_at(top)[first - top : last - top]
+    def read(self, window: Window) -> BoolArray:
+        """Pixels (row, column) of a window whose centre lies inside."""
+        start, stop = window.row_off, window.row_off + window.height
+        left, right = window.col_off, window.col_off + window.width
+        inside = np.empty((stop - start, right - left), np.bool_)
+        for top in range(start // TILE[0] * TILE[0], stop, TILE[0]):
+            for side in range(left // TILE[1] * TILE[1], right, TILE[1]):
+                first, last = max(start, top), min(stop, top + TILE[0])
+                west, east = max(left, side), min(right, side + TILE[1])
+                inside[first - start : last - start, west - left : east - left] = self._tile_at(
+                    top, side
+                )[first - top : last - top, west - side : east - side]
         return inside
 
-    def _strip_at(self, top: int) -> BoolArray:
-        if self._strip is None or self._strip[0] != top:
-            self._strip = top, self._made_strip(top)
-        return self._strip[1]
-
-    def _made_strip(self, top: int) -> BoolArray:
-        shape = (STRIP, self._grid.width)
+    def _tile(self, top: int, left: int) -> BoolArray:
         shapes = [
             {
                 "type": "Polygon",
-                "coordinates": [(ring - (0, top)).tolist() for ring in polygon],
+                "coordinates": [(ring - (left, top)).tolist() for ring in polygon],
             }
             for polygon, first, last in zip(self._polygons, self._tops, self._bottoms, strict=True)
-            if first < top + STRIP and last > top
+            if first < top + TILE[0] and last > top
         ]
         if not shapes:
-            return np.zeros(shape, np.bool_)
-        return np.asarray(rasterize(shapes, shape, dtype=np.uint8) > 0)
+            return np.zeros(TILE, np.bool_)
+        return np.asarray(rasterize(shapes, TILE, dtype=np.uint8) > 0)
 
 
 def _on_pixels(polygon: Polygon, crs: CRS | None, grid: Grid) -> Polygon:

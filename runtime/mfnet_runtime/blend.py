@@ -1,7 +1,7 @@
 """Add the logits of overlapping windows and hand finished rows down. Knows no files, no backend.
 
 Only the rows under the current window row are held: memory is classes x window x width x 4 bytes,
-whatever the scene's height.
+whatever the scene's height; the width is that of a block.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mfnet_runtime.errors import ModelError
 from mfnet_runtime.labels import IGNORE
-from mfnet_runtime.windows import AxisWeights, BlendName, Offset, WindowGrid
+from mfnet_runtime.windows import BlendName, Offset, WindowGrid
 
 BoolArray = npt.NDArray[np.bool_]
 ClassRows = npt.NDArray[np.uint8]
@@ -31,11 +31,10 @@ class LogitMosaic:
     def __init__(self, grid: WindowGrid, classes: int, blend: BlendName) -> None:
         self.grid = grid
         self.top = 0  # scene row of the next finished row
-        width = max(grid.width, grid.window)  # a smaller scene is padded up to one window
+        width = max(len(grid.under), grid.window)  # a smaller scene is padded up to one window
         self._sum = np.zeros((classes, grid.window, width), np.float32)
         self._finished = 0  # rows at the top of `_sum` that were handed down
-        self._rows = AxisWeights(blend, grid.rows, grid.window)
-        self._columns = AxisWeights(blend, grid.columns, grid.window)
+        self._rows, self._columns = grid.weights(blend)
         self._kernel = np.empty((grid.window, grid.window), np.float32)
         self._weighted = np.empty_like(self._kernel)
 
@@ -50,13 +49,14 @@ class LogitMosaic:
         assert row.start == self.top, "windows must come row by row"
         self._drop_finished()
         np.multiply.outer(self._rows.share(row), self._columns.share(column), out=self._kernel)
-        place = slice(column.start, column.start + self.grid.window)
+        left = column.start - self.grid.under.start
+        place = slice(left, left + self.grid.window)
         for total, plane in zip(self._sum[:, :, place], logits, strict=True):
             np.multiply(plane, self._kernel, out=self._weighted)
             total += self._weighted
 
     def finish_above(self, start: int) -> FloatArray:
-        """Mean logits (classes, rows, width) of the scene rows from `top` up to `start`.
+        """Mean logits (classes, rows, columns to make) of the scene rows from `top` to `start`.
 
         No later window reaches these rows. `start` becomes the new top. The array is valid until
         the mosaic is used again.
@@ -64,7 +64,7 @@ class LogitMosaic:
         self._drop_finished()
         self._finished = start - self.top
         self.top = start
-        return self._sum[:, : self._finished, : self.grid.width]
+        return self._sum[:, : self._finished, self.grid.inner]
 
     def _drop_finished(self) -> None:
         """Move the unfinished rows to the top, in place, and clear what follows them."""

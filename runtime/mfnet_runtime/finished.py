@@ -27,20 +27,24 @@ CLASSES_ALONE = Layers()
 
 @dataclass(frozen=True)
 class FinishedRows:
-    """Full rows, uint8, 255 where there is no class; the receiver's to keep."""
+    """Rows of a block of columns, uint8, 255 where there is no class; the receiver's to keep."""
 
     classes: ClassRows  # (row, column)
     confidence: ClassRows | None = None  # (row, column), percent
     probabilities: ClassRows | None = None  # (class, row, column), percent
+    place: tuple[int, int] = (0, 0)  # scene row and column of the first pixel
 
 
-def finished_from_logits(logits: FloatArray, valid: BoolArray, layers: Layers) -> FinishedRows:
+def finished_from_logits(
+    logits: FloatArray, valid: BoolArray, layers: Layers, place: tuple[int, int] = (0, 0)
+) -> FinishedRows:
     """Everything asked for.
 
     Args:
         logits: (classes, row, column).
         valid: (row, column).
         layers: What to make besides classes.
+        place: Scene row and column of the first pixel.
 
     Raises:
         ModelError: a logit is NaN or infinite.
@@ -49,4 +53,5 @@ def finished_from_logits(logits: FloatArray, valid: BoolArray, layers: Layers) -
         classes_from_logits(logits, valid),
         confidence_from_logits(logits, valid) if layers.confidence else None,
         probabilities_from_logits(logits, valid) if layers.probabilities else None,
+        place,
     )

@@ -69,11 +69,3 @@ class HeightBand:
             if (scale, offset) != (1.0, 0.0):  # heights packed into integers
                 heights = heights * np.float32(scale) + np.float32(offset)
             return heights, valid & np.isfinite(heights) & (heights > low) & (heights < high)
-
-    def rows(self, start: int, stop: int) -> tuple[FloatArray, BoolArray]:
-        """Heights of full rows, from `start` up to `stop`.
-
-        Raises:
-            SceneError: damaged data.
-        """
-        return self.read(Window(0, start, self.dataset.width, stop - start))

@@ -66,7 +66,8 @@ class ScaledRows(WindowRows[HostBatch]):
     def cut(self, place: Place, batch: HostBatch) -> None:
         """Copy a window into a batch; FP16 inputs are rounded to nearest even here."""
         side = self.grid.window
-        across = slice(place.column.start, place.column.start + side)
+        left = place.column.start - self.grid.under.start
+        across = slice(left, left + side)
         for target, source in ((batch.image, self._image), (batch.dsm, self._dsm)):
             target[batch.windows] = padded(source[:, :, across], side)  # no copy if large enough
 
@@ -77,7 +78,7 @@ class HostProcessing:
     Args:
         backend: Entered.
         reader: The open scene.
-        grid: Where the windows lie.
+        grid: Where the windows lie, and which columns to make.
         span: The heights that become 0 and 1.
         blend: How overlapping logits are weighed.
         sizes: Asked for the batch, and told how long each took.
@@ -136,8 +137,9 @@ class HostProcessing:
             if isinstance(step, Place):
                 self._mosaic.add(step.row, step.column, next(logits))
             else:
+                place = (self._mosaic.top, self._mosaic.grid.made.start)
                 done = self._mosaic.finish_above(step.stop)
-                yield finished_from_logits(done, step.valid, self._layers)
+                yield finished_from_logits(done, step.valid, self._layers, place)
 
     def __enter__(self) -> HostProcessing:
         return self

@@ -13,13 +13,12 @@ from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.grid import require_plain_numbers
-from mfnet_runtime.raster_file import reading
+from mfnet_runtime.raster_file import pieces_of, reading
 from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.scaling import BoolArray, valid_range
 
 Pixels = npt.NDArray[Any]
 
-STATISTICS_ROWS = 512  # rows read at a time
 SAMPLES, SAMPLE_SIDE = 3, 256  # places a side, and pixels a side of each, for a look at the values
 DARK = 1 / 16  # share of the full scale: 12-bit values in 16 bits stay below it
 
@@ -128,9 +127,8 @@ class ImageBands:
 
     def _values(self) -> Iterator[tuple[Pixels, BoolArray]]:
         """All pixel values, a band at a time."""
-        for top in range(0, self.dataset.height, STATISTICS_ROWS):
-            rows = min(STATISTICS_ROWS, self.dataset.height - top)
-            image, valid = self._stored(Window(0, top, self.dataset.width, rows))
+        for window in pieces_of(self.dataset):
+            image, valid = self._stored(window)
             for band in image:
                 yield band, valid
 

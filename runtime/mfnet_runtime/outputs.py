@@ -92,7 +92,9 @@ class OutputPaths:
 
 
 class SceneOutputs:
-    """Enter it, `write` rows from the top to the bottom, leave it: only then the files appear.
+    """Enter it, `write` rows, leave it: only then the files appear.
+
+    A block of columns after the other, or all at once, each from the top to the bottom.
 
     Args:
         paths: Where they go; older ones are replaced.
@@ -147,10 +149,10 @@ class SceneOutputs:
         return self
 
     def write(self, rows: FinishedRows) -> None:
-        """Append full rows."""
+        """Append rows to their block of columns."""
         try:
             for kind, file in self._files.items():
-                file.write(getattr(rows, kind))
+                file.write(getattr(rows, kind), rows.place[1])
         except (RasterioError, OSError) as fault:
             raise self._failed("cannot be written", fault) from fault
 

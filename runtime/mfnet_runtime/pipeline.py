@@ -1,6 +1,7 @@
 """One scene from pixels to class map: read, scale, infer, blend, argmax, write.
 
 `segment_scene` is the whole of it; it knows neither which backend runs nor what a network is.
+A wide scene is worked in blocks of columns, so that memory does not depend on its size.
 Reading and writing go on in threads of their own while the backend works.
 """
 
@@ -29,7 +30,7 @@ from mfnet_runtime.scene_batches import RowSource as RowSource
 from mfnet_runtime.stages import Stages
 from mfnet_runtime.windows import BLENDS, BlendName, WindowGrid
 
-Sink = Callable[[FinishedRows], None]  # takes finished rows from the top
+Sink = Callable[[FinishedRows], None]  # takes finished rows of a block from the top
 Tick = Callable[[int], None]  # told how many windows were just done
 
 PREPROCESS = ("gpu", "cpu")
@@ -46,12 +47,15 @@ class SegmentOptions:
     preprocess: Where | None = None  # where windows are cut and blended; None: with the network
     dsm: DsmRule | None = None  # how heights become network input; None: as the contract says
     layers: Layers = CLASSES_ALONE  # what is made besides classes
+    block: int | None = None  # columns worked on at a time, from top to bottom; None: all
 
     def __post_init__(self) -> None:
         if self.blend not in BLENDS:
             raise UsageError(f"no blending named {self.blend!r}; there are {', '.join(BLENDS)}")
         if isinstance(self.batch, int) and self.batch < 1:
             raise UsageError(f"batch is {self.batch}; expected at least 1")
+        if self.block is not None and self.block < 1:
+            raise UsageError(f"block is {self.block} columns; expected at least 1")
         if self.preprocess not in (None, *PREPROCESS):
             raise UsageError(
                 f"no preprocessing on {self.preprocess!r}; there are {', '.join(PREPROCESS)}"
@@ -62,13 +66,18 @@ class SegmentOptions:
         stride = window // 2 if self.stride is None else self.stride
         return WindowGrid(height, width, window, stride)
 
+    def blocks(self, grid: WindowGrid) -> list[WindowGrid]:
+        """The blocks of columns that a scene is worked in, from the left."""
+        return grid.blocks(self.block or grid.width)
+
 
 @dataclass
 class SceneReport:
     """What happened to one scene."""
 
     dsm: DsmRange
-    windows: int  # in the grid
+    windows: int  # of all blocks: those on a border of two count in both
+    blocks: int = 1
     skipped: int = 0  # windows without one valid pixel, never inferred
     batch: int = 0  # windows a call of the backend; the one chosen where it was to be found
     backend_s: float = 0.0  # seconds inside the backend
@@ -87,16 +96,17 @@ def segment_scene(
 ) -> SceneReport:
     """Segment one open scene.
 
-    Cutting, weights and the order of additions are the same whatever the batch and the timing of
-    threads. So the class map depends on the batch only where the backend's logits of a window do:
-    by rounding (3e-6 of a range of 14 with ONNX Runtime, nothing with OpenVINO), which can change
-    a pixel only where two classes are that close.
+    Cutting, weights and the order of additions are the same whatever the blocks, the batch and the
+    timing of threads. So the class map depends on the batch only where the backend's logits of a
+    window do: by rounding (3e-6 of a range of 14 with ONNX Runtime, nothing with OpenVINO), which
+    can change a pixel only where two classes are that close.
 
     Args:
         backend: Entered; called in the caller's thread alone.
         reader: The open scene; `read` is called in a second thread.
         sink: Takes rows of classes and the layers asked for, 255 where image or DSM has no data
-            or outside of the areas asked for, top to bottom; called in a third thread.
+            or outside of the areas asked for; one block of columns after the other from the left,
+            each from its top to its bottom; called in a third thread.
         options: Stride, blending, batch, where pixels are worked on.
         tick: Called with the number of windows just inferred or skipped.
         sizes: The batch of a run of many scenes; by default made from the options.
@@ -115,19 +125,22 @@ def segment_scene(
     contract = backend.contract
     grid = options.grid(reader.height, reader.width, contract.window)
     span = dsm_range(options.dsm or contract.dsm, reader.heights)
-    report = SceneReport(span, len(grid), pixels=[0] * len(contract.classes))
+    blocks = options.blocks(grid)
+    windows = sum(len(block) for block in blocks)
+    report = SceneReport(span, windows, len(blocks), pixels=[0] * len(contract.classes))
     sizes = sizes or BatchSize(options.batch, backend.batches)
     processing = _processing(preprocessed_on(backend, options))
-    with processing(backend, reader, grid, span, options.blend, sizes, options.layers) as scene:
-        fill = partial(scene_batches, scene.rows, sizes, max_strips=scene.max_strips)
-        drain = partial(_drain, scene, sink, report)
-        with Stages(scene.batches, fill, drain) as stages:
-            for batch, seconds in scene.inferred(stages):
-                report.backend_s += seconds
-                report.skipped += batch.skipped
-                done = batch.windows + batch.skipped
-                stages.put(batch)
-                tick(done)
+    for block in blocks:
+        with processing(backend, reader, block, span, options.blend, sizes, options.layers) as part:
+            fill = partial(scene_batches, part.rows, sizes, max_strips=part.max_strips)
+            drain = partial(_drain, part, sink, report)
+            with Stages(part.batches, fill, drain) as stages:
+                for batch, seconds in part.inferred(stages):
+                    report.backend_s += seconds
+                    report.skipped += batch.skipped
+                    done = batch.windows + batch.skipped
+                    stages.put(batch)
+                    tick(done)
     report.batch = sizes.chosen
     report.total_s = time.perf_counter() - started
     return report
@@ -160,9 +173,9 @@ def _processing(where: Where) -> Callable[..., Processing[Any]]:
     return DeviceProcessing
 
 
-def _drain(scene: Processing[Any], sink: Sink, report: SceneReport, batch: Batch) -> None:
+def _drain(part: Processing[Any], sink: Sink, report: SceneReport, batch: Batch) -> None:
     """Count and hand down the rows that a batch finishes."""
-    for rows in scene.finished(batch):
+    for rows in part.finished(batch):
         _count(report, rows.classes)
         sink(rows)
 

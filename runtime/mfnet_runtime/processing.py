@@ -15,7 +15,7 @@ B = TypeVar("B", bound=Batch)
 
 
 class Processing(Protocol[B]):
-    """Everything that is done to one scene. Leave it to give its memory back."""
+    """Everything that is done to a block of a scene. Leave it to give its memory back."""
 
     @property
     def batches(self) -> Sequence[B]:

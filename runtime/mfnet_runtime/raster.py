@@ -1,4 +1,4 @@
-"""A scene's image, DSM and validity on the image's grid, read by rows.
+"""A scene's image, DSM and validity on the image's grid, read by rows or parts of them.
 
 Knows nothing of networks. How pixels, heights and areas are read is their own files' matter.
 """
@@ -23,8 +23,9 @@ from mfnet_runtime.areas import AreaMask
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.grid import grid_of, mismatch, require_same_grid
 from mfnet_runtime.heights import HeightBand
-from mfnet_runtime.image import STATISTICS_ROWS, ImageBands
+from mfnet_runtime.image import ImageBands
 from mfnet_runtime.raster_file import open_raster as open_raster
+from mfnet_runtime.raster_file import pieces_of
 from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.scaling import BoolArray, FloatArray
 from mfnet_runtime.scenes import Scene, require_files
@@ -35,7 +36,7 @@ MIN_CACHE = 32 << 20  # bytes of GDAL's block cache, for masks and what is writt
 
 @dataclass(frozen=True)
 class SceneRows:
-    """Some full rows of a scene."""
+    """Some rows of a scene, or of some of its columns."""
 
     image: npt.NDArray[Any]  # (3, row, column), as stored, or float32 where a range was given
     dsm: FloatArray  # (row, column), metres
@@ -157,37 +158,51 @@ class SceneReader:
         with open_raster(path) as other:
             require_same_grid(self.scene.image, self._image, path, other, self.options.use_place)
 
-    def read(self, start: int, stop: int) -> SceneRows:
+    def read(self, start: int, stop: int, columns: range | None = None) -> SceneRows:
         """Rows from `start` up to `stop` of image, DSM, both validities and the areas.
+
+        Args:
+            start: The first row.
+            stop: The row after the last.
+            columns: Some that follow each other; None reads all.
 
         Raises:
             SceneError: damaged data, or pixel values above the model's full scale.
         """
-        image, valid = self._pixels.read(Window(0, start, self.width, stop - start))
-        dsm, dsm_valid = self._heights.rows(start, stop)
+        columns = range(self.width) if columns is None else columns
+        window = Window(columns.start, start, len(columns), stop - start)
+        image, valid = self._pixels.read(window)
+        dsm, dsm_valid = self._heights.read(window)
         inside = None
         if self._areas:
-            inside = np.logical_and.reduce([area.rows(start, stop) for area in self._areas])
+            inside = np.logical_and.reduce([area.read(window) for area in self._areas])
         return SceneRows(image, dsm, valid, dsm_valid, inside)
 
     def heights(self) -> Iterator[tuple[FloatArray, BoolArray]]:
-        """The whole DSM from the top, in pieces of full rows, each with its validity.
+        """The whole DSM in pieces, each with its validity.
 
         Areas do not count: a pixel's class is the same whatever else was asked for.
         """
-        for start in range(0, self.height, STATISTICS_ROWS):
-            yield self._heights.rows(start, min(start + STATISTICS_ROWS, self.height))
+        for window in pieces_of(self._image):
+            yield self._heights.read(window)
 
-    def small_cache(self) -> Any:
-        """A context in which GDAL caches two rows of blocks of the scene, not 5% of all memory."""
-        row_of_blocks = sum(
+    def small_cache(self, columns: int | None = None) -> Any:
+        """A context in which GDAL caches two rows of stored blocks, not 5% of all memory.
+
+        Args:
+            columns: How many are read at a time; None: all.
+        """
+        return rasterio.Env(GDAL_CACHEMAX=MIN_CACHE + 2 * self.row_of_blocks(columns or self.width))
+
+    def row_of_blocks(self, columns: int) -> int:
+        """Bytes of the stored blocks of image and DSM that so many pixels of a row may lie in."""
+        return sum(
             dataset.block_shapes[0][0]
             * np.dtype(dataset.dtypes[0]).itemsize
             * dataset.count
-            * dataset.width
+            * min(columns + 2 * dataset.block_shapes[0][1], dataset.width)
             for dataset in (self._image, self._dsm.dataset)
         )
-        return rasterio.Env(GDAL_CACHEMAX=MIN_CACHE + 2 * row_of_blocks)
 
     def _place_warning(self) -> str | None:
         image, dsm = self._image.transform.is_identity, self._dsm.dataset.transform.is_identity

@@ -14,6 +14,7 @@ from typing import Any
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
 
@@ -25,6 +26,8 @@ SIGNATURES = {
     b"\x89PNG": "PNG",
     b"\xff\xd8\xff": "JPEG",
 }
+
+PIECE = 1 << 21  # pixels read at a time where a raster is looked through
 
 
 def open_raster(path: Path) -> Any:
@@ -61,6 +64,18 @@ def reading(path: Path) -> Iterator[None]:
             f"{path}: damaged or truncated ({_reason(fault)}); "
             "copy it again or write it anew with gdal_translate"
         ) from fault
+
+
+def pieces_of(dataset: Any) -> Iterator[Window]:
+    """A raster from the top in pieces, of whole stored blocks, so that none is read twice."""
+    block_rows, block_columns = dataset.block_shapes[0]
+    columns = max(PIECE // block_rows // block_columns, 1) * block_columns
+    columns = min(columns, dataset.width)
+    rows = max(PIECE // columns // block_rows, 1) * block_rows
+    for top in range(0, dataset.height, rows):
+        for left in range(0, dataset.width, columns):
+            size = (min(columns, dataset.width - left), min(rows, dataset.height - top))
+            yield Window(left, top, *size)
 
 
 def _driver(path: Path) -> str:

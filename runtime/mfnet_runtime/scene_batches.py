@@ -1,7 +1,8 @@
 """A scene's windows in batches from the top. Knows no scaling, no threads and no engines.
 
 Batches run over the ends of window rows and leave out windows without a valid pixel, so all but
-the last are full. Held are the rows under one row of windows: memory does not grow with height.
+the last are full. Held are the rows under one row of windows: memory does not grow with height,
+and with width only up to that of a block.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class RowSource(Protocol):
         """Columns of the scene."""
         ...
 
-    def read(self, start: int, stop: int) -> SceneRows:
-        """Rows from `start` up to `stop`."""
+    def read(self, start: int, stop: int, columns: range | None = None) -> SceneRows:
+        """Rows from `start` up to `stop`, of all columns or of some that follow each other."""
         ...
 
     def heights(self) -> Heights:
@@ -45,7 +46,7 @@ class RowSource(Protocol):
 
 @dataclass(frozen=True)
 class Strip:
-    """Scene rows that no later window reaches."""
+    """Scene rows that no later window reaches, of the columns to make."""
 
     stop: int  # scene row after the last
     valid: BoolArray  # (row, column): image and DSM both valid, and inside the areas asked for
@@ -78,7 +79,7 @@ B = TypeVar("B", bound=Batch)
 
 
 class WindowRows(ABC, Generic[B]):
-    """Rows under one row of windows. Those shared with the one above are not read again.
+    """Pixels under one row of windows. Rows shared with the one above are not read again.
 
     Args:
         reader: The open scene.
@@ -88,7 +89,7 @@ class WindowRows(ABC, Generic[B]):
     def __init__(self, reader: RowSource, grid: WindowGrid) -> None:
         self.grid = grid
         rows = min(grid.window, grid.height)
-        self.valid: BoolArray = np.empty((rows, grid.width), np.bool_)  # to classify
+        self.valid: BoolArray = np.empty((rows, len(grid.under)), np.bool_)  # to classify
         self._reader = reader
         self.start = -rows  # scene row of the first
 
@@ -100,7 +101,7 @@ class WindowRows(ABC, Generic[B]):
         """
         rows = len(self.valid)
         kept = max(rows - (start - self.start), 0)
-        fresh = self._reader.read(start + kept, start + rows)
+        fresh = self._reader.read(start + kept, start + rows, self.grid.under)
         self.valid[:kept] = self.valid[rows - kept :]
         self.valid[kept:] = fresh.wanted
         self.start = start
@@ -148,7 +149,8 @@ def scene_batches(
         rows.move_to(row.start, batch)
         seen: BoolArray = np.asarray(rows.valid.any(axis=0))
         for column in grid.columns:
-            if not seen[column.start : column.start + grid.window].any():
+            left = column.start - grid.under.start
+            if not seen[left : left + grid.window].any():
                 batch.skipped += 1
                 continue
             place = Place(row, column)
@@ -158,7 +160,7 @@ def scene_batches(
             if batch.windows == batch.size:
                 yield batch
                 batch, strips = following(), 0
-        batch.steps.append(Strip(stop, rows.valid[: stop - row.start].copy()))
+        batch.steps.append(Strip(stop, rows.valid[: stop - row.start, grid.inner].copy()))
         strips += 1
         if strips == max_strips:
             yield batch

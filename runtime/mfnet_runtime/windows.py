@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -34,9 +34,10 @@ class Offset:
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """All windows of a scene, row by row.
+    """All windows of a scene, row by row; or those of a block, some of its columns.
 
-    A scene smaller than the window has one offset on that axis, 0: the caller pads.
+    A scene smaller than the window has one offset on that axis, 0: the caller pads. Offsets are
+    the scene's in a block too, so that a pixel lies under the same windows whatever the blocks.
 
     Raises:
         UsageError: the stride is not in 1..window, so that pixels would be left out.
@@ -46,6 +47,7 @@ class WindowGrid:
     width: int  # scene columns, pixels
     window: int  # pixels a side
     stride: int  # pixels between windows
+    block: range | None = None  # columns to make; None: all
 
     def __post_init__(self) -> None:
         if not 1 <= self.stride <= self.window:
@@ -63,8 +65,44 @@ class WindowGrid:
 
     @cached_property
     def columns(self) -> tuple[Offset, ...]:
-        """Offsets of the window columns, from the left."""
-        return axis_offsets(self.width, self.window, self.stride)
+        """Offsets of the window columns that reach the block, from the left."""
+        return tuple(
+            offset
+            for offset in axis_offsets(self.width, self.window, self.stride)
+            if offset.start < self.made.stop and offset.start + self.window > self.made.start
+        )
+
+    @property
+    def made(self) -> range:
+        """Scene columns to make: the block's, or all."""
+        return range(self.width) if self.block is None else self.block
+
+    @cached_property
+    def under(self) -> range:
+        """Scene columns under the windows: those to make, and as far around as windows reach."""
+        first, last = self.columns[0].start, self.columns[-1].start
+        return range(first, min(last + self.window, self.width))
+
+    @property
+    def inner(self) -> slice:
+        """The columns to make among those under the windows."""
+        left = self.under.start
+        return slice(self.made.start - left, self.made.stop - left)
+
+    def blocks(self, width: int) -> list[WindowGrid]:
+        """The scene cut into blocks so wide, from the left. Windows on borders are in both."""
+        starts = range(0, self.width, width)
+        return [
+            replace(self, block=range(start, min(start + width, self.width))) for start in starts
+        ]
+
+    def weights(self, blend: BlendName) -> tuple[AxisWeights, AxisWeights]:
+        """Shares along rows and columns: the scene's, whatever the block."""
+        columns = axis_offsets(self.width, self.window, self.stride)
+        return (
+            AxisWeights(blend, self.rows, self.window),
+            AxisWeights(blend, columns, self.window),
+        )
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)

@@ -6,7 +6,7 @@ The fake does work in any order that streams and events allow, drawn from a seed
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from memory_scene import MemoryScene, class_map
+from memory_scene import noise_scene as scene
 from onnx import helper
 from rgbd_plans import Rig, rig, write_rgbd_plan
 from support import RGBD
@@ -26,52 +28,9 @@ from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.finished import FinishedRows, Layers
 from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.pipeline import SegmentOptions, Where, segment_scene
-from mfnet_runtime.raster import SceneRows
-from mfnet_runtime.scaling import Heights
 from mfnet_runtime.windows import BLENDS, BlendName
 
 CLASSES = len(RGBD)
-
-
-@dataclass(frozen=True)
-class MemoryScene:
-    """A scene held in memory."""
-
-    image: npt.NDArray[Any]  # (3, row, column)
-    dsm: npt.NDArray[np.float32]
-    image_valid: npt.NDArray[np.bool_]
-    dsm_valid: npt.NDArray[np.bool_]
-    inside: npt.NDArray[np.bool_] | None = None  # of the areas asked for
-
-    @property
-    def height(self) -> int:
-        return len(self.dsm)
-
-    @property
-    def width(self) -> int:
-        return len(self.dsm[0])
-
-    def read(self, start: int, stop: int) -> SceneRows:
-        at = slice(start, stop)
-        inside = None if self.inside is None else self.inside[at]
-        return SceneRows(
-            self.image[:, at], self.dsm[at], self.image_valid[at], self.dsm_valid[at], inside
-        )
-
-    def heights(self) -> Heights:
-        return [(self.dsm, self.dsm_valid)]
-
-
-def scene(height: int, width: int, stored: str = "uint8", top: float = 255, seed: int = 0) -> Any:
-    """Noise with holes, NaN and infinities in the holes."""
-    rng = np.random.default_rng((seed, height, width))
-    image = rng.uniform(0, top, (3, height, width)).astype(stored)
-    dsm = rng.uniform(240, 360, (height, width)).astype(np.float32)
-    image_valid, dsm_valid = (rng.random((height, width)) > 0.1 for _ in range(2))
-    if image.dtype.kind == "f":
-        image[0][~image_valid] = np.nan
-    dsm[~dsm_valid] = rng.choice([np.nan, np.inf, -9999], (~dsm_valid).sum())
-    return MemoryScene(image, dsm, image_valid, dsm_valid)
 
 
 def positional(graph: onnx.GraphProto) -> None:
@@ -101,7 +60,7 @@ def both_ways(
             asked = replace(options, preprocess=where)
             report = asdict(segment_scene(backend, found, rows.append, asked))
             reports.append({key: value for key, value in report.items() if key[-2:] != "_s"})
-            maps.append(np.concatenate([part.classes for part in rows]))
+            maps.append(class_map(rows, found.height, found.width))
     if "fp16" not in plan.name and options.batch != "auto":
         assert reports[0] == reports[1]
     return maps[0], maps[1]
@@ -179,6 +138,21 @@ def test_number_types_of_images(tmp_path: Path, machine: Rig, stored: str, top: 
 def test_every_dsm_rule(tmp_path: Path, machine: Rig, rule: DsmRule) -> None:
     assert_same(tmp_path, machine, scene(50, 60), SegmentOptions(16), dsm=rule)
     assert_same(tmp_path, machine, scene(50, 60), SegmentOptions(16, dsm=rule))
+
+
+@pytest.mark.parametrize(
+    ("width", "block", "stride", "blend"),
+    [(34, 3, 32, "hann"), (100, 50, 16, "uniform"), (100, 33, 13, "hann"), (100, 99, 32, "hann")],
+)
+def test_blocks_of_columns(
+    tmp_path: Path, machine: Rig, width: int, block: int, stride: int, blend: BlendName
+) -> None:
+    found = scene(50, width)
+    found.image_valid[:, 30:40] = False
+    assert_same(tmp_path, machine, found, SegmentOptions(stride, blend, block=block))
+    by_gpu = both_ways(tmp_path / "a.plan", found, SegmentOptions(stride, blend, block=block))[1]
+    whole = both_ways(tmp_path / "a.plan", found, SegmentOptions(stride, blend))[1]
+    np.testing.assert_array_equal(by_gpu, whole)
 
 
 def test_outside_of_an_area_nothing_is_classified(tmp_path: Path, machine: Rig) -> None:

@@ -12,6 +12,7 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject, transform
+from rasterio.windows import Window
 from support import SHARED, read, write_raster
 
 from mfnet_runtime.align import AlignedHeights
@@ -28,6 +29,11 @@ RNG = np.random.default_rng(0)
 UTM32 = CRS.from_epsg(32632)
 PLACE = from_origin(500_000, 5_400_000, 2.0, 2.0)  # of the DSM, 2 m
 HOLE = -9999.0
+
+
+def rows_of(heights: AlignedHeights, start: int, stop: int) -> Any:
+    """Full rows."""
+    return heights.read(Window(0, start, heights.grid.width, stop - start))
 
 
 def heights_with_holes(shape: tuple[int, int] = (120, 140)) -> Any:
@@ -95,12 +101,12 @@ def test_rows_do_not_depend_on_how_many_are_read(
 ) -> None:
     grid = other_grids()[place]
     heights = aligned(write_dsm(tmp_path), grid, resampling)
-    whole, known = heights.rows(0, grid.height)
+    whole, known = rows_of(heights, 0, grid.height)
     assert known.any()
     assert not known.all()
     for count in (1, 7):
         parts = [
-            heights.rows(start, min(start + count, grid.height))
+            rows_of(heights, start, min(start + count, grid.height))
             for start in range(0, grid.height, count)
         ]
         np.testing.assert_array_equal(np.concatenate([part for part, _ in parts]), whole)
@@ -108,7 +114,7 @@ def test_rows_do_not_depend_on_how_many_are_read(
     # nor on the pieces of the DSM that are read for them
     monkeypatch.setattr("mfnet_runtime.align.TILE", 33)
     monkeypatch.setattr("mfnet_runtime.align.PIECE", 500)
-    pieces, there = heights.rows(0, grid.height)
+    pieces, there = rows_of(heights, 0, grid.height)
     np.testing.assert_array_equal(pieces, whole)
     np.testing.assert_array_equal(there, known)
 
@@ -118,7 +124,7 @@ def test_rows_do_not_depend_on_how_many_are_read(
 def test_heights_are_those_of_gdals_warper(tmp_path: Path, place: str, resampling: str) -> None:
     grid = other_grids()[place]
     path = write_dsm(tmp_path)
-    found, known = aligned(path, grid, resampling).rows(0, grid.height)
+    found, known = rows_of(aligned(path, grid, resampling), 0, grid.height)
     expected = warped(path, grid, resampling)
     np.testing.assert_array_equal(known, expected != HOLE)
     off = np.abs(found - expected)[known]
@@ -131,7 +137,7 @@ def test_heights_under_coarser_pixels_all_count(tmp_path: Path, scale: float) ->
     """As GDAL widens its kernel; it does so by the piece, so the image must lie inside the DSM."""
     grid = Grid(30, 40, PLACE * Affine.translation(6, 7) * Affine.scale(scale), UTM32)
     path = write_dsm(tmp_path)
-    found, known = aligned(path, grid, "bilinear").rows(0, 30)
+    found, known = rows_of(aligned(path, grid, "bilinear"), 0, 30)
     expected = warped(path, grid, "bilinear")
     np.testing.assert_array_equal(known, expected != HOLE)
     np.testing.assert_allclose(found[known], expected[known], atol=1e-3)
@@ -140,7 +146,7 @@ def test_heights_under_coarser_pixels_all_count(tmp_path: Path, scale: float) ->
 def test_average_of_whole_pixels_is_gdals(tmp_path: Path) -> None:
     grid = Grid(30, 35, PLACE * Affine.scale(4), UTM32)
     path = write_dsm(tmp_path)
-    found, known = aligned(path, grid, "average").rows(0, grid.height)
+    found, known = rows_of(aligned(path, grid, "average"), 0, grid.height)
     expected = warped(path, grid, "average")
     assert known.mean() > 0.9
     np.testing.assert_allclose(found[known], expected[known], atol=1e-4)
@@ -156,18 +162,18 @@ def test_undeclared_holes_do_not_bleed(tmp_path: Path, resampling: str, undeclar
     declared = aligned(write_dsm(tmp_path / "a", heights), grid, resampling)
     heights = np.where(heights == HOLE, np.float32(undeclared), heights)
     silent = aligned(write_dsm(tmp_path / "b", heights, nodata=None), grid, resampling)
-    for one, other in zip(declared.rows(0, 90), silent.rows(0, 90), strict=True):
+    for one, other in zip(rows_of(declared, 0, 90), rows_of(silent, 0, 90), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_a_mask_band_does_not_bleed(tmp_path: Path) -> None:
     grid = other_grids()["shifted"]
     heights = heights_with_holes()
-    expected = aligned(write_dsm(tmp_path / "a", heights), grid, "cubic").rows(0, 70)
+    expected = rows_of(aligned(write_dsm(tmp_path / "a", heights), grid, "cubic"), 0, 70)
     path = write_dsm(tmp_path / "b", np.where(heights == HOLE, 5000.0, heights), nodata=None)
     with rasterio.open(path, "r+") as dsm:
         dsm.write_mask(heights != HOLE)
-    for one, other in zip(aligned(path, grid, "cubic").rows(0, 70), expected, strict=True):
+    for one, other in zip(rows_of(aligned(path, grid, "cubic"), 0, 70), expected, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -184,11 +190,11 @@ def test_a_far_finer_dsm_is_averaged_first(tmp_path: Path, monkeypatch: pytest.M
     path = write_dsm(tmp_path, noise)
     grid = Grid(40, 40, PLACE * Affine.scale(12), UTM32)
     for resampling in ("bilinear", "average"):
-        found, known = aligned(path, grid, resampling).rows(0, 40)
+        found, known = rows_of(aligned(path, grid, resampling), 0, 40)
         assert known.all()
         assert found.std() < 1
         assert abs(float(found.mean()) - 100) < 0.1
-    aligned(path, grid, "nearest").rows(0, 40)
+    rows_of(aligned(path, grid, "nearest"), 0, 40)
     assert sides == [6, 3]  # leaves the kernels some pixels to weigh
 
 
@@ -238,7 +244,7 @@ def test_another_grid_is_refused_unless_it_is_to_be_aligned(tmp_path: Path) -> N
     with SceneReader(made, options=ReadOptions(align="cubic")) as reader:
         rows = reader.read(10, 30)
         pieces = list(reader.heights())
-    expected, known = aligned(made.dsm, grid, "cubic").rows(10, 30)
+    expected, known = rows_of(aligned(made.dsm, grid, "cubic"), 10, 30)
     np.testing.assert_array_equal(rows.dsm, expected)
     np.testing.assert_array_equal(rows.dsm_valid, known)
     assert sum(len(piece) for piece, _ in pieces) == 90

@@ -89,7 +89,8 @@ class NoiseScene:
     pause: Pause = never
     read_to: int = 0  # scene row
 
-    def read(self, start: int, stop: int) -> SceneRows:
+    def read(self, start: int, stop: int, columns: range | None = None) -> SceneRows:
+        assert columns is None or len(columns) == self.width
         self.pause()
         self.read_to = stop
         rows = [np.random.default_rng(row).random((4, self.width)) for row in range(start, stop)]

@@ -38,10 +38,12 @@ class Plain:
     def width(self) -> int:
         return len(self.valid[0])
 
-    def read(self, start: int, stop: int) -> SceneRows:
+    def read(self, start: int, stop: int, columns: range | None = None) -> SceneRows:
         self.reads.append((start, stop))
-        part, heights = slice(start, stop), self.image[0, start:stop].astype(np.float32)
-        return SceneRows(self.image[:, part], heights, self.valid[part], self.valid[part])
+        across = range(self.width) if columns is None else columns
+        at = (slice(start, stop), slice(across.start, across.stop))
+        image, valid = self.image[(slice(None), *at)], self.valid[at]
+        return SceneRows(image, image[0].astype(np.float32), valid, valid)
 
     def heights(self) -> Heights:
         raise AssertionError

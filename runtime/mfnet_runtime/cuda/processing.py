@@ -60,7 +60,7 @@ class DeviceProcessing:
         layers: Layers,
     ) -> None:
         self._backend, self._cuda, self._sizes = backend, backend.cuda, sizes
-        stored = stored_type(reader.read(0, 1).image.dtype)
+        stored = stored_type(reader.read(0, 1, grid.under).image.dtype)
         layout = Layout(grid, stored, layers.confidence)
         self.max_strips = layout.max_strips
         self._finished = 0  # scene rows, of the batches enqueued
@@ -96,14 +96,15 @@ class DeviceProcessing:
         if batch.finished:
             strips = [step.valid for step in batch.steps if isinstance(step, Strip)]
             outside = ~np.concatenate(strips)  # the GPU knows nothing of areas
-            layers = [
-                layer[: batch.finished].copy()
-                for layer in (batch.classes, batch.confidence)
+            made = {
+                name: layer[: batch.finished, self.rows.grid.inner].copy()
+                for name, layer in (("classes", batch.classes), ("confidence", batch.confidence))
                 if layer is not None
-            ]
-            for layer in layers:
+            }
+            for layer in made.values():
                 layer[outside] = IGNORE
-            yield FinishedRows(*layers)
+            place = ((batch.stop or 0) - batch.finished, self.rows.grid.made.start)
+            yield FinishedRows(**made, place=place)
 
     def _reserved(self, windows: int) -> DeviceTensors:
         """Tensors for the largest batch, or for the largest that fits."""

@@ -66,27 +66,30 @@ class SceneMemory:
         room: int,
     ) -> None:
         self._cuda, self._layout = cuda, layout
-        grid, slots, classes = layout.grid, layout.slots, len(contract.classes)
+        grid, width = layout.grid, layout.width
+        slots, classes = layout.slots, len(contract.classes)
         with ExitStack() as owned:
             self._owned = owned
             self.upload, self.compute, self.download = (self._stream() for _ in range(3))
             self.piece = Piece(
-                image=self._buffer(3 * slots * grid.width * layout.stored.itemsize).pointer,
-                dsm=self._buffer(slots * grid.width * 4).pointer,
-                mask=self._buffer(slots * grid.width).pointer,
+                image=self._buffer(3 * slots * width * layout.stored.itemsize).pointer,
+                dsm=self._buffer(slots * width * 4).pointer,
+                mask=self._buffer(slots * width).pointer,
                 stored=layout.stored,
                 slots=slots,
                 height=grid.height,
-                width=grid.width,
+                width=width,
                 rule=contract.image,
                 span=span,
             )
-            sums = self._buffer(classes * layout.rows * grid.width * 4)
+            sums = self._buffer(classes * layout.rows * width * 4)
             cuda.clear(sums.pointer, sums.size, self.compute)
-            self.sums = Sums(sums.pointer, classes, layout.rows, grid.height, grid.width)
+            self.sums = Sums(sums.pointer, classes, layout.rows, grid.height, width)
             tables = [
-                _tables(AxisWeights(blend, offsets, grid.window), offsets)
-                for offsets in (grid.rows, grid.columns)
+                _tables(weights, offsets)
+                for weights, offsets in zip(
+                    grid.weights(blend), (grid.rows, grid.columns), strict=True
+                )
             ]
             self.row_shares, self.column_shares = (places for _, places in tables)
             self.shares = Shares(*(self._uploaded(table) for table, _ in tables))
@@ -131,7 +134,7 @@ class SceneMemory:
         self._owned.close()
 
     def _batch(self, index: int, room: int) -> DeviceBatch:
-        rows = (self._layout.rows, self._layout.grid.width)
+        rows = (self._layout.rows, self._layout.width)
         return DeviceBatch(
             index=index,
             image=self._pinned((3, *rows), self._layout.stored),

@@ -22,10 +22,10 @@ AS_STORED = (np.dtype(np.uint8), np.dtype(np.uint16))  # other images go as floa
 
 @dataclass(frozen=True)
 class Layout:
-    """How many rows are held where, for a scene of any height.
+    """How many rows are held where, for a scene of any height, or a block of its columns.
 
     A batch has room for the rows under one row of windows and for `max_strips - 1` strides more.
-    In bytes for each column of the scene, u being 3, 6 or 12 bytes of a pixel's image:
+    In bytes for each column held, u being 3, 6 or 12 bytes of a pixel's image:
     page-locked 4 batches x rows x (u + 6); on the GPU slots x (u + 5) + rows x 4 x (classes + 1).
     A scene 10,000 columns wide, of uint8, at stride 128, with 6 classes: 92 MB locked, 102 MB on
     the GPU, whatever its height.
@@ -36,9 +36,14 @@ class Layout:
     confidence: bool = False  # comes down too, another byte a pixel
 
     @property
+    def width(self) -> int:
+        """Columns held: those under the windows."""
+        return len(self.grid.under)
+
+    @property
     def row_bytes(self) -> int:
         """Of one row in a batch: image, DSM, mask, classes and confidence."""
-        return self.grid.width * (3 * self.stored.itemsize + 4 + 1 + 1 + self.confidence)
+        return self.width * (3 * self.stored.itemsize + 4 + 1 + 1 + self.confidence)
 
     @property
     def max_strips(self) -> int:
@@ -132,7 +137,7 @@ class StagedRows(WindowRows[DeviceBatch]):
         row, column = place.row, place.column
         batch.placements[batch.windows] = (
             row.start,
-            column.start,
+            column.start - self.grid.under.start,
             self._row_shares[row],
             self._column_shares[column],
         )

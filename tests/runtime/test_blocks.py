@@ -1,0 +1,159 @@
+"""Scenes in blocks of columns: the same bits whatever the width of a block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_scene import MemoryScene, class_map, noise_scene
+from support import RGBD, UTM, write_raster, write_scene
+
+from mfnet_runtime.areas import area_from_box
+from mfnet_runtime.backends import backend_from_file
+from mfnet_runtime.backends.base import Arrays, Feed, specs_of
+from mfnet_runtime.batch_size import Batches
+from mfnet_runtime.blend import LogitMosaic
+from mfnet_runtime.contract import Contract
+from mfnet_runtime.finished import FinishedRows, Layers
+from mfnet_runtime.pipeline import SceneReport, SegmentOptions, segment_scene
+from mfnet_runtime.raster import SceneReader
+from mfnet_runtime.read_options import ReadOptions
+from mfnet_runtime.windows import BLENDS, BlendName, Offset, WindowGrid
+
+WINDOW = 32
+PLACE = np.random.default_rng(1).normal(0, 0.5, (1, len(RGBD), WINDOW, WINDOW)).astype(np.float32)
+
+
+@dataclass
+class PlaceBackend:
+    """Logits are the inputs, and depend on the place in the window: it matters what it weighs."""
+
+    name = "place"
+    device = "test"
+    precision = "fp32"
+    threads = 1
+    contract = Contract(WINDOW, RGBD)
+    batches = Batches()
+    seen: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.inputs, self.outputs = specs_of(self.contract)
+
+    def infer(self, feed: Feed) -> Arrays:
+        self.seen.append(len(feed["image"]))
+        return {"logits": np.concatenate([feed["image"], feed["dsm"]], axis=1) + PLACE}
+
+    def __enter__(self) -> PlaceBackend:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        return None
+
+
+def segmented(
+    found: MemoryScene, options: SegmentOptions
+) -> tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.uint8]], SceneReport]:
+    """Classes, probabilities of each class, and report."""
+    rows: list[FinishedRows] = []
+    report = segment_scene(PlaceBackend(), found, rows.append, options)
+    planes = [
+        [FinishedRows(done.probabilities[index], place=done.place) for done in rows]  # type: ignore[index]
+        for index in range(len(RGBD))
+    ]
+    size = (found.height, found.width)
+    return class_map(rows, *size), [class_map(plane, *size) for plane in planes], report
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 200),
+    block=st.integers(1, 220),
+    stride=st.integers(5, WINDOW),
+    blend=st.sampled_from(BLENDS),
+    batch=st.sampled_from([1, 3, 8]),
+)
+def test_maps_do_not_depend_on_blocks(
+    height: int, width: int, block: int, stride: int, blend: BlendName, batch: int
+) -> None:
+    found = noise_scene(height, width)
+    layers = Layers(probabilities=True)
+    whole = segmented(found, SegmentOptions(stride, blend, layers=layers))
+    parts = segmented(found, SegmentOptions(stride, blend, batch, layers=layers, block=block))
+    np.testing.assert_array_equal(parts[0], whole[0])
+    np.testing.assert_array_equal(parts[1], whole[1])
+    assert (parts[2].pixels, parts[2].nodata) == (whole[2].pixels, whole[2].nodata)
+    assert (parts[2].dsm, parts[2].blocks) == (whole[2].dsm, -(-width // block))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    width=st.integers(1, 120),
+    block=st.integers(1, 130),
+    stride=st.integers(1, 16),
+    blend=st.sampled_from(BLENDS),
+)
+def test_sums_are_the_same_bits(width: int, block: int, stride: int, blend: BlendName) -> None:
+    grid = WindowGrid(40, width, 16, stride)
+    rng = np.random.default_rng(0)
+    logits = {place: rng.normal(size=(2, 16, 16)).astype(np.float32) for place in grid}
+    parts = [mosaicked(part, blend, logits) for part in grid.blocks(block)]
+    whole = mosaicked(grid, blend, logits)
+    np.testing.assert_array_equal(
+        np.concatenate(parts, axis=2).view(np.uint32), whole.view(np.uint32)
+    )
+
+
+def mosaicked(
+    grid: WindowGrid, blend: BlendName, logits: dict[tuple[Offset, Offset], Any]
+) -> npt.NDArray[np.float32]:
+    """Sums (classes, row, column) of the columns to make."""
+    mosaic = LogitMosaic(grid, 2, blend)
+    stops = [row.start for row in grid.rows[1:]] + [grid.height]
+    done = []
+    for row, stop in zip(grid.rows, stops, strict=True):
+        for column in grid.columns:
+            mosaic.add(row, column, logits[row, column])
+        done.append(mosaic.finish_above(stop).copy())
+    return np.concatenate(done, axis=1)
+
+
+@pytest.mark.parametrize("block", [1, 17, 64, 65, 300])
+def test_files_are_read_by_parts_of_rows(tmp_path: Path, model: Path, block: int) -> None:
+    """Also where heights are warped, and within an area of interest."""
+    scene = write_scene(tmp_path, height=70, width=190)
+    coarse = write_raster(
+        tmp_path / "coarse.tif",
+        np.random.default_rng(0).uniform(90, 120, (40, 100)).astype(np.float32),
+        crs=UTM["crs"],
+        transform=UTM["transform"] * Affine.scale(2) * Affine.translation(-1.3, -0.6),
+    )
+    area = area_from_box(500_003, 5_399_970, 500_090, 5_399_995)
+    read = ReadOptions(align="cubic", areas=(area,))
+    for files, how in ((scene, ReadOptions()), (replace(scene, dsm=coarse), read)):
+        maps = []
+        with backend_from_file(model) as backend, SceneReader(files, options=how) as reader:
+            for columns in (None, block):
+                rows: list[FinishedRows] = []
+                segment_scene(backend, reader, rows.append, SegmentOptions(16, block=columns))
+                maps.append(class_map(rows, 70, 190))
+        np.testing.assert_array_equal(maps[0], maps[1])
+        assert len(np.unique(maps[0])) >= 4
+
+
+def test_only_windows_on_borders_are_inferred_twice() -> None:
+    found, inferred = noise_scene(64, 10 * WINDOW), []
+    for block in (None, 5 * WINDOW):
+        backend = PlaceBackend()
+        options = SegmentOptions(16, block=block)
+        report = segment_scene(backend, found, lambda rows: None, options)
+        assert report.windows == sum(backend.seen)
+        inferred.append(report.windows)
+    assert inferred == [3 * 19, 3 * 20]
