@@ -77,7 +77,9 @@ def command(
     click.echo(markdown(report))
     if into is not None and out is not None:
         update_document(into, summary_from_folder(out), MARK)
-    return SceneError.exit_code if report.failed else 0
+    # Only a dry run may leave out what needs a GPU.
+    incomplete = report.failed or (report.left_out and not dry_run)
+    return SceneError.exit_code if incomplete else 0
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -73,6 +73,14 @@ def test_a_dry_run_tells_what_ran_and_what_needs_a_gpu(work: Path) -> None:
     assert "| tiny lora |" in (work / "out/gpu.md").read_text()
 
 
+def test_a_check_that_ran_nothing_is_no_success(tmp_path: Path) -> None:
+    words = ["--work", tmp_path, "--steps", "plans", "--networks", "tiny lora"]
+    program = [sys.executable, "benchmarks/gpu_check.py", *map(str, words)]
+    found = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 4, found.stderr
+    assert "needs tensorrt" in found.stdout
+
+
 @pytest.fixture(params=VERSIONS)
 def machine(request: pytest.FixtureRequest) -> Iterator[Rig]:
     with rig(request.param) as machine:

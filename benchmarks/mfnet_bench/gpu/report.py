@@ -47,6 +47,11 @@ class CheckReport:
         """Steps that ran and did not hold."""
         return [step for step in self.steps if step.status == FAILED]
 
+    @property
+    def left_out(self) -> list[StepResult]:
+        """Steps that need what this machine lacks."""
+        return [step for step in self.steps if step.status == NOT_RUN]
+
     def forget(self, step: str, network: str) -> None:
         """Drop what a step found before: it runs anew."""
         self.steps = [old for old in self.steps if (old.step, old.network) != (step, network)]
