@@ -154,6 +154,22 @@ def test_an_interrupt_while_the_context_is_entered_leaves_none_pushed(fake: Fake
     fake.check()
 
 
+def test_an_interrupt_while_memory_is_freed_does_not_free_it_twice(fake: FakePycuda) -> None:
+    with CudaDevice() as device, pytest.MonkeyPatch.context() as patched:
+        with device.current():
+            memory = device.buffer(8)
+        free = memory.raw.free
+
+        def interrupted() -> None:
+            free()
+            raise KeyboardInterrupt
+
+        patched.setattr(memory.raw, "free", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            memory.free()
+    assert not +fake.live
+
+
 def test_a_device_can_be_opened_again(fake: FakePycuda) -> None:
     for _ in range(3):
         with CudaDevice() as device:

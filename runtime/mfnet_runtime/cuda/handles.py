@@ -78,8 +78,12 @@ class Event(Handle):
 
 
 class _Memory(Handle):
+    _freed = False
+
     def _destroy(self) -> None:
-        self.raw.free()
+        if not self._freed:
+            self._freed = True  # before it is: after an interrupt in there `free` comes again
+            self.raw.free()
         super()._destroy()
 
 
