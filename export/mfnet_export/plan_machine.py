@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from mfnet_runtime.backends.trt_checks import OLDEST, version_numbers
 from mfnet_runtime.cuda.device import CudaDevice
 from mfnet_runtime.errors import ModelError, UsageError, missing_package
-
-OLDEST = (8, 6)  # TensorRT
 
 
 class NoBuilderError(ModelError):
@@ -78,14 +76,9 @@ def _tensorrt() -> Any:
         raise NoBuilderError(
             f"TensorRT does not load ({fault}); install it again: pip install 'mfnet[gpu]'"
         ) from fault
-    if version_of(trt) < OLDEST:
+    if version_numbers(trt.__version__) < OLDEST:
         raise NoBuilderError(
             f"TensorRT {trt.__version__} is too old; needs {OLDEST[0]}.{OLDEST[1]} or newer: "
             "pip install 'mfnet[gpu]'"
         )
     return trt
-
-
-def version_of(trt: Any) -> tuple[int, ...]:
-    """10.13.3.9 -> (10, 13, 3, 9)."""
-    return tuple(int(part) for part in re.findall(r"\d+", trt.__version__))

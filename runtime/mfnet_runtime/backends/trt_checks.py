@@ -105,13 +105,14 @@ def require_version(path: Path, facts: PlanFacts, version: str) -> None:
 
     Raises:
         ModelError: with both versions and the command to build it again.
+        UsageError: this TensorRT is too old for any plan.
     """
     if not facts.weights:
         raise ModelError(
             f"{path}: was built without its weights and cannot run; build it without "
             f"--strip-weights: {rebuild_command(path)}"
         )
-    built, here = _numbers(facts.tensorrt), _numbers(version)
+    built, here = version_numbers(facts.tensorrt), version_numbers(version)
     if here < OLDEST:
         raise UsageError(f"TensorRT {version} is here; needs {OLDEST[0]}.{OLDEST[1]} or later")
     if here == built or (facts.version_compatible and here > built):
@@ -171,7 +172,7 @@ def rebuild_command(path: Path) -> str:
     return f"mfnet-export --onnx {path.with_suffix('.onnx').name} --plan"
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
     """10.13.3.9 -> (10, 13, 3, 9)."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:4])
 
