@@ -51,6 +51,7 @@ def write_cog(source: str, target: str, overviews: Resampling) -> None:
                 driver="COG",
                 BLOCKSIZE=BLOCK,
                 COMPRESS="DEFLATE",  # every reader knows it
+                LEVEL=5,  # 6 takes twice as long over noise, and saves a fifth
                 OVERVIEW_RESAMPLING=overviews.upper(),
                 BIGTIFF="IF_SAFER",
                 NUM_THREADS="ALL_CPUS",
