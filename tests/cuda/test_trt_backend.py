@@ -185,6 +185,16 @@ def test_a_run_that_tensorrt_refuses(
         np.testing.assert_array_equal(backend.infer(given)["logits"], answer(given))
 
 
+def test_each_refusal_has_its_own_reason(machine: Rig, plan: Path) -> None:
+    with TensorRtBackend(plan) as backend:
+        machine.trt.script |= {"execute": [False], "refusal": "Cuda Runtime (out of memory)"}
+        with pytest.raises(ResourceError):
+            backend.infer(feed(2))
+        machine.trt.script |= {"execute": [False], "refusal": "tactic failed"}
+        with pytest.raises(ModelError, match="tactic failed"):
+            backend.infer(feed(1))
+
+
 def test_a_gpu_that_fails_at_any_call_is_called_no_more(tmp_path: Path) -> None:
     """From opening the device to leaving it: one fault, no destructor, and no call once known.
 

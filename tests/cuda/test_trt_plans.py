@@ -195,7 +195,7 @@ def test_a_trusted_plan_without_facts_takes_the_contract_of_the_onnx_file(
 def test_a_plan_that_tensorrt_does_not_open(tmp_path: Path, version: str) -> None:
     with rig(version) as machine:
         plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
-        machine.trt.script["open"] = "magic tag does not match"
+        machine.trt.script["open"] = "magic tag does not match\nEngine deserialization failed."
         with pytest.raises(ModelError, match=r"a\.plan: .*cannot open it.*magic tag does not"):
             opened(plan)
         machine.check()
@@ -215,6 +215,7 @@ def test_a_tensorrt_that_cannot_start(machine: Rig, tmp_path: Path) -> None:
         "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)",
         "Requested amount of GPU memory (1024 bytes) could not be allocated.",
         "[engine.cpp] Error Code 2: OutOfMemory (no further information)",
+        "Error Code 1: Cuda Runtime (out of memory)\nError Code 4: Engine deserialization failed.",
     ],
 )
 def test_weights_that_do_not_fit(machine: Rig, tmp_path: Path, said: str) -> None:

@@ -4,7 +4,7 @@ An engine runs its ONNX file with ONNX Runtime on the fake GPU's memory, in the 
 it was given. `FakeTensorRT.script` steers it:
     cuda      the FakePycuda whose memory and streams are used; needed to run
     start     the runtime cannot start, with this in the log; using it all the same is a crash
-    open      no plan can be opened, with this in the log
+    open      no plan can be opened, with these lines in the log
     context   "none": no context can be made
     execute   a list of truth values, taken one a call; False refuses, with `refusal` in the log
     refusal   that text
@@ -68,7 +68,8 @@ class Runtime(Recorded):
         return engine
 
     def _refused(self, reason: str) -> None:
-        self._logger.log(self._fake.module.ILogger.Severity.ERROR, reason)
+        for line in reason.splitlines():
+            self._logger.log(self._fake.module.ILogger.Severity.ERROR, line)
 
 
 class Engine(Recorded):

@@ -73,6 +73,7 @@ class Engine:
         with self.cuda.current():
             self.cuda.memory()  # any call would do: a failed device takes none
         reason = self._log.reason
+        self._log.errors.clear()  # told; a smaller batch may be refused for another reason
         if NO_MEMORY.search(reason):
             return ResourceError(
                 f"{self.path}: does not fit in the GPU's memory (TensorRT: {reason}); "

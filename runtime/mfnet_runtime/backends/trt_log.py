@@ -39,7 +39,7 @@ def recording_logger(trt: Any) -> Any:
 
         @property
         def reason(self) -> str:
-            """The newest error."""
-            return self.errors[-1] if self.errors else "TensorRT gave no reason"
+            """The errors; the first is the cause, the last often just says that it failed."""
+            return "; ".join(self.errors) or "TensorRT gave no reason"
 
     return RecordingLogger()
