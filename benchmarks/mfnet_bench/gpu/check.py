@@ -103,7 +103,7 @@ def _kernels(request: CheckRequest) -> Facts:
 
 def _networks(request: CheckRequest, files: NetworkFiles, report: CheckReport, tell: Tell) -> Facts:
     """Make the files, in the Python that has torch, unless they are there."""
-    if not files.facts.is_file() or _facts_of(files)["origin"] != origin(files, request):
+    if not files.facts.is_file() or _facts_of(files).get("origin") != origin(files, request):
         _make(files, request, tell)
     facts = _facts_of(files)
     said = {name: facts[name] for name in ("gflop", "gflop_published", "source", "torch")}
