@@ -88,6 +88,16 @@ def parse_batch(text: str) -> Asked:
     type=click.Choice(["fp32", "bf16"]),
     help="What floating-point operations run in on a CPU [default: fp32, also where it has BF16].",
 )
+@click.option(
+    "--max-memory",
+    metavar="SIZE",
+    help="For pixels, besides what the model takes: 800M or 2G [default: some 250M].",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Estimate windows, memory, disk and time; write nothing.",
+)
 @threads_option("physical cores")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 @only_option
@@ -108,6 +118,8 @@ def command(
     preprocess: Any,
     trust_plan: bool,
     precision: str | None,
+    max_memory: str | None,
+    dry_run: bool,
     threads: int | None,
     quiet: bool,
     only: tuple[str, ...],
@@ -128,6 +140,8 @@ def command(
       mfnet-run best.fp16.plan scenes/ -o maps/
     """
     from mfnet_runtime.backends import backend_from_file
+    from mfnet_runtime.estimate import estimated_scenes
+    from mfnet_runtime.memory import bytes_from_text
     from mfnet_runtime.pipeline import SegmentOptions, preprocessed_on
     from mfnet_runtime.provenance import model_tags
     from mfnet_runtime.run import segment_scenes
@@ -140,6 +154,7 @@ def command(
         preprocess,
         reading.dsm_rule(),
         output.layers(),
+        max_memory=bytes_from_text(max_memory) if max_memory else None,
     )
     vectors = output.vector_options()
     asked = options.batch if isinstance(options.batch, int) else None
@@ -163,12 +178,14 @@ def command(
             "threads": engine.threads,
         }
         click.echo(_heading(ran), err=True)
-        outcomes = segment_scenes(
-            engine, found, out, options, read, vectors, tags=model_tags(model), quiet=quiet
-        )
-        names = engine.contract.classes.names
-    rows = [outcome.to_json(names) for outcome in outcomes]
-    failed = sum(outcome.error is not None for outcome in outcomes)
+        if dry_run:
+            rows = estimated_scenes(engine, found, options, read)
+        else:
+            outcomes = segment_scenes(
+                engine, found, out, options, read, vectors, tags=model_tags(model), quiet=quiet
+            )
+            rows = [outcome.to_json(engine.contract.classes.names) for outcome in outcomes]
+    failed = sum(row["status"] == "failed" for row in rows)
     if as_json:
         click.echo(json.dumps({**ran, "failed": failed, "scenes": rows}))
     else:
@@ -186,8 +203,16 @@ def _heading(ran: dict[str, Any]) -> str:
 
 
 def _sentence(row: dict[str, Any]) -> str:
-    if row["status"] != "done":
+    if row["status"] == "failed":
         return f"{row['scene']}: failed"
+    if row["status"] == "estimated":
+        return (
+            f"{row['scene']}: {row['height']} x {row['width']} px, {row['windows']} windows in "
+            f"{row['blocks']} block{'s' * (row['blocks'] > 1)}; at most "
+            f"{row['memory_bytes'] / (1 << 20):.0f} MiB of memory for pixels, "
+            f"{row['disk_bytes'] / (1 << 20):.0f} MiB of disk, {row['backend_s']:.1f} s in the "
+            "backend"
+        )
     total = row["valid_pixels"] + row["nodata_pixels"]
     shares = ", ".join(
         f"{name} {count / max(row['valid_pixels'], 1):.1%}"

@@ -23,6 +23,7 @@ from mfnet_runtime.errors import UsageError
 from mfnet_runtime.finished import CLASSES_ALONE, FinishedRows, Layers
 from mfnet_runtime.host_processing import HostProcessing
 from mfnet_runtime.labels import IGNORE
+from mfnet_runtime.memory import return_freed
 from mfnet_runtime.processing import Processing
 from mfnet_runtime.scaling import DsmRange, dsm_range
 from mfnet_runtime.scene_batches import Batch, scene_batches
@@ -48,6 +49,7 @@ class SegmentOptions:
     dsm: DsmRule | None = None  # how heights become network input; None: as the contract says
     layers: Layers = CLASSES_ALONE  # what is made besides classes
     block: int | None = None  # columns worked on at a time, from top to bottom; None: all
+    max_memory: int | None = None  # bytes for pixels, where `run` chooses the block; None: some
 
     def __post_init__(self) -> None:
         if self.blend not in BLENDS:
@@ -131,19 +133,34 @@ def segment_scene(
     sizes = sizes or BatchSize(options.batch, backend.batches)
     processing = _processing(preprocessed_on(backend, options))
     for block in blocks:
-        with processing(backend, reader, block, span, options.blend, sizes, options.layers) as part:
-            fill = partial(scene_batches, part.rows, sizes, max_strips=part.max_strips)
-            drain = partial(_drain, part, sink, report)
-            with Stages(part.batches, fill, drain) as stages:
-                for batch, seconds in part.inferred(stages):
-                    report.backend_s += seconds
-                    report.skipped += batch.skipped
-                    done = batch.windows + batch.skipped
-                    stages.put(batch)
-                    tick(done)
+        part = partial(
+            processing, backend, reader, block, span, options.blend, sizes, options.layers
+        )
+        _segment_block(part, sink, report, sizes, tick)
+        return_freed()
     report.batch = sizes.chosen
     report.total_s = time.perf_counter() - started
     return report
+
+
+def _segment_block(
+    processing: Callable[[], Processing[Any]],
+    sink: Sink,
+    report: SceneReport,
+    sizes: BatchSize,
+    tick: Tick,
+) -> None:
+    """A block of columns from its top to its bottom; nothing of it is held any more afterwards."""
+    with processing() as part:
+        fill = partial(scene_batches, part.rows, sizes, max_strips=part.max_strips)
+        drain = partial(_drain, part, sink, report)
+        with Stages(part.batches, fill, drain) as stages:
+            for batch, seconds in part.inferred(stages):
+                report.backend_s += seconds
+                report.skipped += batch.skipped
+                done = batch.windows + batch.skipped
+                stages.put(batch)
+                tick(done)
 
 
 def preprocessed_on(backend: Backend, options: SegmentOptions) -> Where:

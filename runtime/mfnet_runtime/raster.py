@@ -116,6 +116,11 @@ class SceneReader:
         return int(self._image.width)
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of a number of the image."""
+        return int(np.dtype(self._image.dtypes[0]).itemsize)
+
+    @property
     def bands(self) -> list[int]:
         """Image bands that are read, counted from 1."""
         return self._pixels.bands
@@ -192,17 +197,18 @@ class SceneReader:
         Args:
             columns: How many are read at a time; None: all.
         """
-        return rasterio.Env(GDAL_CACHEMAX=MIN_CACHE + 2 * self.row_of_blocks(columns or self.width))
+        return rasterio.Env(GDAL_CACHEMAX=self.cache(columns or self.width))
 
-    def row_of_blocks(self, columns: int) -> int:
-        """Bytes of the stored blocks of image and DSM that so many pixels of a row may lie in."""
-        return sum(
+    def cache(self, columns: int) -> int:
+        """Bytes of `small_cache`."""
+        row_of_blocks = sum(
             dataset.block_shapes[0][0]
             * np.dtype(dataset.dtypes[0]).itemsize
             * dataset.count
             * min(columns + 2 * dataset.block_shapes[0][1], dataset.width)
             for dataset in (self._image, self._dsm.dataset)
         )
+        return MIN_CACHE + 2 * int(row_of_blocks)
 
     def _place_warning(self) -> str | None:
         image, dsm = self._image.transform.is_identity, self._dsm.dataset.transform.is_identity

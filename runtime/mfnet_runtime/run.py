@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mfnet_runtime.batch_size import BatchSize
 from mfnet_runtime.command import complain, one_line, progress
 from mfnet_runtime.errors import ResourceError, SceneError, UsageError
 from mfnet_runtime.ground_area import ClassAreas
+from mfnet_runtime.memory import block_width, pixel_memory
 from mfnet_runtime.outputs import OutputPaths, SceneOutputs
 from mfnet_runtime.pipeline import SceneReport, SegmentOptions, segment_scene
 from mfnet_runtime.provenance import provenance_tags
@@ -24,6 +26,7 @@ from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.scenes import Scene
 from mfnet_runtime.vector_file import require_vectors
 from mfnet_runtime.vectors import VectorOptions
+from mfnet_runtime.windows import WindowGrid
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class SceneOutcome:
             "output": str(self.outputs.classes),
             **self.outputs.to_json(),
             "windows": report.windows,
+            "blocks": report.blocks,
             "skipped_windows": report.skipped,
             "batch": report.batch,
             "dsm_low": report.dsm.low,
@@ -152,29 +156,42 @@ class _Run:
         started = time.perf_counter()
         outputs.require_short_names()
         contract = self.backend.contract
-        with (
-            SceneReader(scene, contract.image.full_scale, self.read) as reader,
-            reader.small_cache(),
-        ):
+        with ExitStack() as opened:
+            reader = opened.enter_context(SceneReader(scene, contract.image.full_scale, self.read))
+            shape = reader.height, reader.width
+            grid = self.options.grid(*shape, contract.window)
+            options = self._by_blocks(reader, grid)
+            blocks = options.blocks(grid)
+            opened.enter_context(reader.small_cache(max(len(block.under) for block in blocks)))
             found = reader.report()
             for line in found.lines:
                 click.echo(one_line(f"{scene.name}: {line}"), err=True)
-            shape = reader.height, reader.width
-            grid = self.options.grid(*shape, contract.window)
             with (
                 SceneOutputs(
                     outputs, shape, contract.classes, reader.profile, self.tags, self.vectors
                 ) as writer,
-                progress(len(grid), label, self.quiet) as tick,
+                progress(sum(len(block) for block in blocks), label, self.quiet) as tick,
             ):
                 report = segment_scene(
-                    self.backend, reader, writer.write, self.options, tick, self.sizes
+                    self.backend, reader, writer.write, options, tick, self.sizes
                 )
                 writer.tag(MFNET_DSM_LOW=str(report.dsm.low), MFNET_DSM_HIGH=str(report.dsm.high))
                 if found.image_range:
                     writer.tag(MFNET_IMAGE_RANGE=" ".join(map(str, found.image_range)))
         report.total_s = time.perf_counter() - started  # opening, closing and verifying too
         return SceneOutcome(scene, outputs, report, found, writer.areas)
+
+    def _by_blocks(self, reader: SceneReader, grid: WindowGrid) -> SegmentOptions:
+        """The options, with blocks that memory allows unless they are told.
+
+        Raises:
+            UsageError: even narrow ones do not fit.
+        """
+        if self.options.block is not None:
+            return self.options
+        needs = pixel_memory(reader, grid, self.backend.contract, self.sizes.largest)
+        width = block_width(grid, needs, self.options.max_memory)
+        return replace(self.options, block=width)
 
 
 def _require_places(scenes: Sequence[Scene], places: Sequence[OutputPaths], folder: Path) -> None:
