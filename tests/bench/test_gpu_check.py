@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fakes.fake_ort_cuda import FakeOrtCuda
 from fakes.fake_tensorrt import VERSIONS
 from rgbd_plans import Rig, rig
 
@@ -111,13 +112,16 @@ def test_everything_but_pytorch_on_a_gpu(work: Path, tmp_path: Path, machine: Ri
     assert "NVIDIA Fake" in (tmp_path / "out/gpu.md").read_text()
 
 
-def test_without_pytorch_on_the_gpu_plans_are_timed_alone(work: Path, tmp_path: Path) -> None:
+def test_what_runs_on_the_gpu_is_timed_without_pytorch(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeOrtCuda().install(monkeypatch)
     with rig("10.13") as machine:
         report = checked(on_gpu(work, tmp_path, "plans", "speed"), lambda note: None)
         machine.check()
     assert status(report) == {"plans": DONE, "speed": DONE}
     timed = {row.engine for row in report.speed if row.median_ms is not None}
-    assert timed == {"TensorRT fp16"}
+    assert timed == {"TensorRT fp16", "ONNX Runtime CUDA fp16, with copies"}
     refused = [row for row in report.speed if row.refused is not None]
     assert {row.engine for row in refused} == {"eager fp32", "autocast fp16", "compiled fp16"}
 

@@ -17,8 +17,10 @@ from mfnet_bench.gpu.engines import (
     backend_of,
     build_plan,
     gpu_facts,
+    gpu_held,
     opened,
     plan_is_there,
+    rivals,
     run_of,
     why_no_gpu,
 )
@@ -85,12 +87,13 @@ def checked(
         report.steps.append(result)
         keep(report)
 
-    if "kernels" in request.steps:
-        attempt("kernels", "", lambda: _kernels(request))
-    for files in request.files:
-        for name, step in STEPS_OF_A_NETWORK.items():
-            if name in request.steps:
-                attempt(name, files.name, lambda: step(request, files, report, tell))  # noqa: B023
+    with gpu_held():
+        if "kernels" in request.steps:
+            attempt("kernels", "", lambda: _kernels(request))
+        for files in request.files:
+            for name, step in STEPS_OF_A_NETWORK.items():
+                if name in request.steps:
+                    attempt(name, files.name, lambda: step(request, files, report, tell))  # noqa: B023
     return report
 
 
@@ -176,10 +179,16 @@ def _conformance(
 
 
 def _speed(request: CheckRequest, files: NetworkFiles, report: CheckReport, tell: Tell) -> Facts:
-    with opened(files, "fp16", request) as engine:
-        agreement = parity_of(engine.backend, files.windows).agreement
-        timed = TimedPlan(run_of(engine, files), engine.backend.device, agreement)
-        rows, rates = speed_of(files, _facts_of(files), request, {engine.name: timed}, tell)
+    with opened(files, "fp16", request) as engine, rivals(files, request) as others:
+        timed = {
+            name: TimedPlan(
+                run_of(one, files),
+                one.backend.device,
+                parity_of(one.backend, files.windows).agreement,
+            )
+            for name, one in {engine.name: engine, **others}.items()
+        }
+        rows, rates = speed_of(files, _facts_of(files), request, timed, tell)
     report.speed += rows
     shares = [row.floor_share for row in rows if row.engine == engine.name and row.floor_share]
     best = {"best share of the floor": max(shares)} if shares else {}

@@ -18,6 +18,8 @@ from mfnet_export.plan_machine import NoBuilderError, plan_machine
 from mfnet_export.plan_options import PlanOptions
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.backends.base import Backend
+from mfnet_runtime.backends.ort_cuda import has_cuda_provider
+from mfnet_runtime.cuda.device import CudaDevice
 from mfnet_runtime.errors import ModelError
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.plan import Profile, facts_of_plan
@@ -45,6 +47,16 @@ def why_no_gpu() -> str | None:
             return None
     except NoBuilderError as fault:
         return str(fault)
+
+
+@contextmanager
+def gpu_held() -> Iterator[None]:
+    """Keep the GPU's context while engines come and go: TensorRT lives in it."""
+    if why_no_gpu():
+        yield
+        return
+    with CudaDevice():
+        yield
 
 
 def gpu_facts() -> dict[str, Any]:
@@ -96,6 +108,17 @@ def backend_of(
     if not plan.is_file():
         raise NotHereError(why_no_gpu() or f"{plan.name} was not built; run the step `plans`")
     return backend_from_file(plan, "tensorrt", batch=room)
+
+
+@contextmanager
+def rivals(files: NetworkFiles, request: CheckRequest) -> Iterator[dict[str, Engine]]:
+    """What else of ours runs the FP16 file on the GPU, by its name; copies are part of its time."""
+    if request.dry or not has_cuda_provider():
+        yield {}
+        return
+    name = "ONNX Runtime CUDA fp16, with copies"
+    with backend_from_file(files.fp16, "onnxruntime", device="cuda") as backend:
+        yield {name: Engine(name, backend, ("cpu",))}
 
 
 def run_of(engine: Engine, files: NetworkFiles) -> RunPlan:
