@@ -99,9 +99,10 @@ def segment_scene(
     """Segment one open scene.
 
     Cutting, weights and the order of additions are the same whatever the blocks, the batch and the
-    timing of threads. So the class map depends on the batch only where the backend's logits of a
-    window do: by rounding (3e-6 of a range of 14 with ONNX Runtime, nothing with OpenVINO), which
-    can change a pixel only where two classes are that close.
+    timing of threads. So the map is the same, bit by bit, whatever the split, where the backend's
+    logits of a window do not depend on the other windows of the call. No engine promises that, by
+    measurement it holds on CPUs for our networks (benchmarks/TRIED.md). Batches of one window need
+    no such promise: all calls are of one shape, with the window at the same place.
 
     Args:
         backend: Entered; called in the caller's thread alone.

@@ -42,13 +42,18 @@ class PlaceBackend:
     contract = Contract(WINDOW, RGBD)
     batches = Batches()
     seen: list[int] = field(default_factory=list)
+    by_batch: float = 0.0  # what logits change by for each window of a call before, and in all
 
     def __post_init__(self) -> None:
         self.inputs, self.outputs = specs_of(self.contract)
 
     def infer(self, feed: Feed) -> Arrays:
-        self.seen.append(len(feed["image"]))
-        return {"logits": np.concatenate([feed["image"], feed["dsm"]], axis=1) + PLACE}
+        count = len(feed["image"])
+        self.seen.append(count)
+        logits = np.concatenate([feed["image"], feed["dsm"]], axis=1) + PLACE
+        others = np.arange(count, dtype=np.float32) + count - 1
+        logits[:, 0] += np.float32(self.by_batch) * others[:, None, None]
+        return {"logits": logits}
 
     def __enter__(self) -> PlaceBackend:
         return self
@@ -157,3 +162,17 @@ def test_only_windows_on_borders_are_inferred_twice() -> None:
         assert report.windows == sum(backend.seen)
         inferred.append(report.windows)
     assert inferred == [3 * 19, 3 * 20]
+
+
+def test_batches_of_one_window_need_no_promise_of_the_engine() -> None:
+    """Whose logits depend on the other windows of a call, as a GPU's may."""
+    found = noise_scene(64, 200)
+
+    def classes(block: int | None, batch: int) -> npt.NDArray[np.uint8]:
+        rows: list[FinishedRows] = []
+        options = SegmentOptions(16, batch=batch, block=block)
+        segment_scene(PlaceBackend(by_batch=0.1), found, rows.append, options)
+        return class_map(rows, 64, 200)
+
+    np.testing.assert_array_equal(classes(None, 1), classes(70, 1))
+    assert (classes(None, 4) != classes(70, 4)).any()
