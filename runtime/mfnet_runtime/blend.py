@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mfnet_runtime.errors import ModelError
 from mfnet_runtime.labels import IGNORE
-from mfnet_runtime.windows import BlendName, Offset, WindowGrid
+from mfnet_runtime.windows import AxisWeights, BlendName, Offset, WindowGrid
 
 BoolArray = npt.NDArray[np.bool_]
 ClassRows = npt.NDArray[np.uint8]
@@ -34,7 +34,8 @@ class LogitMosaic:
         width = max(len(grid.under), grid.window)  # a smaller scene is padded up to one window
         self._sum = np.zeros((classes, grid.window, width), np.float32)
         self._finished = 0  # rows at the top of `_sum` that were handed down
-        self._rows, self._columns = grid.weights(blend)
+        self._rows = AxisWeights(blend, grid.rows, grid.window)
+        self._columns = AxisWeights(blend, grid.columns, grid.window)
         self._kernel = np.empty((grid.window, grid.window), np.float32)
         self._weighted = np.empty_like(self._kernel)
 

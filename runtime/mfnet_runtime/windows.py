@@ -96,14 +96,6 @@ class WindowGrid:
             replace(self, block=range(start, min(start + width, self.width))) for start in starts
         ]
 
-    def weights(self, blend: BlendName) -> tuple[AxisWeights, AxisWeights]:
-        """Shares along rows and columns: the scene's, whatever the block."""
-        columns = axis_offsets(self.width, self.window, self.stride)
-        return (
-            AxisWeights(blend, self.rows, self.window),
-            AxisWeights(blend, columns, self.window),
-        )
-
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
@@ -137,7 +129,7 @@ class AxisWeights:
 
     Args:
         blend: `uniform` also counts an offset's visits: part of the published protocol.
-        offsets: All of the axis.
+        offsets: All of the axis, or all that reach a block: then 1 is the sum within the block.
         window: Pixels a side.
     """
 

@@ -86,10 +86,8 @@ class SceneMemory:
             cuda.clear(sums.pointer, sums.size, self.compute)
             self.sums = Sums(sums.pointer, classes, layout.rows, grid.height, width)
             tables = [
-                _tables(weights, offsets)
-                for weights, offsets in zip(
-                    grid.weights(blend), (grid.rows, grid.columns), strict=True
-                )
+                _tables(AxisWeights(blend, offsets, grid.window), offsets)
+                for offsets in (grid.rows, grid.columns)
             ]
             self.row_shares, self.column_shares = (places for _, places in tables)
             self.shares = Shares(*(self._uploaded(table) for table, _ in tables))
