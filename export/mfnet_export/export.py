@@ -163,31 +163,20 @@ def exported(request: ExportRequest, tell: Callable[[str], None] = lambda _: Non
                 f"(--no-rewrite leaves a rewrite out: {', '.join(rewritten.steps) or 'none ran'})"
             )
         size = sum(file.stat().st_size for file in partial.parent.iterdir())
-        int8 = None
+        judged: dict[str, Any] = {
+            "judge": request.scenes,
+            "bands": request.bands,
+            "threads": torch.get_num_threads(),
+            "tell": tell,
+        }
+        int8, fp16 = None, None
         if request.int8 and calibration:
             int8 = int8_from_onnx(
-                partial,
-                int8_beside(partial),
-                calibration,
-                request.int8,
-                judge=request.scenes,
-                bands=request.bands,
-                threads=torch.get_num_threads(),
-                tell=tell,
+                partial, int8_beside(partial), calibration, request.int8, **judged
             )
             int8 = replace(int8, output=int8_beside(request.target))
-        fp16 = None
         if request.fp16:
-            fp16 = fp16_from_onnx(
-                partial,
-                fp16_beside(partial),
-                windows,
-                request.fp16,
-                judge=request.scenes,
-                bands=request.bands,
-                threads=torch.get_num_threads(),
-                tell=tell,
-            )
+            fp16 = fp16_from_onnx(partial, fp16_beside(partial), windows, request.fp16, **judged)
             fp16 = replace(fp16, output=fp16_beside(request.target))
     seconds = time.perf_counter() - started
     report = ExportReport(request.target, size, work, parity, contract, seconds, int8, fp16)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.pipeline import SegmentOptions, preprocessed_on
 from mfnet_runtime.read_options import ReadOptions
+from mfnet_runtime.version import installed_version
 
 
 def provenance_tags(backend: Backend, options: SegmentOptions, read: ReadOptions) -> dict[str, str]:
@@ -21,7 +21,7 @@ def provenance_tags(backend: Backend, options: SegmentOptions, read: ReadOptions
     """
     contract = backend.contract
     tags = {
-        "MFNET_VERSION": _own_version(),
+        "MFNET_VERSION": installed_version("mfnet"),
         "MFNET_CONTRACT": contract.to_json(),
         "MFNET_BACKEND": f"{backend.name}: {backend.device}",
         "MFNET_PRECISION": backend.precision,
@@ -41,10 +41,3 @@ def provenance_tags(backend: Backend, options: SegmentOptions, read: ReadOptions
 def model_tags(path: Path) -> dict[str, str]:
     """Which model file it was; reads all of it."""
     return {"MFNET_MODEL": path.name, "MFNET_MODEL_SHA256": sha256_from_file(path)}
-
-
-def _own_version() -> str:
-    try:
-        return version("mfnet")
-    except PackageNotFoundError:  # run from a folder, never installed
-        return "unknown"

@@ -5,7 +5,7 @@
 
 The bindings are a megabyte and import against empty libraries, made here with gcc; what pybind11
 wrote into their docstrings are the signatures. (TensorRT 8.6: `tensorrt_bindings==8.6.1`, 8.6 has
-wheels for Python 3.10 at most.) The lean runtime is recorded alike, from its real libraries.
+wheels for Python 3.10 at most.) The lean runtime is recorded alike: `tensorrt_lean_bindings`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SIGNATURE = re.compile(r"^(?:\d+\. )?\w+\((.*)\) -> ", re.MULTILINE)
 
 def stubbed(bindings: Path) -> None:
     """Satisfy what the bindings link against with libraries that hold nothing."""
-    shared = str(bindings / "tensorrt.so")
+    (shared,) = map(str, bindings.glob("tensorrt*.so"))
     dynamic = subprocess.check_output(["readelf", "-dW", shared], text=True)
     undefined = subprocess.check_output(["nm", "-D", "--undefined-only", shared], text=True)
     entries = {name for name in undefined.split() if ENTRY.search(name)}
@@ -98,8 +98,7 @@ def parameter(text: str) -> str:
 
 def main(bindings: Path) -> None:
     """Print the API of a package of bindings."""
-    if "lean" not in bindings.name:
-        stubbed(bindings)
+    stubbed(bindings)
     sys.path.insert(0, str(bindings.parent))
     api = api_from_module(importlib.import_module(bindings.name))
     print(json.dumps(api, indent=1, sort_keys=True))
