@@ -16,7 +16,7 @@ from mfnet.network import MFNet
 from mfnet.torch_backend import TorchBackend
 from mfnet_export.calibrate import calibration_set
 from mfnet_export.errors import ExportError
-from mfnet_export.files import size_text, staged
+from mfnet_export.files import size_of_files, size_text, staged
 from mfnet_export.fp16 import Fp16Report, fp16_beside, fp16_from_onnx
 from mfnet_export.int8 import Int8Options, Int8Report, int8_beside, int8_from_onnx
 from mfnet_export.judge import Bounds
@@ -162,7 +162,7 @@ def exported(request: ExportRequest, tell: Callable[[str], None] = lambda _: Non
                 f"{request.checkpoint}: not exported, {parity.failure()}; nothing was written "
                 f"(--no-rewrite leaves a rewrite out: {', '.join(rewritten.steps) or 'none ran'})"
             )
-        size = sum(file.stat().st_size for file in partial.parent.iterdir())
+        size = size_of_files(partial.parent)
         judged: dict[str, Any] = {
             "judge": request.scenes,
             "bands": request.bands,

@@ -53,6 +53,11 @@ def writing(path: Path) -> Iterator[None]:
         ) from fault
 
 
+def size_of_files(folder: Path) -> int:
+    """Bytes of the files in a folder, those of folders in it aside."""
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+
+
 def size_text(size: int) -> str:
     """Bytes for people: "412.3 MB", decimal as disks and networks count."""
     amount = float(size)

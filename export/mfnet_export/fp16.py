@@ -16,17 +16,19 @@ from typing import Any
 
 import onnx_ir as ir
 
-from mfnet_export.errors import ExportError
-from mfnet_export.files import size_text, staged
+from mfnet_export.files import size_of_files, size_text, staged
 from mfnet_export.fp16_convert import HALF_MAX, halve
 from mfnet_export.fp16_emulate import emulate
 from mfnet_export.fp16_ranges import Ranges, ranges_of, require_fit
 from mfnet_export.judge import (
+    NO_LABELS,
     Bounds,
     Difference,
     SceneScores,
     difference,
     logits_of,
+    require_close,
+    require_scores,
     scores_on_scenes,
 )
 from mfnet_export.sample import Windows
@@ -90,9 +92,6 @@ class Fp16Report:
         return [f"{'fp16' if not index else '':8}  {row}" for index, row in enumerate(rows)]
 
 
-NO_LABELS = "mIoU        not measured: no label/ there"
-
-
 def fp16_from_onnx(
     source: Path,
     target: Path,
@@ -141,7 +140,8 @@ def fp16_from_onnx(
         gc.collect()  # a graph holds cycles, and its weights with them
         with engine(trial) as candidate:
             found = difference(expected, logits_of(candidate, windows))
-        _require(
+        require_close(
+            "FP16",
             # logits that are not finite never pass
             found.max_abs <= MAX_SHIFT * found.span
             and found.agreement >= 1 - bounds.max_disagree / 100,
@@ -149,11 +149,7 @@ def fp16_from_onnx(
             f"{MAX_SHIFT:.0%} of the range); keep to FP32, or raise --max-disagree",
         )
         scores = _scores(engine, source, trial, judge, bands, tell)
-        _require(
-            scores is None or scores.drop <= bounds.max_drop,
-            f"{scores.line('FP16') if scores else ''}, allowed are {bounds.max_drop:g} points "
-            "less; keep to FP32, or raise --max-drop",
-        )
+        require_scores("FP16", scores, bounds)
         report = Fp16Report(
             output=target,
             size=0,
@@ -169,8 +165,7 @@ def fp16_from_onnx(
         model.metadata_props[METADATA_KEY] = signed.to_json()
         save(model, partial)
         require_valid(partial, "FP16")
-        size = sum(file.stat().st_size for file in partial.parent.iterdir() if file.is_file())
-        return replace(report, size=size)
+        return replace(report, size=size_of_files(partial.parent))
 
 
 def _converted(source: Path, ranges: Ranges) -> tuple[ir.Model, tuple[str, ...]]:
@@ -193,8 +188,3 @@ def _scores(
         return None
     tell("scoring FP32 and FP16 on the scenes")
     return scores_on_scenes(lambda: engine(source), lambda: engine(trial), judge, bands)
-
-
-def _require(held: bool, why: str) -> None:
-    if not held:
-        raise ExportError(f"FP16 is refused: {why}; nothing was written")

@@ -17,14 +17,17 @@ import onnx_ir as ir
 
 from mfnet_export.calibrate import CalibrationSet, channel_peaks
 from mfnet_export.errors import ExportError
-from mfnet_export.files import size_text, staged
+from mfnet_export.files import size_of_files, size_text, staged
 from mfnet_export.int8_search import Found, groups_of, layers_to_keep
 from mfnet_export.judge import (
+    NO_LABELS,
     Bounds,
     Difference,
     SceneScores,
     difference,
     logits_of,
+    require_close,
+    require_scores,
     scores_on_scenes,
 )
 from mfnet_export.quantise import Layer, layers_of, quantise, smooth
@@ -111,7 +114,7 @@ class Int8Report:
             f"calibrated on {self.calibrated}; {inside} of {self.layers} linear layers in INT8",
             f"stay float  {kept}",
             self.difference.line(),
-            self.scores.line() if self.scores else "mIoU        not measured: no label/ there",
+            self.scores.line("INT8") if self.scores else NO_LABELS,
         ]
         return [f"{'int8' if not index else '':8}  {row}" for index, row in enumerate(rows)]
 
@@ -173,7 +176,8 @@ def int8_from_onnx(
         # Half of what is allowed: windows held out are few.
         aim = 1 - options.max_disagree / 200
         search = layers_to_keep(groups_of(kinds, sizes), measure, aim, tell)
-        _require(
+        require_close(
+            "INT8",
             search.difference.agreement >= 1 - options.max_disagree / 100,
             f"{1 - search.difference.agreement:.2%} of the pixels held out change their class "
             f"(allowed {options.max_disagree:g} %), {len(search.layers)} of {len(kinds)} layers "
@@ -189,22 +193,12 @@ def int8_from_onnx(
             next(labelled, options.calibrate),
             bands,
         )
-        _require(
-            scores is None or scores.drop <= options.max_drop,
-            f"{scores.line() if scores else ''}, allowed are {options.max_drop:g} points less; "
-            "keep to FP32, or raise --max-drop",
-        )
+        require_scores("INT8", scores, options)
         report = Int8Report(target, 0, windows.fit.source, len(kinds), search, scores)
         write(search.layers, partial, contract.with_provenance(int8=report.facts()))
         require_valid(partial, "INT8")
-        size = sum(file.stat().st_size for file in partial.parent.iterdir() if file.is_file())
-        return replace(report, size=size)
+        return replace(report, size=size_of_files(partial.parent))
 
 
 def _sources(layers: Sequence[Layer]) -> list[str]:
     return list(dict.fromkeys(layer.source for layer in layers))
-
-
-def _require(held: bool, why: str) -> None:
-    if not held:
-        raise ExportError(f"INT8 is refused: {why}; nothing was written")

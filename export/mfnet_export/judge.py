@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mfnet.datasets import dataset_from_folder
 from mfnet.evaluate import evaluated, labelled_scenes
+from mfnet_export.errors import ExportError
 from mfnet_export.parity import share_text
 from mfnet_export.sample import Windows
 from mfnet_runtime.backends.base import Backend
@@ -22,6 +23,7 @@ from mfnet_runtime.errors import UsageError
 from mfnet_runtime.pipeline import SegmentOptions
 
 Logits = npt.NDArray[np.float32]
+NO_LABELS = "mIoU        not measured: no label/ there"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,7 @@ class SceneScores:
         """Points of mIoU lost, 0..100; negative where the other scores higher."""
         return 100 * (self.mean_iou[0] - self.mean_iou[1])
 
-    def line(self, name: str = "INT8") -> str:
+    def line(self, name: str) -> str:
         """For people."""
         before, after = self.mean_iou
         word = "scene" if self.scenes == 1 else "scenes"
@@ -94,6 +96,36 @@ class SceneScores:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types only."""
         return {**asdict(self), "mean_iou": list(self.mean_iou), "drop_points": self.drop}
+
+
+def require_close(name: str, held: bool, why: str) -> None:
+    """Refuse a graph that is too far from its FP32 graph.
+
+    Args:
+        name: INT8 or FP16.
+        held: Whether it is close enough.
+        why: It is not, and what to do.
+
+    Raises:
+        ExportError: it is not close enough.
+    """
+    if not held:
+        raise ExportError(f"{name} is refused: {why}; nothing was written")
+
+
+def require_scores(name: str, scores: SceneScores | None, bounds: Bounds) -> None:
+    """Refuse a graph that loses more mIoU than allowed; without labels none is known to.
+
+    Raises:
+        ExportError: with the scores.
+    """
+    if scores is not None:
+        require_close(
+            name,
+            scores.drop <= bounds.max_drop,
+            f"{scores.line(name)}, allowed are {bounds.max_drop:g} points less; "
+            "keep to FP32, or raise --max-drop",
+        )
 
 
 def logits_of(backend: Backend, windows: Windows) -> list[Logits]:
