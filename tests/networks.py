@@ -18,8 +18,10 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
+import mfnet_export.export
 from mfnet.config import config_from_preset
 from mfnet.network import MFNet
+from mfnet_runtime.contract import Contract
 
 Floats = npt.NDArray[np.float32]
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
@@ -108,3 +110,13 @@ def onnx_with_outlier(source: Path, path: Path, height: float) -> Path:
         ".1.lin2.bias": down,
     }
     return onnx_with_weights(source, path, **changes)
+
+
+def use_export(monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], Any]) -> None:
+    """Have mfnet-export write its FP32 graph by a call of ours."""
+
+    def onnx_from_network(network: object, contract: Contract, path: Path) -> Contract:
+        write(path)
+        return contract
+
+    monkeypatch.setattr(mfnet_export.export, "onnx_from_network", onnx_from_network)

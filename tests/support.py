@@ -16,6 +16,7 @@ from rasterio.transform import from_origin
 
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.labels import ClassTable
+from mfnet_runtime.plan import PlanFacts, Profile
 from mfnet_runtime.scenes import Scene
 from mfnet_runtime.windows import BlendName, window_profile
 
@@ -113,3 +114,26 @@ def window_weights(blend: BlendName, window: int) -> npt.NDArray[np.float32]:
     """Weight of each pixel of a window, (window, window) float32: the profile in both axes."""
     profile = window_profile(blend, window)
     return np.outer(profile, profile).astype(np.float32)
+
+
+def plan_facts(contract: Contract, **facts: Any) -> PlanFacts:
+    """What stands beside a plan built on some GPU.
+
+    Args:
+        contract: Of the graph.
+        facts: Fields that are to differ.
+    """
+    known: dict[str, Any] = {
+        "contract": contract,
+        "plan_sha256": "ab" * 32,
+        "onnx_sha256": "cd" * 32,
+        "tensorrt": "10.13.3.9",
+        "cuda": "12.6",
+        "driver": "13.0",
+        "gpu": "NVIDIA H200",
+        "compute_capability": (9, 0),
+        "profile": Profile(1, 16, 16),
+        "layers": 612,
+        "fused_attentions": 48,
+    }
+    return PlanFacts(**{**known, **facts})

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from networks import random_network
+from networks import random_network, use_export
 
 from mfnet.checkpoint import Checkpoint, save_checkpoint
 from mfnet.network import MFNet
@@ -55,3 +56,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     assert code == 0, err.getvalue()
     report = json.loads(out.getvalue())
     return Made(network, path, folder / "best.onnx", contract, report, err.getvalue())
+
+
+@pytest.fixture
+def best(made: Made, tmp_path: Path) -> Path:
+    """A checkpoint alone in its folder."""
+    return Path(shutil.copy(made.checkpoint, tmp_path / "best.pt"))
+
+
+@pytest.fixture
+def cheap(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The export of that checkpoint, copied instead of made again."""
+    use_export(monkeypatch, lambda path: shutil.copy(made.onnx, path))

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from networks import INDEX, reference_state, reference_windows, references
+from networks import INDEX, reference_state, reference_windows, references, use_export
 from support import write_scene
 
 import mfnet_export.export
@@ -47,26 +46,6 @@ def assert_refused(capsys: Capture, code: int, expected: int, *parts: str) -> No
     assert not captured.out
     for part in parts:
         assert part in errors[0]
-
-
-@pytest.fixture
-def best(made: Made, tmp_path: Path) -> Path:
-    """A checkpoint alone in its folder."""
-    return Path(shutil.copy(made.checkpoint, tmp_path / "best.pt"))
-
-
-@pytest.fixture
-def cheap(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The export of that checkpoint, copied instead of made again."""
-    use_export(monkeypatch, lambda path: shutil.copy(made.onnx, path))
-
-
-def use_export(monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], Any]) -> None:
-    def onnx_from_network(network: object, contract: Contract, path: Path) -> Contract:
-        write(path)
-        return contract
-
-    monkeypatch.setattr(mfnet_export.export, "onnx_from_network", onnx_from_network)
 
 
 def test_report(made: Made) -> None:

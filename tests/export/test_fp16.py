@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ import pytest
 from networks import onnx_with_outlier
 from support import write_raster, write_scene
 
-import mfnet_export.export
 import mfnet_export.to_onnx
 from mfnet_export import fp16
 from mfnet_export.cli import main
@@ -148,15 +146,8 @@ def test_a_drop_of_miou_is_refused(
 
 
 @pytest.fixture
-def folder(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(best: Path, cheap: None, tmp_path: Path) -> Path:
     """A checkpoint and a labelled scene, and an export that copies."""
-
-    def onnx_from_network(network: object, contract: Contract, path: Path) -> Contract:
-        shutil.copy(made.onnx, path)
-        return contract
-
-    monkeypatch.setattr(mfnet_export.export, "onnx_from_network", onnx_from_network)
-    shutil.copy(made.checkpoint, tmp_path / "best.pt")
     scene = write_scene(tmp_path / "scenes", height=96, width=96)
     label = np.random.default_rng(0).integers(0, 3, (96, 96)).astype(np.uint8)
     write_raster(tmp_path / "scenes" / "label" / scene.image.name, label)

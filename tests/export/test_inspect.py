@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 from networks import INDEX, reference_state, references
-from support import write_rgbd_model
+from support import plan_facts, write_rgbd_model
 
 import mfnet_export.to_onnx
 from mfnet_export.inspect import inspected
@@ -19,7 +19,6 @@ from mfnet_export.to_onnx import onnx_from_network
 from mfnet_runtime.contract import Contract, DsmRule
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.labels import ISPRS
-from mfnet_runtime.plan import PlanFacts, Profile
 
 if TYPE_CHECKING:
     from export.conftest import Made
@@ -104,19 +103,7 @@ def test_plan_speaks_through_its_sidecar(tmp_path: Path, capsys: Capture) -> Non
     assert "best.fp16.plan: a plan says nothing about itself" in err
     assert "best.fp16.plan.json cannot be read (No such file" in err
     contract = Contract(256, ISPRS, dsm=DsmRule("scene_percentile", 1, 99), precision="fp16")
-    built = PlanFacts(
-        contract=contract,
-        plan_sha256=sha256_from_file(path),
-        onnx_sha256="cd" * 32,
-        tensorrt="10.13.3.9",
-        cuda="12.6",
-        driver="13.0",
-        gpu="NVIDIA H200",
-        compute_capability=(9, 0),
-        profile=Profile(1, 16, 16),
-        layers=612,
-        fused_attentions=48,
-    )
+    built = plan_facts(contract, plan_sha256=sha256_from_file(path))
     sidecar.write_text(built.to_json())
     facts = inspected(path)
     assert facts["file"]["kind"] == "TensorRT plan"

@@ -17,7 +17,6 @@ import pytest
 from onnx import numpy_helper
 from support import UTM, write_raster, write_scene
 
-import mfnet_export.export
 from mfnet_export.calibrate import CalibrationSet, channel_peaks
 from mfnet_export.cli import main
 from mfnet_export.errors import ExportError
@@ -175,15 +174,8 @@ def test_too_far_from_fp32_is_refused(
 
 
 @pytest.fixture
-def folder(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(best: Path, cheap: None, tmp_path: Path) -> Path:
     """A checkpoint, 16 windows of labelled scenes, and the FP32 export without its cost."""
-
-    def onnx_from_network(network: object, contract: Contract, path: Path) -> Contract:
-        shutil.copy(made.onnx, path)
-        return contract
-
-    monkeypatch.setattr(mfnet_export.export, "onnx_from_network", onnx_from_network)
-    shutil.copy(made.checkpoint, tmp_path / "best.pt")
     scene = write_scene(tmp_path / "scenes", height=256, width=256, label=True)
     assert scene.label is not None
     write_raster(scene.label, np.arange(256, dtype=np.uint8)[None, :].repeat(256, 0) % 3, **UTM)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, fields
@@ -53,12 +52,8 @@ class Halved:
 
 
 @pytest.fixture
-def best(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def best(best: Path, cheap: None, made: Made, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint alone in its folder, whose files and numbers are there already."""
-
-    def onnx_from_network(network: object, contract: Any, path: Path) -> Any:
-        shutil.copy(made.onnx, path)
-        return contract
 
     def fp16_from_onnx(source: Path, target: Path, *_: object, **options: object) -> Halved:
         return Halved(write_attention(target))
@@ -66,11 +61,10 @@ def best(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     said = made.report["parity"]
     names = [field.name for field in fields(ParityReport) if field.name != "gate"]
     parity = ParityReport(**{name: said[name] for name in names})
-    monkeypatch.setattr(mfnet_export.export, "onnx_from_network", onnx_from_network)
     monkeypatch.setattr(mfnet_export.export, "fp16_from_onnx", fp16_from_onnx)
     monkeypatch.setattr(mfnet_export.export, "_parity", lambda *_: parity)
     monkeypatch.setattr(mfnet_export.merge, "gflop_from_network", lambda _: 1.0)
-    return Path(shutil.copy(made.checkpoint, tmp_path / "best.pt"))
+    return best
 
 
 def run(*words: object) -> int:

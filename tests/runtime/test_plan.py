@@ -10,25 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import RGBD
+from support import RGBD, plan_facts
 
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError
 from mfnet_runtime.plan import HARDWARE, PlanFacts, Profile, facts_of_plan, sidecar_of
 
-FACTS = PlanFacts(
-    contract=Contract(256, RGBD, precision="fp16").with_provenance(dataset="town"),
-    plan_sha256="ab" * 32,
-    onnx_sha256="cd" * 32,
-    tensorrt="10.13.3.9",
-    cuda="12.6",
-    driver="13.0",
-    gpu="NVIDIA H200",
-    compute_capability=(9, 0),
-    profile=Profile(1, 16, 16),
-    layers=612,
-    fused_attentions=48,
-)
+FACTS = plan_facts(Contract(256, RGBD, precision="fp16").with_provenance(dataset="town"))
 batches = st.lists(st.integers(1, 4096), min_size=3, max_size=3).map(sorted)
 
 
