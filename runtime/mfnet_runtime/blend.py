@@ -30,7 +30,7 @@ class LogitMosaic:
 
     def __init__(self, grid: WindowGrid, classes: int, blend: BlendName) -> None:
         self.grid = grid
-        self.top = 0  # scene row of the next finished row
+        self.top = grid.rows[0].start  # scene row of the next finished row
         width = max(len(grid.under), grid.window)  # a smaller scene is padded up to one window
         self._sum = np.zeros((classes, grid.window, width), np.float32)
         self._finished = 0  # rows at the top of `_sum` that were handed down

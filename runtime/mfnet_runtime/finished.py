@@ -34,6 +34,24 @@ class FinishedRows:
     probabilities: ClassRows | None = None  # (class, row, column), percent
     place: tuple[int, int] = (0, 0)  # scene row and column of the first pixel
 
+    def within(self, rows: range) -> FinishedRows:
+        """Those of some scene rows."""
+        first = self.place[0]
+        stop = first + len(self.classes)
+        if rows.start <= first and stop <= rows.stop:
+            return self
+        kept = slice(max(rows.start - first, 0), max(rows.stop - first, 0))
+        cut = {
+            name: layer[..., kept, :]
+            for name, layer in (
+                ("classes", self.classes),
+                ("confidence", self.confidence),
+                ("probabilities", self.probabilities),
+            )
+            if layer is not None
+        }
+        return FinishedRows(**cut, place=(max(first, rows.start), self.place[1]))
+
 
 def finished_from_logits(
     logits: FloatArray, valid: BoolArray, layers: Layers, place: tuple[int, int] = (0, 0)

@@ -8,13 +8,10 @@ Reading and writing go on in threads of their own while the backend works.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
 
 from mfnet_runtime.backends.base import Backend, DeviceBackend
 from mfnet_runtime.batch_size import Asked, BatchSize
@@ -22,7 +19,6 @@ from mfnet_runtime.contract import DsmRule
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.finished import CLASSES_ALONE, FinishedRows, Layers
 from mfnet_runtime.host_processing import HostProcessing
-from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.memory import return_freed
 from mfnet_runtime.processing import Processing
 from mfnet_runtime.scaling import DsmRange, dsm_range
@@ -84,8 +80,6 @@ class SceneReport:
     batch: int = 0  # windows a call of the backend; the one chosen where it was to be found
     backend_s: float = 0.0  # seconds inside the backend
     total_s: float = 0.0  # seconds in all, reading and writing included
-    pixels: list[int] = field(default_factory=list)  # pixels of each class
-    nodata: int = 0  # pixels
 
 
 def segment_scene(
@@ -95,8 +89,10 @@ def segment_scene(
     options: SegmentOptions,
     tick: Tick = lambda done: None,
     sizes: BatchSize | None = None,
+    parts: Sequence[WindowGrid] | None = None,
+    span: DsmRange | None = None,
 ) -> SceneReport:
-    """Segment one open scene.
+    """Segment one open scene, or parts of it.
 
     Cutting, weights and the order of additions are the same whatever the blocks, the batch and the
     timing of threads. So the map is the same, bit by bit, whatever the split, where the backend's
@@ -113,6 +109,8 @@ def segment_scene(
         options: Stride, blending, batch, where pixels are worked on.
         tick: Called with the number of windows just inferred or skipped.
         sizes: The batch of a run of many scenes; by default made from the options.
+        parts: Blocks of columns, or bands of rows of them, to make instead of the whole scene.
+        span: The scene's heights that become 0 and 1, where they are known already.
 
     Returns:
         The report.
@@ -127,10 +125,9 @@ def segment_scene(
     started = time.perf_counter()
     contract = backend.contract
     grid = options.grid(reader.height, reader.width, contract.window)
-    span = dsm_range(options.dsm or contract.dsm, reader.heights)
-    blocks = options.blocks(grid)
-    windows = sum(len(block) for block in blocks)
-    report = SceneReport(span, windows, len(blocks), pixels=[0] * len(contract.classes))
+    blocks = options.blocks(grid) if parts is None else parts
+    span = span or dsm_range(options.dsm or contract.dsm, reader.heights)
+    report = SceneReport(span, sum(len(block) for block in blocks), len(blocks))
     sizes = sizes or BatchSize(options.batch, backend.batches)
     processing = _processing(preprocessed_on(backend, options))
     for block in blocks:
@@ -154,7 +151,7 @@ def _segment_block(
     """A block of columns from its top to its bottom; nothing of it is held any more afterwards."""
     with processing() as part:
         fill = partial(scene_batches, part.rows, sizes, max_strips=part.max_strips)
-        drain = partial(_drain, part, sink, report)
+        drain = partial(_drain, part, sink)
         with Stages(part.batches, fill, drain) as stages:
             for batch, seconds in part.inferred(stages):
                 report.backend_s += seconds
@@ -191,14 +188,10 @@ def _processing(where: Where) -> Callable[..., Processing[Any]]:
     return DeviceProcessing
 
 
-def _drain(part: Processing[Any], sink: Sink, report: SceneReport, batch: Batch) -> None:
-    """Count and hand down the rows that a batch finishes."""
+def _drain(part: Processing[Any], sink: Sink, batch: Batch) -> None:
+    """Hand down the rows that a batch finishes."""
+    made = part.rows.grid.made_rows
     for rows in part.finished(batch):
-        _count(report, rows.classes)
-        sink(rows)
-
-
-def _count(report: SceneReport, classes: npt.NDArray[np.uint8]) -> None:
-    report.nodata += int(np.count_nonzero(classes == IGNORE))
-    for index in range(len(report.pixels)):
-        report.pixels[index] += int(np.count_nonzero(classes == index))
+        wanted = rows.within(made)
+        if len(wanted.classes):
+            sink(wanted)

@@ -104,8 +104,15 @@ class WindowRows(ABC, Generic[B]):
         fresh = self._reader.read(start + kept, start + rows, self.grid.under)
         self.valid[:kept] = self.valid[rows - kept :]
         self.valid[kept:] = fresh.wanted
+        self._leave_out(start)
         self.start = start
         self.take(fresh, kept, batch)
+
+    def _leave_out(self, start: int) -> None:
+        """Rows that are not to be made need no window of their own."""
+        made = self.grid.made_rows
+        self.valid[: max(made.start - start, 0)] = False
+        self.valid[max(made.stop - start, 0) :] = False
 
     @abstractmethod
     def take(self, fresh: SceneRows, kept: int, batch: B) -> None:
@@ -143,7 +150,7 @@ def scene_batches(
         return batch
 
     grid = rows.grid
-    stops = [row.start for row in grid.rows[1:]] + [grid.height]
+    stops = [row.start for row in grid.rows[1:]] + [grid.made_rows.stop]
     batch, strips = following(), 0
     for row, stop in zip(grid.rows, stops, strict=True):
         rows.move_to(row.start, batch)

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from mfnet_runtime.errors import UsageError
 
-BlendName = Literal["uniform", "hann"]
-BLENDS = ("uniform", "hann")
+BlendName = Literal["uniform", "hann", "centre"]
+BLENDS = ("uniform", "hann", "centre")
 Profile = npt.NDArray[np.float64]
 
 
@@ -34,7 +34,7 @@ class Offset:
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """All windows of a scene, row by row; or those of a block, some of its columns.
+    """All windows of a scene, row by row; or those of a block, some of its columns or rows.
 
     A scene smaller than the window has one offset on that axis, 0: the caller pads. Offsets are
     the scene's in a block too, so that a pixel lies under the same windows whatever the blocks.
@@ -48,6 +48,7 @@ class WindowGrid:
     window: int  # pixels a side
     stride: int  # pixels between windows
     block: range | None = None  # columns to make; None: all
+    band: range | None = None  # rows to make; None: all
 
     def __post_init__(self) -> None:
         if not 1 <= self.stride <= self.window:
@@ -60,22 +61,23 @@ class WindowGrid:
 
     @cached_property
     def rows(self) -> tuple[Offset, ...]:
-        """Offsets of the window rows, from the top."""
-        return axis_offsets(self.height, self.window, self.stride)
+        """Offsets of the window rows that reach the rows to make, from the top."""
+        return self._reaching(axis_offsets(self.height, self.window, self.stride), self.made_rows)
 
     @cached_property
     def columns(self) -> tuple[Offset, ...]:
         """Offsets of the window columns that reach the block, from the left."""
-        return tuple(
-            offset
-            for offset in axis_offsets(self.width, self.window, self.stride)
-            if offset.start < self.made.stop and offset.start + self.window > self.made.start
-        )
+        return self._reaching(axis_offsets(self.width, self.window, self.stride), self.made)
 
     @property
     def made(self) -> range:
         """Scene columns to make: the block's, or all."""
         return range(self.width) if self.block is None else self.block
+
+    @property
+    def made_rows(self) -> range:
+        """Scene rows to make: the band's, or all."""
+        return range(self.height) if self.band is None else self.band
 
     @cached_property
     def under(self) -> range:
@@ -96,6 +98,13 @@ class WindowGrid:
             replace(self, block=range(start, min(start + width, self.width))) for start in starts
         ]
 
+    def _reaching(self, offsets: tuple[Offset, ...], made: range) -> tuple[Offset, ...]:
+        return tuple(
+            offset
+            for offset in offsets
+            if offset.start < made.stop and offset.start + self.window > made.start
+        )
+
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
@@ -113,13 +122,33 @@ def axis_offsets(length: int, window: int, stride: int) -> tuple[Offset, ...]:
 def window_profile(blend: BlendName, window: int) -> Profile:
     """Weight of each pixel along one axis of a window, (window,) float64, all positive.
 
-    `uniform` weighs all alike, as published. `hann` falls to nearly nothing at the rim, where a
-    window knows least of its surroundings; sampled at pixel centres it never reaches zero, so a
-    pixel at the scene's corner is still covered.
+    `uniform` weighs all alike, as published; so does `centre` what it takes of a window. `hann`
+    falls to nearly nothing at the rim, where a window knows least of its surroundings; sampled at
+    pixel centres it never reaches zero, so a pixel at the scene's corner is still covered.
     """
-    if blend == "uniform":
-        return np.ones(window)
-    return np.asarray(np.sin(np.pi * (np.arange(window) + 0.5) / window) ** 2)
+    if blend == "hann":
+        return np.asarray(np.sin(np.pi * (np.arange(window) + 0.5) / window) ** 2)
+    return np.ones(window)
+
+
+def nearest_starts(offsets: tuple[Offset, ...], window: int) -> npt.NDArray[np.int64]:
+    """Start of the window whose centre is nearest to each pixel of an axis, of two the earlier's.
+
+    Where windows leave no gap the nearest covers the pixel; so a block, which knows only the
+    windows that reach it, finds the same ones.
+
+    Args:
+        offsets: Ascending, some that follow each other.
+        window: Pixels a side.
+
+    Returns:
+        (pixels up to the last window's end,).
+    """
+    starts = np.array([offset.start for offset in offsets])
+    # pixel p is nearer to the later of two windows where 2 p + 1 > start + start + window
+    firsts = (starts[:-1] + starts[1:] + window + 1) // 2
+    pixels = np.arange(starts[-1] + window)
+    return starts[np.searchsorted(firsts, pixels, side="right")]
 
 
 class AxisWeights:
@@ -128,7 +157,8 @@ class AxisWeights:
     A window weighs row share times column share, so its logits need no division afterwards.
 
     Args:
-        blend: `uniform` also counts an offset's visits: part of the published protocol.
+        blend: `uniform` also counts an offset's visits: part of the published protocol. `centre`
+            gives a pixel wholly to the window whose centre is nearest: the overlap is cropped.
         offsets: All of the axis, or all that reach a block: then 1 is the sum within the block.
         window: Pixels a side.
     """
@@ -137,6 +167,7 @@ class AxisWeights:
         self._window = window
         self._profile = window_profile(blend, window)
         self._counts_visits = blend == "uniform"
+        self._nearest = nearest_starts(offsets, window) if blend == "centre" else None
         self._total = np.zeros(offsets[-1].start + window)
         for offset in offsets:
             self._total[offset.start : offset.start + window] += self._weights(offset)
@@ -147,4 +178,7 @@ class AxisWeights:
         return (self._weights(offset) / total).astype(np.float32)
 
     def _weights(self, offset: Offset) -> Profile:
+        if self._nearest is not None:
+            nearest = self._nearest[offset.start : offset.start + self._window]
+            return (nearest == offset.start).astype(np.float64)
         return self._profile * offset.visits if self._counts_visits else self._profile

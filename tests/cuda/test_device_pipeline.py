@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -281,3 +282,24 @@ def test_seconds_in_the_backend_are_the_gpus_own(tmp_path: Path, machine: Rig) -
     with TensorRtBackend(plan) as backend:
         report = segment_scene(backend, scene(90, 100), lambda rows: None, SegmentOptions(16))
     assert 0 < report.backend_s < 1
+
+
+@pytest.mark.parametrize("cuts", [(0, 37, 90), (0, 1, 64, 90)])
+def test_bands_of_rows_are_the_rows_of_the_whole(
+    tmp_path: Path, machine: Rig, cuts: tuple[int, ...]
+) -> None:
+    found = scene(90, 70)
+    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt, change=positional)
+    options = SegmentOptions(12, preprocess="gpu", block=40)
+    bands = [
+        replace(block, band=range(*rows))
+        for block in options.blocks(options.grid(90, 70, 32))
+        for rows in pairwise(cuts)
+    ]
+    maps = []
+    with TensorRtBackend(plan) as backend:
+        for parts in (None, bands):
+            rows: list[FinishedRows] = []
+            segment_scene(backend, found, rows.append, options, parts=parts)
+            maps.append(class_map(rows, 90, 70))
+    np.testing.assert_array_equal(maps[1], maps[0])

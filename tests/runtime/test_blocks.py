@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,42 @@ def test_maps_do_not_depend_on_blocks(
     parts = segmented(found, SegmentOptions(stride, blend, batch, layers=layers, block=block))
     np.testing.assert_array_equal(parts[0], whole[0])
     np.testing.assert_array_equal(parts[1], whole[1])
-    assert (parts[2].pixels, parts[2].nodata) == (whole[2].pixels, whole[2].nodata)
     assert (parts[2].dsm, parts[2].blocks) == (whole[2].dsm, -(-width // block))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 150),
+    width=st.integers(1, 90),
+    block=st.integers(20, 90),
+    cuts=st.lists(st.integers(1, 149), max_size=4),
+    stride=st.integers(5, WINDOW),
+    blend=st.sampled_from(BLENDS),
+    batch=st.sampled_from([1, 3, 8]),
+)
+def test_maps_do_not_depend_on_bands(
+    height: int,
+    width: int,
+    block: int,
+    cuts: list[int],
+    stride: int,
+    blend: BlendName,
+    batch: int,
+) -> None:
+    """Rows made apart from each other, as after an interrupt, or by several machines."""
+    found = noise_scene(height, width)
+    edges = sorted({0, height, *(cut for cut in cuts if cut < height)})
+    options = SegmentOptions(stride, blend, batch, block=block)
+    parts = [
+        replace(column, band=range(*rows))
+        for rows in pairwise(edges)
+        for column in options.blocks(options.grid(height, width, WINDOW))
+    ]
+    rows: list[FinishedRows] = []
+    segment_scene(PlaceBackend(), found, rows.append, options, parts=parts)
+    rule = SegmentOptions(stride, blend, layers=Layers(probabilities=True))
+    whole = segmented(found, rule)[0]
+    np.testing.assert_array_equal(class_map(rows, height, width), whole)
 
 
 @settings(max_examples=40, deadline=None)

@@ -63,7 +63,7 @@ class DeviceProcessing:
         stored = stored_type(reader.read(0, 1, grid.under).image.dtype)
         layout = Layout(grid, stored, layers.confidence)
         self.max_strips = layout.max_strips
-        self._finished = 0  # scene rows, of the batches enqueued
+        self._finished = grid.rows[0].start  # scene row after those of the batches enqueued
         with self._cuda.current():
             self._tensors = self._reserved(len(grid))
             self._kernels = backend.kernels()
