@@ -12,6 +12,7 @@ import numpy as np
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.batch_size import BatchSize
 from mfnet_runtime.command import complain
+from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.memory import block_width, pixel_memory
 from mfnet_runtime.pipeline import SegmentOptions
@@ -112,17 +113,29 @@ def estimated(
         SceneError: it could not be segmented.
         UsageError: it does not fit in the memory allowed.
     """
-    contract, layers = backend.contract, options.layers
+    contract = backend.contract
     largest = BatchSize(options.batch, backend.batches).largest
     with SceneReader(scene, contract.image.full_scale, read) as reader:
-        grid = options.grid(reader.height, reader.width, contract.window)
-        needs = pixel_memory(reader, grid, contract, largest)
-        blocks = grid.blocks(block_width(grid, needs, options.max_memory))
+        return estimate_of(reader, contract, largest, options, seconds)
+
+
+def estimate_of(
+    reader: SceneReader, contract: Contract, batch: int, options: SegmentOptions, seconds: float
+) -> Estimate:
+    """What an open scene would take, for at most so many windows a call.
+
+    Raises:
+        UsageError: it does not fit in the memory allowed.
+    """
+    layers = options.layers
+    grid = options.grid(reader.height, reader.width, contract.window)
+    needs = pixel_memory(reader, grid, contract, batch)
+    blocks = grid.blocks(block_width(grid, needs, options.max_memory))
     windows = sum(len(block) for block in blocks)
     planes = 1 + layers.confidence + layers.probabilities * len(contract.classes)
     pixels = grid.height * grid.width * planes
     return Estimate(
-        scene.name,
+        reader.scene.name,
         grid.height,
         grid.width,
         windows,

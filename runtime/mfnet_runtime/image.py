@@ -66,7 +66,7 @@ class ImageBands:
         Raises:
             SceneError: damaged data, or pixel values above the model's full scale.
         """
-        image, valid = self._stored(window)
+        image, valid = self.stored(window)
         if self.span is not None:
             return self._stretched(image), valid
         smallest, largest = image.min(where=valid, initial=0), image.max(where=valid, initial=0)
@@ -78,6 +78,19 @@ class ImageBands:
                 f"{self.full_scale:g}; rescale it or give their range (mfnet-run --image-range), "
                 "declare its nodata value, or use a model trained on such values"
             )
+        return image, valid
+
+    def stored(self, window: Window) -> tuple[Pixels, BoolArray]:
+        """Pixels as the file has them, whatever their range, and which of them are valid.
+
+        Raises:
+            SceneError: damaged data.
+        """
+        with reading(self.path):
+            image = self.dataset.read(self.bands, window=window)
+            valid = np.isfinite(image).all(axis=0) & ~self._holes(image)
+            if self._masked:
+                valid &= self.dataset.dataset_mask(window=window) > 0
         return image, valid
 
     def warning(self) -> str | None:
@@ -106,14 +119,6 @@ class ImageBands:
             for left in np.linspace(0, width - columns, SAMPLES, dtype=int):
                 yield Window(int(left), int(top), columns, rows)
 
-    def _stored(self, window: Window) -> tuple[Pixels, BoolArray]:
-        with reading(self.path):
-            image = self.dataset.read(self.bands, window=window)
-            valid = np.isfinite(image).all(axis=0) & ~self._holes(image)
-            if self._masked:
-                valid &= self.dataset.dataset_mask(window=window) > 0
-        return image, valid
-
     def _stretched(self, image: Pixels) -> Pixels:
         assert self.span is not None
         low, high = self.span
@@ -128,7 +133,7 @@ class ImageBands:
     def _values(self) -> Iterator[tuple[Pixels, BoolArray]]:
         """All pixel values, a band at a time."""
         for window in pieces_of(self.dataset):
-            image, valid = self._stored(window)
+            image, valid = self.stored(window)
             for band in image:
                 yield band, valid
 

@@ -10,7 +10,7 @@ from typing import Any
 from mfnet_runtime.backends.base import Backend, TensorSpec
 from mfnet_runtime.errors import ModelError, UsageError, missing_package
 
-__all__ = ["BACKENDS", "DEVICES", "Backend", "TensorSpec", "backend_from_file"]
+__all__ = ["BACKENDS", "DEVICES", "Backend", "TensorSpec", "backend_for", "backend_from_file"]
 
 # Name and device to class.
 BACKENDS = {
@@ -49,6 +49,29 @@ def backend_from_file(
             cannot do what the options ask.
         ModelError: no backend runs such a file, or the file is refused.
     """
+    name, device = backend_for(path, name, device)
+    if path.suffix.lower() == ".plan":
+        options["trust_plan"] = trust_plan
+    elif trust_plan:
+        raise UsageError(f"{path}: is no plan; leave out --trust-plan")
+    module, attribute = BACKENDS[name][device].split(":")
+    try:
+        backend: Backend = getattr(import_module(module), attribute)(path, **options)
+    except ModuleNotFoundError as fault:
+        remedy = missing_package(fault.name)
+        if remedy is None:
+            raise
+        raise UsageError(f"backend {name} {remedy}") from fault
+    return backend
+
+
+def backend_for(path: Path, name: str = "auto", device: str = "auto") -> tuple[str, str]:
+    """Name and device of the backend that runs a model file, of which at most the header is read.
+
+    Raises:
+        UsageError: the file is missing, or no backend of that name runs it on that device.
+        ModelError: no backend runs such a file.
+    """
     if not path.is_file():
         raise UsageError(f"{path}: no such model file")
     if name not in ("auto", *BACKENDS):
@@ -65,19 +88,7 @@ def backend_from_file(
         name = next((engine for engine in able if find_spec(engine)), able[-1])
     if name not in able:
         raise UsageError(f"{path}: {_why_not_so(path, name, device)}")
-    if suffix == ".plan":
-        options["trust_plan"] = trust_plan
-    elif trust_plan:
-        raise UsageError(f"{path}: is no plan; leave out --trust-plan")
-    module, attribute = BACKENDS[name][device].split(":")
-    try:
-        backend: Backend = getattr(import_module(module), attribute)(path, **options)
-    except ModuleNotFoundError as fault:
-        remedy = missing_package(fault.name)
-        if remedy is None:
-            raise
-        raise UsageError(f"backend {name} {remedy}") from fault
-    return backend
+    return name, device
 
 
 def _device_for(path: Path, name: str) -> str:
