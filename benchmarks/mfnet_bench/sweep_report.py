@@ -14,7 +14,7 @@ from mfnet_bench.table import figure, markdown_table
 from mfnet_runtime.errors import ResourceError
 from mfnet_runtime.files import replace_text
 
-COLOURS = {"uniform": "#c8553d", "hann": "#1f6f8b"}
+COLOURS = {"uniform": "#c8553d", "hann": "#1f6f8b", "centre": "#6b8e23"}
 SIZE, DPI = (8.0, 4.2), 150  # inches, dots an inch: 1200 px wide
 UNITS = {"s": (1, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)),
          "min": (60, (0.5, 1, 2, 5, 10, 20)), "h": (3600, (0.5, 1, 2, 5, 10, 20, 50))}  # fmt: skip

@@ -180,5 +180,5 @@ class AxisWeights:
     def _weights(self, offset: Offset) -> Profile:
         if self._nearest is not None:
             nearest = self._nearest[offset.start : offset.start + self._window]
-            return (nearest == offset.start).astype(np.float64)
+            return np.asarray(nearest == offset.start, np.float64)
         return self._profile * offset.visits if self._counts_visits else self._profile

@@ -18,7 +18,7 @@ from mfnet_bench.cli import main
 from mfnet_bench.scoring import scored_run
 from mfnet_bench.sweep import SweepRequest
 from mfnet_bench.sweep_report import COLOURS
-from mfnet_runtime.windows import BlendName
+from mfnet_runtime.windows import BLENDS, BlendName
 
 WINDOW = 32
 HEIGHT, WIDTH = 40, 48
@@ -85,7 +85,8 @@ def test_scores_are_those_of_the_plain_loop(
     tmp_path: Path, folder: Path, model: Path, capsys: Capture
 ) -> None:
     blind = blind_at_the_rim(model, tmp_path / "blind.onnx")
-    assert bench(blind, folder, "--strides", "32,8,16,8", "--json") == 0
+    words = ("--strides", "32,8,16,8", "--blends", "uniform,hann")
+    assert bench(blind, folder, *words, "--json") == 0
     result = json.loads(capsys.readouterr().out)
     truth = np.stack([read(folder / "label" / f"{name}.tif") for name in "ab"])
     maps = {
@@ -130,8 +131,8 @@ def test_a_scene_smaller_than_a_window_is_seen_once(
     assert bench(model, tmp_path / "small", "--strides", "32", "--json", "-o", out) == 0
     assert (out / "sweep.png").is_file()
     rows = json.loads(capsys.readouterr().out)["rows"]
-    assert [row["windows_a_pixel"] for row in rows] == [1.0, 1.0]
-    assert [row["mean_iou"] for row in rows] == [1.0, 1.0]
+    assert [row["windows_a_pixel"] for row in rows] == [1.0] * len(BLENDS)
+    assert [row["mean_iou"] for row in rows] == [1.0] * len(BLENDS)
 
 
 def test_files(tmp_path: Path, folder: Path, model: Path, capsys: Capture) -> None:
@@ -144,7 +145,7 @@ def test_files(tmp_path: Path, folder: Path, model: Path, capsys: Capture) -> No
     with (out / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     strides = [4, 8, 12, 16, 24, 32]  # eighths of the window
-    assert [int(row["stride"]) for row in rows] == [s for s in strides for _ in range(2)]
+    assert [int(row["stride"]) for row in rows] == [s for s in strides for _ in BLENDS]
     assert {row["mean_iou"] for row in rows} == {"1.0"}
     facts = json.loads((out / "sweep.json").read_text())
     assert facts["scenes"] == ["a"]

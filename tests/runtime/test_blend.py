@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfnet_runtime.blend import LogitMosaic
-from mfnet_runtime.windows import BLENDS, BlendName, WindowGrid
+from mfnet_runtime.windows import BLENDS, BlendName, Offset, WindowGrid
 
 Field = npt.NDArray[np.float32]
 
@@ -67,6 +67,34 @@ def test_uniform_is_the_published_sum_of_logits() -> None:
             mosaic.add(row, column, answers[row.start, column.start].astype(np.float32))
         rows.append(mosaic.finish_above(following).copy())
     np.testing.assert_allclose(np.concatenate(rows, axis=1), total / visits, atol=1e-5)
+
+
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    window=st.integers(1, 12),
+    data=st.data(),
+)
+def test_centre_is_the_logits_of_the_nearest_window(
+    height: int, width: int, window: int, data: st.DataObject
+) -> None:
+    """Bit by bit: each window answers with its number, plus what rounding would change."""
+    grid = WindowGrid(height, width, window, data.draw(st.integers(1, window)))
+    mosaic, number, rows = LogitMosaic(grid, 1, "centre"), 0.1, []
+    starts = [row.start for row in grid.rows[1:]] + [height]
+    for row, following in zip(grid.rows, starts, strict=True):
+        for column in grid.columns:
+            mosaic.add(row, column, np.full((1, window, window), number, np.float32))
+            number += 1
+        rows.append(mosaic.finish_above(following)[0].copy())
+
+    def nearest(length: int, offsets: tuple[Offset, ...]) -> npt.NDArray[np.int64]:
+        centres = np.array([offset.start + window / 2 for offset in offsets])
+        return np.asarray(np.abs(np.arange(length)[:, None] + 0.5 - centres).argmin(axis=1))
+
+    down, across = nearest(height, grid.rows), nearest(width, grid.columns)
+    expected = down[:, None] * len(grid.columns) + across + 0.1
+    np.testing.assert_array_equal(np.concatenate(rows), expected.astype(np.float32))
 
 
 def test_windows_out_of_order_are_a_bug() -> None:
