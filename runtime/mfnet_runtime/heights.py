@@ -65,7 +65,9 @@ class HeightBand:
         scale, offset = self.dataset.scales[self.band - 1], self.dataset.offsets[self.band - 1]
         low, high = HEIGHT_LIMITS
         with np.errstate(invalid="ignore", over="ignore"):  # whatever stands for no height
-            heights = stored.astype(np.float32)
+            heights = stored.astype(np.float32, copy=False)
             if (scale, offset) != (1.0, 0.0):  # heights packed into integers
                 heights = heights * np.float32(scale) + np.float32(offset)
-            return heights, valid & np.isfinite(heights) & (heights > low) & (heights < high)
+            valid &= heights > low  # not so for NaN
+            valid &= heights < high
+            return heights, valid

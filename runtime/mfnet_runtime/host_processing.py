@@ -59,9 +59,9 @@ class ScaledRows(WindowRows[HostBatch]):
         """Scale new rows."""
         for plane in (*self._image, *self._dsm):
             plane[:kept] = plane[len(plane) - kept :]
-        image = scaled_image(fresh.image, fresh.image_valid, self._contract.image)
-        self._image[:, kept:] = image
-        self._dsm[0, kept:] = scaled_dsm(fresh.dsm, fresh.dsm_valid, self._span)
+        image, dsm = self._image[:, kept:], self._dsm[0, kept:]
+        scaled_image(fresh.image, fresh.image_valid, self._contract.image, image)
+        scaled_dsm(fresh.dsm, fresh.dsm_valid, self._span, dsm)
 
     def cut(self, place: Place, batch: HostBatch) -> None:
         """Copy a window into a batch; FP16 inputs are rounded to nearest even here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,8 @@ class ImageBands:
         image, valid = self.stored(window)
         if self.span is not None:
             return self._stretched(image), valid
-        smallest, largest = image.min(where=valid, initial=0), image.max(where=valid, initial=0)
-        slack = 0.001 * self.full_scale  # float rasters may overshoot by rounding
-        if smallest < -slack or largest > self.full_scale + slack:
-            worst = largest if largest > self.full_scale + slack else smallest
+        worst = self._beyond(image, valid)
+        if worst is not None:
             raise SceneError(
                 f"{self.path}: pixel values reach {worst:g}, the model expects 0 to "
                 f"{self.full_scale:g}; rescale it or give their range (mfnet-run --image-range), "
@@ -88,7 +87,9 @@ class ImageBands:
         """
         with reading(self.path):
             image = self.dataset.read(self.bands, window=window)
-            valid = np.isfinite(image).all(axis=0) & ~self._holes(image)
+            valid = ~self._holes(image)
+            if image.dtype.kind == "f":
+                valid &= np.isfinite(image).all(axis=0)
             if self._masked:
                 valid &= self.dataset.dataset_mask(window=window) > 0
         return image, valid
@@ -119,6 +120,20 @@ class ImageBands:
             for left in np.linspace(0, width - columns, SAMPLES, dtype=int):
                 yield Window(int(left), int(top), columns, rows)
 
+    def _beyond(self, image: Pixels, valid: BoolArray) -> float | None:
+        """The valid pixel value farthest above, or else below, the model's scale; None: all fit."""
+        slack = 0.001 * self.full_scale  # float rasters may overshoot by rounding
+        lowest, highest = -slack, self.full_scale + slack
+        if image.dtype.kind in "iu":
+            kind = np.iinfo(image.dtype)
+            if kind.min >= lowest and kind.max <= highest:
+                return None
+        seen: Any = {} if valid.all() else {"where": valid}
+        smallest, largest = image.min(**seen, initial=0), image.max(**seen, initial=0)
+        if largest > highest:
+            return float(largest)
+        return float(smallest) if smallest < lowest else None
+
     def _stretched(self, image: Pixels) -> Pixels:
         assert self.span is not None
         low, high = self.span
@@ -139,7 +154,8 @@ class ImageBands:
 
     def _holes(self, image: Pixels) -> BoolArray:
         """Pixels (row, column) with a nodata value, the file's or the one asked for."""
-        holes = self._equal(image, [self.dataset.nodatavals[band - 1] for band in self.bands])
+        declared = [self.dataset.nodatavals[band - 1] for band in self.bands]
+        holes = self._equal(image, declared)
         if self._nodata is not None:
             holes |= self._equal(image, [self._nodata] * len(self.bands))
         return holes
@@ -147,12 +163,12 @@ class ImageBands:
     def _equal(self, image: Pixels, nodata: Sequence[float | None]) -> BoolArray:
         """Pixels with these values: in all bands if they are a possible colour (one black band
         is none), in any band if they are not."""
-        holes = np.zeros(image.shape, np.bool_)
-        for index, value in enumerate(nodata):
-            if value is not None:
-                holes[index] = image[index] == value
         possible = all(0 <= (value or 0) <= self.full_scale for value in nodata)
-        return np.asarray(holes.all(axis=0) if possible else holes.any(axis=0))
+        of_bands = [
+            np.zeros(band.shape, np.bool_) if value is None else band == value
+            for band, value in zip(image, nodata, strict=True)
+        ]
+        return np.asarray(reduce(np.logical_and if possible else np.logical_or, of_bands))
 
 
 def _checked_bands(

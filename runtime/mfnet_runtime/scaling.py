@@ -66,7 +66,7 @@ def valid_range(
     """
     low, high, count = np.inf, -np.inf, 0
     for piece, valid in pieces():
-        values = piece[valid]
+        values = piece if valid.all() else piece[valid]
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
             count += values.size
@@ -82,19 +82,53 @@ def valid_range(
     return low, high, count
 
 
-def scaled_image(image: npt.NDArray[np.generic], valid: BoolArray, rule: ImageRule) -> FloatArray:
-    """Image (3, row, column) of any number type to float32 in [0, 1]; 0 where not valid."""
-    scaled = image.astype(np.float32) * np.float32(1.0 / rule.full_scale)
-    scaled[:, ~valid] = 0.0
+def scaled_image(
+    image: npt.NDArray[np.generic],
+    valid: BoolArray,
+    rule: ImageRule,
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Image (3, row, column) of any number type to float32 in [0, 1]; 0 where not valid.
+
+    Args:
+        image: Pixel values as stored.
+        valid: (row, column).
+        rule: From the contract.
+        out: Where it goes; None: a new array.
+    """
+    scaled = np.empty(image.shape, np.float32) if out is None else out
+    share = np.float32(1.0 / rule.full_scale)
+    np.multiply(image, share, out=scaled, dtype=np.float32, casting="unsafe")  # type: ignore[call-overload]
+    _blank(scaled, valid)
     return scaled
 
 
-def scaled_dsm(dsm: FloatArray, valid: BoolArray, span: DsmRange) -> FloatArray:
-    """Heights (row, column) to float32 in [0, 1], clipped; 0, the lowest, where not valid."""
+def scaled_dsm(
+    dsm: FloatArray, valid: BoolArray, span: DsmRange, out: FloatArray | None = None
+) -> FloatArray:
+    """Heights (row, column) to float32 in [0, 1], clipped; 0, the lowest, where not valid.
+
+    Args:
+        dsm: Heights, in the unit of the range.
+        valid: (row, column).
+        span: The heights that become 0 and 1.
+        out: Where it goes; None: a new array.
+    """
+    scaled = np.empty_like(dsm) if out is None else out
     if span.constant:
-        return np.zeros_like(dsm)
-    scaled = (dsm - np.float32(span.low)) / np.float32(span.high - span.low)
-    return np.where(valid, np.clip(scaled, 0.0, 1.0), np.float32(0.0))
+        scaled.fill(0.0)
+        return scaled
+    np.subtract(dsm, np.float32(span.low), out=scaled)
+    np.divide(scaled, np.float32(span.high - span.low), out=scaled)
+    np.clip(scaled, np.float32(0.0), np.float32(1.0), out=scaled)
+    _blank(scaled, valid)
+    return scaled
+
+
+def _blank(scaled: FloatArray, valid: BoolArray) -> None:
+    """Zeros where not valid, in every band; most rows are valid all over."""
+    if not valid.all():
+        np.copyto(scaled, np.float32(0.0), where=~valid)
 
 
 def padded(array: FloatArray, window: int) -> FloatArray:
