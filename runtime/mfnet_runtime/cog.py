@@ -19,6 +19,7 @@ from mfnet_runtime.raster_file import no_place_is_fine
 Resampling = Literal["mode", "average"]
 
 BLOCK = 512  # pixels a side
+UNPACKED = {"COG_TMP_COMPRESSION": "NONE"}  # overviews on their way: packing takes a third of all
 PIXELS_HERE = 1 << 28  # more take so long that they get a process of their own: some 5 s
 
 
@@ -44,7 +45,8 @@ def cog_from_tiff(source: Path, target: Path, overviews: Resampling, pixels: int
 def write_cog(source: str, target: str, overviews: Resampling) -> None:
     """`cog_from_tiff` in this process."""
     try:
-        with rasterio.Env(CPL_TMPDIR=str(Path(target).parent)), no_place_is_fine():
+        options = {"CPL_TMPDIR": str(Path(target).parent), **UNPACKED}
+        with rasterio.Env(**options), no_place_is_fine():
             rasterio.shutil.copy(
                 source,
                 target,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from mfnet_runtime.blend import (
     BoolArray,
     ClassRows,
@@ -12,6 +14,8 @@ from mfnet_runtime.blend import (
     confidence_from_logits,
     probabilities_from_logits,
 )
+
+PASSING = 1 << 16  # pixels worked on at a time: what is made of them stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,16 @@ def finished_from_logits(
     Raises:
         ModelError: a logit is NaN or infinite.
     """
-    return FinishedRows(
-        classes_from_logits(logits, valid),
-        confidence_from_logits(logits, valid) if layers.confidence else None,
-        probabilities_from_logits(logits, valid) if layers.probabilities else None,
-        place,
-    )
+    classes = np.empty(valid.shape, np.uint8)
+    confidence = np.empty_like(classes) if layers.confidence else None
+    probabilities = np.empty(logits.shape, np.uint8) if layers.probabilities else None
+    step = max(PASSING // valid.shape[1], 1)
+    for top in range(0, len(valid), step):
+        rows = slice(top, top + step)
+        some, known = logits[:, rows], valid[rows]
+        classes[rows] = classes_from_logits(some, known)
+        if confidence is not None:
+            confidence[rows] = confidence_from_logits(some, known)
+        if probabilities is not None:
+            probabilities[:, rows] = probabilities_from_logits(some, known)
+    return FinishedRows(classes, confidence, probabilities, place)

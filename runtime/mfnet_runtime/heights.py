@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
@@ -45,6 +46,7 @@ class HeightBand:
         self.dataset = dataset
         self.band = band or 1
         self.nodata = nodata
+        self._by_value = dataset.mask_flag_enums[self.band - 1] == [MaskFlags.nodata]
 
     @property
     def unit(self) -> str | None:
@@ -59,7 +61,7 @@ class HeightBand:
         """
         with reading(self.path):
             stored = self.dataset.read(self.band, window=window)
-            valid = self.dataset.read_masks(self.band, window=window) > 0
+            valid = self._stated(stored, window)
         if self.nodata is not None:
             valid &= stored != self.nodata
         scale, offset = self.dataset.scales[self.band - 1], self.dataset.offsets[self.band - 1]
@@ -71,3 +73,17 @@ class HeightBand:
             valid &= heights > low  # not so for NaN
             valid &= heights < high
             return heights, valid
+
+    def _stated(self, stored: Any, window: Window) -> BoolArray:
+        """Where the file states heights.
+
+        For its mask GDAL reads the values once more, and compares each with nodata within some
+        rounding: not asked for where all lie far from it.
+        """
+        if self._by_value:
+            nodata = self.dataset.nodatavals[self.band - 1]
+            smallest, largest = float(stored.min()), float(stored.max())
+            near = 1.0 + 1e-5 * abs(nodata)
+            if smallest > nodata + near or largest < nodata - near:  # neither is true of NaN
+                return np.ones(stored.shape, np.bool_)
+        return np.asarray(self.dataset.read_masks(self.band, window=window) > 0)

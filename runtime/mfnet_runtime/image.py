@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
@@ -52,8 +52,12 @@ class ImageBands:
         self.bands = _checked_bands(path, dataset, options.bands, heights)
         # GDAL takes a fourth band for alpha whatever it holds
         alpha = {i for i, kind in enumerate(dataset.colorinterp, 1) if kind is ColorInterp.alpha}
-        self._masked = not alpha or (options.use_alpha and heights not in alpha)
-        self._nodata = options.image_nodata
+        whole = dataset.mask_flag_enums == ([MaskFlags.all_valid],) * dataset.count
+        usable = not alpha or (options.use_alpha and heights not in alpha)
+        self._masked = usable and not whole
+        declared = [dataset.nodatavals[band - 1] for band in self.bands]
+        asked = [options.image_nodata] * len(self.bands)
+        self._nodata = [values for values in (declared, asked) if values != [None] * len(values)]
         self.span = options.image_range  # pixel values that become 0 and the full scale
         if options.image_percentiles is not None:
             low, high, count = valid_range(self._values, options.image_percentiles)
@@ -87,7 +91,9 @@ class ImageBands:
         """
         with reading(self.path):
             image = self.dataset.read(self.bands, window=window)
-            valid = ~self._holes(image)
+            valid = np.ones(image.shape[1:], np.bool_)
+            for nodata in self._nodata:
+                valid &= ~self._equal(image, nodata)
             if image.dtype.kind == "f":
                 valid &= np.isfinite(image).all(axis=0)
             if self._masked:
@@ -152,17 +158,9 @@ class ImageBands:
             for band in image:
                 yield band, valid
 
-    def _holes(self, image: Pixels) -> BoolArray:
-        """Pixels (row, column) with a nodata value, the file's or the one asked for."""
-        declared = [self.dataset.nodatavals[band - 1] for band in self.bands]
-        holes = self._equal(image, declared)
-        if self._nodata is not None:
-            holes |= self._equal(image, [self._nodata] * len(self.bands))
-        return holes
-
     def _equal(self, image: Pixels, nodata: Sequence[float | None]) -> BoolArray:
-        """Pixels with these values: in all bands if they are a possible colour (one black band
-        is none), in any band if they are not."""
+        """Pixels (row, column) with these values: in all bands if they are a possible colour
+        (one black band is none), in any band if they are not."""
         possible = all(0 <= (value or 0) <= self.full_scale for value in nodata)
         of_bands = [
             np.zeros(band.shape, np.bool_) if value is None else band == value

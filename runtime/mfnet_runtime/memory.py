@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import ctypes
 import re
+import sys
 from dataclasses import dataclass
 
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.host_processing import BATCHES
+from mfnet_runtime.published import PUBLISHED, SumName
 from mfnet_runtime.raster import MIN_CACHE, SceneReader
 from mfnet_runtime.scene_batches import MAX_STRIPS
-from mfnet_runtime.windows import WindowGrid
+from mfnet_runtime.windows import DEFAULT_BLEND, WindowGrid
 
 DEFAULT = 144 << 20  # bytes for columns: windows on borders of blocks are 5% at most
 STEP = 512  # columns: output tiles and most inputs' are not cut
+MANY = 1 << 21  # pixels that leave tens of megabytes behind
 PASSING = 16  # bytes a pixel, and one for each class, while rows become classes
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -38,12 +41,17 @@ class PixelMemory:
 
 
 def pixel_memory(
-    reader: SceneReader, grid: WindowGrid, contract: Contract, batch: int
+    reader: SceneReader,
+    grid: WindowGrid,
+    contract: Contract,
+    batch: int,
+    blend: SumName = DEFAULT_BLEND,
 ) -> PixelMemory:
-    """What a scene needs for windows of that grid, so many a call."""
+    """What a scene needs for windows of that grid, so many a call, blended like that."""
     classes, rows = len(contract.classes), min(grid.window, grid.height)
     # rows as they are read, their masks, scaled, copies while that is done; and sums of logits
-    window = rows * (3 * reader.itemsize + 48) + grid.window * 4 * classes
+    sums = 2 * 8 if blend == PUBLISHED else 4  # in float64, and their means
+    window = rows * (3 * reader.itemsize + 48) + grid.window * sums * classes
     # which pixels are valid, of rows that wait; rows that become classes
     strips = grid.stride * (BATCHES * MAX_STRIPS + classes + PASSING)
     batches = BATCHES * batch * grid.window**2 * 4 * (4 + classes)
@@ -77,11 +85,16 @@ def block_width(grid: WindowGrid, needs: PixelMemory, limit: int | None = None) 
     return min(STEP, grid.width)
 
 
-def return_freed() -> None:
-    """Give freed memory back to the system: glibc keeps much for each thread that there was."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
-    if trim is not None:
-        trim(0)
+def return_freed(pixels: int = MANY) -> None:
+    """Give freed memory back to the system: glibc keeps much for each thread that there was.
+
+    Args:
+        pixels: Worked on since the last time; of few there is little to give back.
+    """
+    if pixels >= MANY and sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        if trim is not None:
+            trim(0)
 
 
 def bytes_from_text(text: str) -> int:

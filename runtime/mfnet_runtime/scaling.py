@@ -98,7 +98,7 @@ def scaled_image(
     """
     scaled = np.empty(image.shape, np.float32) if out is None else out
     share = np.float32(1.0 / rule.full_scale)
-    np.multiply(image, share, out=scaled, dtype=np.float32, casting="unsafe")  # type: ignore[call-overload]
+    np.multiply(image, share, out=scaled, dtype=np.float32, casting="unsafe")
     _blank(scaled, valid)
     return scaled
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mfnet_runtime import finished
 from mfnet_runtime.errors import ModelError
 from mfnet_runtime.finished import CLASSES_ALONE, Layers, finished_from_logits
 
@@ -39,6 +40,14 @@ def test_logits_far_apart_neither_overflow_nor_vanish() -> None:
     assert done.confidence is not None
     assert done.probabilities is not None
     assert (done.confidence.item(), done.probabilities.ravel().tolist()) == (50, [50, 0, 50])
+
+
+def test_rows_worked_on_a_few_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = finished_from_logits(LOGITS, VALID, ALL, (7, 9))
+    for pixels in (1, 60 * 7, 60 * 39):
+        monkeypatch.setattr(finished, "PASSING", pixels)
+        parts = finished_from_logits(LOGITS, VALID, ALL, (7, 9))
+        np.testing.assert_equal(vars(parts), vars(whole))
 
 
 def test_only_what_is_asked_for_is_made() -> None:

@@ -12,7 +12,7 @@ from rasterio.windows import Window
 from support import UTM, write_raster
 
 from mfnet_runtime.errors import SceneError
-from mfnet_runtime.heights import HeightBand
+from mfnet_runtime.heights import HEIGHT_LIMITS, HeightBand
 from mfnet_runtime.raster import SceneReader
 from mfnet_runtime.raster_file import open_raster
 from mfnet_runtime.read_options import ReadOptions
@@ -65,6 +65,35 @@ def test_a_nodata_value_is_of_what_is_stored(tmp_path: Path) -> None:
     assert not valid[0, 5]
     assert valid.sum() == 71
     assert heights[0, 6] == pytest.approx(100.06)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        ("float32", -9999.0),
+        ("float32", 115.0),
+        ("float32", 131.5),
+        ("float32", float("nan")),
+        ("float32", -3.4028234663852886e38),
+        ("float64", 1e300),
+        ("int16", 0.0),
+        ("int16", 130.5),
+    ],
+)
+@pytest.mark.parametrize("within_rounding", [False, True])
+def test_the_file_s_nodata_masks_as_gdal_says(
+    tmp_path: Path, dtype: str, nodata: float, within_rounding: bool
+) -> None:
+    """Also where GDAL is not asked, and for values that differ from nodata by rounding only."""
+    values = HEIGHTS.astype(dtype)
+    if within_rounding:
+        values[2, 2] = nodata * (1 - 1e-7)
+    band = band_of(tmp_path, values, nodata=nodata)
+    _, valid = rows_of(band, 0, 8)
+    stated = band.dataset.read_masks(1) > 0
+    low, high = HEIGHT_LIMITS
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(valid, stated & (values > low) & (values < high))
 
 
 def test_values_beyond_float32_are_no_heights(tmp_path: Path) -> None:

@@ -75,6 +75,14 @@ def test_scenes_of_any_shape_are_cloud_optimised(tmp_path: Path, shape: tuple[in
     assert_cloud_optimised(path)
 
 
+def test_overviews_unpacked_on_their_way_change_no_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = finished(tmp_path).read_bytes()
+    monkeypatch.setattr(cog, "UNPACKED", {})
+    assert finished(tmp_path).read_bytes() == one
+
+
 def test_an_overview_has_the_most_frequent_class_and_no_nodata_beside_one(tmp_path: Path) -> None:
     square = np.array([[2, 1, 255, 255], [1, 1, 3, 255]], np.uint8)
     path = finished(tmp_path, np.tile(square, (512, 256)), shape=(1024, 1024))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,13 @@ from mfnet_runtime.cli import main
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.memory import (
+    MANY,
     STEP,
     PixelMemory,
     block_width,
     bytes_from_text,
     pixel_memory,
+    return_freed,
 )
 from mfnet_runtime.raster import SceneReader
 from mfnet_runtime.scenes import Scene
@@ -126,6 +130,20 @@ def test_an_odd_file_gets_what_it_needs_unless_a_limit_is_told(tmp_path: Path) -
         assert block_width(grid, odd) == STEP
         with pytest.raises(UsageError):
             block_width(grid, odd, 512 << 20)
+
+
+@pytest.mark.parametrize(
+    ("platform", "pixels", "trimmed"),
+    [("linux", MANY, True), ("linux", 512 * 512, False), ("win32", MANY, False)],
+)
+def test_freed_memory_is_given_back_where_there_is_much(
+    monkeypatch: pytest.MonkeyPatch, platform: str, pixels: int, trimmed: bool
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=asked.append))
+    return_freed(pixels)
+    assert asked == [0] * trimmed
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,25 @@ def test_image_scaling(dtype: npt.DTypeLike, full: float) -> None:
     np.testing.assert_allclose(scaled[:, 0], [[0, 1]] * 3)
 
 
+@pytest.mark.parametrize("valid", [True, False])
+def test_scaling_in_place_gives_the_same_bits(valid: bool) -> None:
+    rng = np.random.default_rng(0)
+    known = rng.random((7, 9)) > (0.0 if valid else 0.3)
+    image = rng.integers(0, 256, (3, 7, 9), dtype=np.uint8)
+    heights = rng.uniform(90, 210, (7, 9)).astype(np.float32)
+    span = DsmRange(100.0, 200.0)
+    rows = np.full((4, 9, 9), np.nan, np.float32)
+    scaled_image(image, known, ImageRule(), rows[:3, 2:])
+    scaled_dsm(heights, known, span, rows[3, 2:])
+    np.testing.assert_array_equal(rows[:3, 2:], scaled_image(image, known, ImageRule()))
+    np.testing.assert_array_equal(rows[3, 2:], scaled_dsm(heights, known, span))
+    expected = np.where(known, image.astype(np.float32) * np.float32(1 / 255), 0)
+    np.testing.assert_array_equal(rows[:3, 2:], expected)
+    assert np.isnan(rows[:, :2]).all()
+    scaled_dsm(heights, known, DsmRange(5.0, 5.0), rows[3, 2:])
+    assert not rows[3, 2:].any()
+
+
 def test_invalid_image_pixels_are_zero_even_if_nan() -> None:
     image = np.full((3, 1, 2), np.nan, np.float32)
     assert not scaled_image(image, np.zeros((1, 2), bool), ImageRule()).any()
