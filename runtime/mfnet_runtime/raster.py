@@ -96,8 +96,8 @@ class SceneReader:
         self.options = options
         own = scene.dsm_band if scene.dsm == scene.image else None
         with ExitStack() as opened:
-            self._image = opened.enter_context(open_raster(scene.image))
-            dsm = opened.enter_context(open_raster(scene.dsm))
+            self._image = opened.enter_context(open_raster(scene.image, options.limits))
+            dsm = opened.enter_context(open_raster(scene.dsm, options.limits))
             self._dsm = HeightBand(scene.dsm, dsm, scene.dsm_band, options.dsm_nodata)
             self._heights = self._on_grid(dsm)
             self._pixels = ImageBands(scene.image, self._image, full_scale, options, own)
@@ -114,6 +114,16 @@ class SceneReader:
     def width(self) -> int:
         """Columns of the scene."""
         return int(self._image.width)
+
+    @property
+    def files(self) -> list[tuple[str, Path]]:
+        """All that are read, those beside the rasters included, each with "image" or "dsm"."""
+        found = {
+            Path(name): role
+            for role, dataset in (("dsm", self._dsm.dataset), ("image", self._image))
+            for name in dataset.files
+        }
+        return [(role, path) for path, role in sorted(found.items())]
 
     @property
     def itemsize(self) -> int:
@@ -160,7 +170,7 @@ class SceneReader:
         Raises:
             SceneError: it does, or cannot be opened.
         """
-        with open_raster(path) as other:
+        with open_raster(path, self.options.limits) as other:
             require_same_grid(self.scene.image, self._image, path, other, self.options.use_place)
 
     def read(self, start: int, stop: int, columns: range | None = None) -> SceneRows:

@@ -1,14 +1,14 @@
 """Opens a raster file, and names it in whatever goes wrong with it.
 
-The first bytes decide the driver, and only those named here are used, so that a file cannot make
-GDAL follow a path or a URL (a VRT named .tif, say).
+The first bytes decide the driver, and it must be allowed, so that a file cannot make GDAL follow a
+path or a URL (a VRT named .tif, say). Size is checked before a pixel is read.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +17,42 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
-
-SIGNATURES = {
-    b"II*\0": "GTiff",
-    b"MM\0*": "GTiff",
-    b"II+\0": "GTiff",  # BigTIFF
-    b"MM\0+": "GTiff",
-    b"\x89PNG": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-}
+from mfnet_runtime.raster_limits import DEFAULT_LIMITS, VRT, RasterLimits, require_within
+from mfnet_runtime.raster_reach import (
+    SIGNATURES,
+    driver_of,
+    require_own_overviews,
+    require_own_sidecars,
+    require_own_sources,
+)
 
 PIECE = 1 << 21  # pixels read at a time where a raster is looked through
 
 
-def open_raster(path: Path) -> Any:
+def open_raster(path: Path, limits: RasterLimits = DEFAULT_LIMITS) -> Any:
     """A rasterio dataset opened for reading.
 
     Raises:
-        SceneError: unreadable, damaged, or of another format.
+        SceneError: unreadable, damaged, of a format that is not allowed, or too large.
     """
     try:
-        with no_place_is_fine():
-            return rasterio.open(path, driver=_driver(path))
+        drivers = _drivers_for(path, limits)
+        if drivers == [VRT]:
+            require_own_sources(path)
+        require_own_sidecars(path)
+        dataset = _opened(path, drivers)
     except (RasterioError, OSError, UnicodeError) as fault:
         raise SceneError(
             f"{path}: cannot be opened ({_reason(fault)}); "
             "check it with gdalinfo and write it again as GeoTIFF"
         ) from fault
+    try:
+        require_within(path, dataset, limits)
+        require_own_overviews(path, dataset)
+    except BaseException:
+        dataset.close()
+        raise
+    return dataset
 
 
 @contextmanager
@@ -78,13 +87,36 @@ def pieces_of(dataset: Any) -> Iterator[Window]:
             yield Window(left, top, *size)
 
 
-def _driver(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(4)
-    for signature, driver in SIGNATURES.items():
-        if start.startswith(signature):
-            return driver
-    raise OSError(f"starts with {start!r}, neither TIFF, PNG nor JPEG")
+def _drivers_for(path: Path, limits: RasterLimits) -> list[str]:
+    """The driver of a file's first bytes, or those allowed that have none known.
+
+    Raises:
+        SceneError: its driver is not allowed.
+        OSError: it cannot be read, or nobody knows its format.
+    """
+    driver = driver_of(path)
+    if driver in limits.drivers:
+        return [driver]
+    allowed = ", ".join(limits.drivers)
+    if driver is not None:
+        raise SceneError(
+            f"{path}: is of GDAL's driver {driver}; allowed here: {allowed}; allow it with "
+            f"--allow-driver {driver}, or write it as GeoTIFF with gdal_translate"
+        )
+    others = [name for name in limits.drivers if name not in SIGNATURES.values()]
+    if not others:
+        raise OSError(f"starts like no file of {allowed}; --allow-driver names others")
+    return others
+
+
+def _opened(path: Path, drivers: list[str]) -> Any:
+    """The dataset of the first driver that takes a file."""
+    whole = path.absolute()  # else the beginning of a name might be taken for a scheme
+    with no_place_is_fine():
+        for driver in drivers[:-1]:
+            with suppress(RasterioError):
+                return rasterio.open(whole, driver=driver)
+        return rasterio.open(whole, driver=drivers[-1])
 
 
 def _reason(fault: BaseException) -> str:

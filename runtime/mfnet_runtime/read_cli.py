@@ -12,9 +12,11 @@ import click
 
 from mfnet_runtime.command import parse_bands
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.raster_limits import GEOTIFF, MAX_PIXELS
 
 if TYPE_CHECKING:
     from mfnet_runtime.contract import DsmRule
+    from mfnet_runtime.raster_limits import RasterLimits
     from mfnet_runtime.read_options import ReadOptions
 
 DEFAULT_RESAMPLING = "bilinear"
@@ -37,6 +39,8 @@ class ReadWords:
     nodata_dsm: float | None
     aoi: Path | None
     bbox: tuple[float, float, float, float] | None
+    allow_driver: tuple[str, ...]
+    max_pixels: int
 
     def options(self) -> ReadOptions:
         """How to read every scene.
@@ -48,6 +52,7 @@ class ReadWords:
         from mfnet_runtime.areas import area_from_box
         from mfnet_runtime.read_options import ReadOptions
 
+        limits = self._limits()
         if self.resampling is not None and not self.align:
             raise UsageError("--resampling says how to align; add --align")
         areas = [area_from_file(self.aoi)] if self.aoi is not None else []
@@ -61,6 +66,7 @@ class ReadWords:
             image_range=self.image_range,
             image_percentiles=self.image_percentiles,
             areas=tuple(areas),
+            limits=limits,
         )
 
     def dsm_rule(self) -> DsmRule | None:
@@ -77,6 +83,28 @@ class ReadWords:
         if not low < high:
             raise UsageError(f"--dsm-range {low:g} {high:g}: the first must be the smaller")
         return DsmRule("range", low, high)
+
+    def _limits(self) -> RasterLimits:
+        """Which rasters may be opened; from here on GDAL fetches nothing.
+
+        Raises:
+            UsageError: GDAL has no such driver here.
+        """
+        import rasterio
+
+        from mfnet_runtime.raster_limits import RasterLimits
+        from mfnet_runtime.raster_reach import keep_gdal_local
+
+        keep_gdal_local()
+        with rasterio.Env() as gdal:
+            known = gdal.drivers()
+        for name in self.allow_driver:
+            if name not in known:
+                raise UsageError(
+                    f"--allow-driver {name}: GDAL has no such driver here, or it is one that reads "
+                    "from the network; the names are those of gdalinfo --formats, as PNG or VRT"
+                )
+        return RasterLimits((GEOTIFF, *self.allow_driver), self.max_pixels)
 
 
 _PATH = click.Path(path_type=Path)
@@ -137,6 +165,18 @@ _OPTIONS = (
         nargs=4,
         metavar="MINX MINY MAXX MAXY",
         help="Box in the image's coordinates, outside of which is nodata.",
+    ),
+    click.option(
+        "--allow-driver",
+        multiple=True,
+        metavar="NAME",
+        help="Read files of this GDAL driver besides GTiff: PNG, JPEG, VRT; repeatable.",
+    ),
+    click.option(
+        "--max-pixels",
+        type=click.IntRange(min=1),
+        default=MAX_PIXELS,
+        help=f"Refuse larger rasters [default: {MAX_PIXELS:.0e}].",
     ),
 )
 

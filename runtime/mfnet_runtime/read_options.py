@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mfnet_runtime.areas import Area
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.raster_limits import DEFAULT_LIMITS, RasterLimits
 from mfnet_runtime.resample import KERNELS
 
 Pair = tuple[float, float]
@@ -25,6 +26,7 @@ class ReadOptions:
     image_range: Pair | None = None  # pixel values that become 0 and the model's full scale
     image_percentiles: Pair | None = None  # percent of the scene's pixels; instead of a range
     areas: tuple[Area, ...] = ()  # only pixels inside all of them are wanted
+    limits: RasterLimits = DEFAULT_LIMITS  # which files may be opened; no pixel depends on them
 
     def __post_init__(self) -> None:
         if self.align is not None and self.align not in KERNELS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def scenes_from(
     if source.is_file():
         scenes = _scenes_from_file(source, dsm, dsm_band)
     elif not source.is_dir():
-        raise UsageError(f"{source}: no such file or folder")
+        raise UsageError(f"{source}: no such file or folder, or neither of both")
     elif labelled or (source / "image").is_dir():
         scenes = _scenes_from_stems(source, dsm, labelled, dsm_band)
     else:
@@ -145,7 +146,7 @@ def require_files(scene: Scene) -> None:
     """
     parts = (("image", scene.image), ("dsm", scene.dsm), ("label", scene.label))
     for role, path in parts:
-        if path is not None and not path.is_file():
+        if path is not None and not os.path.lexists(path):
             raise SceneError(
                 f"{path}: scene '{scene.name}' has no {role} there; put it there, or "
                 "leave the scene out"

@@ -231,18 +231,6 @@ def test_unreadable_files_are_named(tmp_path: Path, content: bytes) -> None:
         open_raster(path)
 
 
-def test_a_vrt_named_tif_is_refused(tmp_path: Path) -> None:
-    scene = write_scene(tmp_path)
-    trap = tmp_path / "trap.tif"
-    trap.write_text(
-        f"""<VRTDataset rasterXSize="48" rasterYSize="40"><VRTRasterBand dataType="Byte" band="1">
-        <SimpleSource><SourceFilename>{scene.image}</SourceFilename></SimpleSource>
-        </VRTRasterBand></VRTDataset>"""
-    )
-    with pytest.raises(SceneError, match=r"trap\.tif: cannot be opened"):
-        open_raster(trap)
-
-
 def test_truncated_data_is_named(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (3, 300, 300), dtype=np.uint8)
     heights = np.zeros((300, 300), np.float32)
