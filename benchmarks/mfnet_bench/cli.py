@@ -16,7 +16,7 @@ from mfnet_runtime.command import (
     run_command,
     threads_option,
 )
-from mfnet_runtime.windows import BLENDS
+from mfnet_runtime.windows import BLENDS, DEFAULT_BLEND
 
 PATH = click.Path(path_type=Path)
 
@@ -34,7 +34,7 @@ def command() -> None:
 @click.option("--mean-over", help="Class indices the means are taken over, for example 0,1,2.")
 @click.option("--paper", is_flag=True, help="The published protocol: stride, sum, classes.")
 @click.option("--stride", type=int, help="Pixels between windows [default: half a window].")
-@click.option("--blend", type=click.Choice(BLENDS), help="[default: hann]")
+@click.option("--blend", type=click.Choice(BLENDS), help=f"[default: {DEFAULT_BLEND}]")
 @click.option("--batch", type=int, default=4, show_default=True, help="Windows a call.")
 @threads_option("the backend's own")
 @click.option("--bands", help="Image bands to use [default: 1,2,3].")

@@ -21,6 +21,8 @@ from mfnet_runtime.files import replace_text
 from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.metrics import Scores, paper_classes
 from mfnet_runtime.pipeline import SegmentOptions
+from mfnet_runtime.published import PUBLISHED
+from mfnet_runtime.windows import DEFAULT_BLEND
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class MiouRequest(ScoringRequest):
     """What to score on what."""
 
     models: tuple[Path, ...]
-    paper: bool = False  # the published protocol: its stride, uniform blending, its mean
+    paper: bool = False  # the published protocol: its stride, its sum of logits, its mean
     stride: int | None = None  # pixels
     blend: str | None = None
 
@@ -169,6 +171,6 @@ def _name(path: Path, models: Sequence[Path]) -> str:
 
 def _options(request: MiouRequest, dataset: Dataset, contract: Contract) -> SegmentOptions:
     if request.paper:
-        return SegmentOptions(min(dataset.test_stride, contract.window), "uniform", request.batch)
-    blend: Any = request.blend or "hann"
+        return SegmentOptions(min(dataset.test_stride, contract.window), PUBLISHED, request.batch)
+    blend: Any = request.blend or DEFAULT_BLEND
     return SegmentOptions(request.stride, blend, request.batch)

@@ -6,6 +6,8 @@ whatever the scene's height; the width is that of a block.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,6 +18,7 @@ from mfnet_runtime.windows import AxisWeights, BlendName, Offset, WindowGrid
 BoolArray = npt.NDArray[np.bool_]
 ClassRows = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
+Logits = npt.NDArray[np.floating[Any]]  # float32, or float64 of `published`
 
 NOT_FINITE = "the model gave logits that are not finite; check it with mfnet-inspect"
 
@@ -32,7 +35,7 @@ class LogitMosaic:
         self.grid = grid
         self.top = grid.rows[0].start  # scene row of the next finished row
         width = max(len(grid.under), grid.window)  # a smaller scene is padded up to one window
-        self._sum = np.zeros((classes, grid.window, width), np.float32)
+        self._sum: Logits = np.zeros((classes, grid.window, width), np.float32)
         self._finished = 0  # rows at the top of `_sum` that were handed down
         self._rows = AxisWeights(blend, grid.rows, grid.window)
         self._columns = AxisWeights(blend, grid.columns, grid.window)
@@ -47,16 +50,17 @@ class LogitMosaic:
             column: Its column.
             logits: (classes, window, window).
         """
-        assert row.start == self.top, "windows must come row by row"
-        self._drop_finished()
-        np.multiply.outer(self._rows.share(row), self._columns.share(column), out=self._kernel)
-        left = column.start - self.grid.under.start
-        place = slice(left, left + self.grid.window)
-        for total, plane in zip(self._sum[:, :, place], logits, strict=True):
+        sums = self._under(row, column)
+        down, across = self._rows.share(row), self._columns.share(column)
+        if (down == 1.0).all() and (across == 1.0).all():  # no other window reaches these pixels
+            np.copyto(sums, logits)
+            return
+        np.multiply.outer(down, across, out=self._kernel)
+        for total, plane in zip(sums, logits, strict=True):
             np.multiply(plane, self._kernel, out=self._weighted)
             total += self._weighted
 
-    def finish_above(self, start: int) -> FloatArray:
+    def finish_above(self, start: int) -> Logits:
         """Mean logits (classes, rows, columns to make) of the scene rows from `top` to `start`.
 
         No later window reaches these rows. `start` becomes the new top. The array is valid until
@@ -66,6 +70,13 @@ class LogitMosaic:
         self._finished = start - self.top
         self.top = start
         return self._sum[:, : self._finished, self.grid.inner]
+
+    def _under(self, row: Offset, column: Offset) -> Logits:
+        """The sums (classes, window, window) that a window is added to."""
+        assert row.start == self.top, "windows must come row by row"
+        self._drop_finished()
+        left = column.start - self.grid.under.start
+        return self._sum[:, :, left : left + self.grid.window]
 
     def _drop_finished(self) -> None:
         """Move the unfinished rows to the top, in place, and clear what follows them."""
@@ -77,7 +88,7 @@ class LogitMosaic:
             self._finished = 0
 
 
-def classes_from_logits(logits: FloatArray, valid: BoolArray) -> ClassRows:
+def classes_from_logits(logits: Logits, valid: BoolArray) -> ClassRows:
     """Class of the largest logit, the first of equal ones; nodata where not valid.
 
     Args:
@@ -103,7 +114,7 @@ def classes_from_logits(logits: FloatArray, valid: BoolArray) -> ClassRows:
     return classes
 
 
-def confidence_from_logits(logits: FloatArray, valid: BoolArray) -> ClassRows:
+def confidence_from_logits(logits: Logits, valid: BoolArray) -> ClassRows:
     """Softmax probability of the class of `classes_from_logits`; nodata where not valid.
 
     Args:
@@ -118,7 +129,7 @@ def confidence_from_logits(logits: FloatArray, valid: BoolArray) -> ClassRows:
     return percent
 
 
-def probabilities_from_logits(logits: FloatArray, valid: BoolArray) -> ClassRows:
+def probabilities_from_logits(logits: Logits, valid: BoolArray) -> ClassRows:
     """Softmax probability of every class; nodata where not valid.
 
     Args:
@@ -137,7 +148,7 @@ def probabilities_from_logits(logits: FloatArray, valid: BoolArray) -> ClassRows
     return percent
 
 
-def _total(logits: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _total(logits: Logits) -> tuple[Logits, Logits]:
     """The largest logit, and the sum of the exponentials of all less that one."""
     largest = logits.max(axis=0)
     total = np.zeros_like(largest)

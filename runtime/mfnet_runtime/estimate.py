@@ -129,7 +129,7 @@ def estimate_of(
     """
     layers = options.layers
     grid = options.grid(reader.height, reader.width, contract.window)
-    needs = pixel_memory(reader, grid, contract, batch)
+    needs = pixel_memory(reader, grid, contract, batch, options.blend)
     blocks = grid.blocks(block_width(grid, needs, options.max_memory))
     windows = sum(len(block) for block in blocks)
     planes = 1 + layers.confidence + layers.probabilities * len(contract.classes)

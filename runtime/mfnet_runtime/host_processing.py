@@ -17,10 +17,11 @@ from mfnet_runtime.contract import Contract
 from mfnet_runtime.cuda.faults import DeviceLostError
 from mfnet_runtime.errors import ResourceError
 from mfnet_runtime.finished import FinishedRows, Layers, finished_from_logits
+from mfnet_runtime.published import PUBLISHED, PublishedMosaic, SumName
 from mfnet_runtime.raster import SceneRows
 from mfnet_runtime.scaling import DsmRange, FloatArray, padded, scaled_dsm, scaled_image
 from mfnet_runtime.scene_batches import MAX_STRIPS, Batch, Place, RowSource, WindowRows
-from mfnet_runtime.windows import BlendName, WindowGrid
+from mfnet_runtime.windows import WindowGrid
 
 BATCHES = 3  # in memory: one being filled, one inferred, one blended
 
@@ -93,7 +94,7 @@ class HostProcessing:
         reader: RowSource,
         grid: WindowGrid,
         span: DsmRange,
-        blend: BlendName,
+        blend: SumName,
         sizes: BatchSize,
         layers: Layers,
     ) -> None:
@@ -102,7 +103,12 @@ class HostProcessing:
         self.batches = [HostBatch.allocated(room, contract, dtype) for _ in range(BATCHES)]
         self.rows = ScaledRows(reader, grid, contract, span)
         self._backend, self._sizes, self._layers = backend, sizes, layers
-        self._mosaic = LogitMosaic(grid, len(contract.classes), blend)
+        classes = len(contract.classes)
+        self._mosaic = (
+            PublishedMosaic(grid, classes)
+            if blend == PUBLISHED
+            else LogitMosaic(grid, classes, blend)
+        )
 
     def inferred(self, batches: Iterable[HostBatch]) -> Iterator[tuple[HostBatch, float]]:
         """One batch after the other, in smaller calls if the backend refuses."""

@@ -21,11 +21,12 @@ from mfnet_runtime.finished import CLASSES_ALONE, FinishedRows, Layers
 from mfnet_runtime.host_processing import HostProcessing
 from mfnet_runtime.memory import return_freed
 from mfnet_runtime.processing import Processing
+from mfnet_runtime.published import PUBLISHED, SumName
 from mfnet_runtime.scaling import DsmRange, dsm_range
 from mfnet_runtime.scene_batches import Batch, scene_batches
 from mfnet_runtime.scene_batches import RowSource as RowSource
 from mfnet_runtime.stages import Stages
-from mfnet_runtime.windows import BLENDS, BlendName, WindowGrid
+from mfnet_runtime.windows import BLENDS, DEFAULT_BLEND, WindowGrid
 
 Sink = Callable[[FinishedRows], None]  # takes finished rows of a block from the top
 Tick = Callable[[int], None]  # told how many windows were just done
@@ -39,7 +40,7 @@ class SegmentOptions:
     """How to walk over a scene."""
 
     stride: int | None = None  # pixels between windows; None: half a window
-    blend: BlendName = "hann"
+    blend: SumName = DEFAULT_BLEND
     batch: Asked = None  # windows a call; None: the backend's best; auto: the fastest, by timing
     preprocess: Where | None = None  # where windows are cut and blended; None: with the network
     dsm: DsmRule | None = None  # how heights become network input; None: as the contract says
@@ -48,7 +49,7 @@ class SegmentOptions:
     max_memory: int | None = None  # bytes for pixels, where `run` chooses the block; None: some
 
     def __post_init__(self) -> None:
-        if self.blend not in BLENDS:
+        if self.blend not in (*BLENDS, PUBLISHED):
             raise UsageError(f"no blending named {self.blend!r}; there are {', '.join(BLENDS)}")
         if isinstance(self.batch, int) and self.batch < 1:
             raise UsageError(f"batch is {self.batch}; expected at least 1")
@@ -165,8 +166,8 @@ def preprocessed_on(backend: Backend, options: SegmentOptions) -> Where:
     """Where windows are cut and logits are blended: as asked, or where the network runs.
 
     Raises:
-        UsageError: on a GPU, and the backend takes no windows from there, or a layer is not made
-            there.
+        UsageError: on a GPU, and the backend takes no windows from there, or a layer or sum is
+            not made there.
     """
     able = isinstance(backend, DeviceBackend)
     if options.preprocess == "gpu" and not able:
@@ -177,6 +178,8 @@ def preprocessed_on(backend: Backend, options: SegmentOptions) -> Where:
     where = options.preprocess or ("gpu" if able else "cpu")
     if where == "gpu" and options.layers.probabilities:
         raise UsageError("--probabilities are not made on a GPU; add --preprocess cpu")
+    if where == "gpu" and options.blend == PUBLISHED:
+        raise UsageError("--protocol published is not summed on a GPU; add --preprocess cpu")
     return where
 
 

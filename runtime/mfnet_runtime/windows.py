@@ -21,6 +21,7 @@ from mfnet_runtime.errors import UsageError
 
 BlendName = Literal["uniform", "hann", "centre"]
 BLENDS = ("uniform", "hann", "centre")
+DEFAULT_BLEND: BlendName = "uniform"  # benchmarks/TRIED.md
 Profile = npt.NDArray[np.float64]
 
 
@@ -161,6 +162,10 @@ class AxisWeights:
             gives a pixel wholly to the window whose centre is nearest: the overlap is cropped.
         offsets: All of the axis, or all that reach a block: then 1 is the sum within the block.
         window: Pixels a side.
+
+    Attributes:
+        total: What the weights of all offsets sum to, before they become shares, (pixels up to
+            the last window's end,).
     """
 
     def __init__(self, blend: BlendName, offsets: tuple[Offset, ...], window: int) -> None:
@@ -168,13 +173,13 @@ class AxisWeights:
         self._profile = window_profile(blend, window)
         self._counts_visits = blend == "uniform"
         self._nearest = nearest_starts(offsets, window) if blend == "centre" else None
-        self._total = np.zeros(offsets[-1].start + window)
+        self.total = np.zeros(offsets[-1].start + window)
         for offset in offsets:
-            self._total[offset.start : offset.start + window] += self._weights(offset)
+            self.total[offset.start : offset.start + window] += self._weights(offset)
 
     def share(self, offset: Offset) -> npt.NDArray[np.float32]:
         """Share (window,) of the window at this offset."""
-        total = self._total[offset.start : offset.start + self._window]
+        total = self.total[offset.start : offset.start + self._window]
         return (self._weights(offset) / total).astype(np.float32)
 
     def _weights(self, offset: Offset) -> Profile:
