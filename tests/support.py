@@ -16,6 +16,7 @@ from rasterio.transform import from_origin
 
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.labels import ClassTable
+from mfnet_runtime.manifest import FILE as MANIFEST
 from mfnet_runtime.plan import PlanFacts, Profile
 from mfnet_runtime.scenes import Scene
 from mfnet_runtime.windows import BlendName, window_profile
@@ -108,6 +109,11 @@ def read(path: Path, band: int | None = 1) -> npt.NDArray[Any]:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as source:
             return np.asarray(source.read(band))
+
+
+def results_in(folder: Path) -> list[str]:
+    """Names of what a run left, hidden ones too, besides its manifest."""
+    return sorted(path.name for path in folder.glob("*") if path.name != MANIFEST)
 
 
 def window_weights(blend: BlendName, window: int) -> npt.NDArray[np.float32]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable
 from importlib.metadata import distribution
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from networks import random_network
-from support import UTM, write_raster, write_rgbd_model, write_scene
+from support import UTM, results_in, write_raster, write_rgbd_model, write_scene
 
 from mfnet.checkpoint import Checkpoint, save_checkpoint
 from mfnet_runtime.contract import Contract
@@ -140,6 +139,6 @@ def test_refused_in_one_line(
     assert part in errors[0]
     assert "Traceback" not in err
     assert not (place / "canary").exists()
-    assert os.listdir(place / "out") == []
+    assert results_in(place / "out") == []
     after = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
     assert after == before

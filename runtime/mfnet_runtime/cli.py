@@ -22,7 +22,8 @@ from mfnet_runtime.command import (
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.output_cli import OutputWords, output_options
 from mfnet_runtime.read_cli import ReadWords, read_options
-from mfnet_runtime.windows import BLENDS
+from mfnet_runtime.resume_cli import ResumeWords, resume_options
+from mfnet_runtime.walk_cli import WalkWords, walk_options
 
 
 def parse_batch(text: str) -> Asked:
@@ -45,14 +46,8 @@ def parse_batch(text: str) -> Asked:
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
 @read_options
 @output_options
-@click.option("--stride", type=int, help="Pixels between windows [default: half a window].")
-@click.option(
-    "--blend",
-    type=click.Choice(BLENDS),
-    default="hann",
-    show_default=True,
-    help="How overlapping logits are weighed; uniform is the published protocol.",
-)
+@resume_options
+@walk_options
 @click.option(
     "--batch",
     metavar="N|auto",
@@ -110,8 +105,8 @@ def command(
     out: Path,
     reading: ReadWords,
     output: OutputWords,
-    stride: int | None,
-    blend: Any,
+    resuming: ResumeWords,
+    walk: WalkWords,
     batch: str | None,
     backend: str,
     device: str,
@@ -147,12 +142,13 @@ def command(
     from mfnet_runtime.run import segment_scenes
     from mfnet_runtime.scenes import scenes_from
 
+    stride, blend, dsm = walk.settings(reading.dsm_rule())
     options = SegmentOptions(
         stride,
         blend,
         parse_batch(batch) if batch else None,
         preprocess,
-        reading.dsm_rule(),
+        dsm,
         output.layers(),
         max_memory=bytes_from_text(max_memory) if max_memory else None,
     )
@@ -182,9 +178,17 @@ def command(
             rows = estimated_scenes(engine, found, options, read)
         else:
             outcomes = segment_scenes(
-                engine, found, out, options, read, vectors, tags=model_tags(model), quiet=quiet
+                engine,
+                found,
+                out,
+                options,
+                read,
+                vectors,
+                resume=resuming.options(),
+                tags=model_tags(model),
+                quiet=quiet,
             )
-            rows = [outcome.to_json(engine.contract.classes.names) for outcome in outcomes]
+            rows = [outcome.row for outcome in outcomes]
     failed = sum(row["status"] == "failed" for row in rows)
     if as_json:
         click.echo(json.dumps({**ran, "failed": failed, "scenes": rows}))
@@ -205,6 +209,8 @@ def _heading(ran: dict[str, Any]) -> str:
 def _sentence(row: dict[str, Any]) -> str:
     if row["status"] == "failed":
         return f"{row['scene']}: failed"
+    if row["status"] == "shared":
+        return f"{row['scene']}: this part is done; whoever does the last one writes the map"
     if row["status"] == "estimated":
         return (
             f"{row['scene']}: {row['height']} x {row['width']} px, {row['windows']} windows in "

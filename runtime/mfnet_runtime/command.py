@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, TypeVar
 
 import click
@@ -36,6 +37,30 @@ def threads_option(unset: str) -> Callable[[F], F]:
     return click.option(
         "--threads", type=click.IntRange(1, 1024), help=f"CPU threads [default: {unset}]."
     )
+
+
+def option_group(
+    words: type[Any], options: Sequence[Callable[..., Any]], argument: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options that a command gets as one argument.
+
+    Args:
+        words: Dataclass with a field for each.
+        options: As click makes them.
+        argument: Its name.
+    """
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def collected(*args: Any, **given: Any) -> Any:
+            own = {name: given.pop(name) for name in words.__dataclass_fields__}
+            return command(*args, **{argument: words(**own)}, **given)
+
+        for option in reversed(options):
+            collected = option(collected)
+        return collected
+
+    return add
 
 
 only_option = click.option(
@@ -76,9 +101,9 @@ def run_command(command: click.Command, args: Sequence[str] | None = None) -> in
         with _sigterm_raises():
             code = command.main(words, prog_name=name, standalone_mode=False)
     except click.exceptions.Abort:
-        return _failed(name, "interrupted; nothing half-written was left", INTERRUPTED, debug)
+        return _failed(name, "interrupted; nothing half-written has a name", INTERRUPTED, debug)
     except _Terminated:
-        return _failed(name, "terminated; nothing half-written was left", TERMINATED, debug)
+        return _failed(name, "terminated; nothing half-written has a name", TERMINATED, debug)
     except click.ClickException as fault:
         fault.show()
         return fault.exit_code

@@ -40,6 +40,12 @@ def replace_files(finished: Iterable[tuple[Path, Path]]) -> None:
             os.fsync(opened.fileno())
     for file, path in pairs:
         os.replace(file, path)
+    for folder in {path.parent for _, path in pairs}:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)  # the names too
+        finally:
+            os.close(handle)
 
 
 def sha256_from_file(path: Path) -> str:

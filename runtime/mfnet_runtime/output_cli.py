@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mfnet_runtime.command import option_group
 from mfnet_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,15 +76,4 @@ _OPTIONS = (
     ),
 )
 
-
-def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options; the command gets them as one argument, `output`."""
-
-    @wraps(command)
-    def collected(*args: Any, **words: Any) -> Any:
-        own = {name: words.pop(name) for name in OutputWords.__dataclass_fields__}
-        return command(*args, output=OutputWords(**own), **words)
-
-    for option in reversed(_OPTIONS):
-        collected = option(collected)
-    return collected
+output_options = option_group(OutputWords, _OPTIONS, "output")

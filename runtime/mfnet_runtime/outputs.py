@@ -16,8 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from rasterio.errors import RasterioError
 
+from mfnet_runtime.blend import ClassRows
 from mfnet_runtime.classmap import (
     CLASSES_TAG,
     CONFIDENCE,
@@ -27,9 +29,10 @@ from mfnet_runtime.classmap import (
 )
 from mfnet_runtime.errors import ResourceError, SceneError
 from mfnet_runtime.files import replace_files
+from mfnet_runtime.fingerprint import Fingerprint
 from mfnet_runtime.finished import FinishedRows, Layers
 from mfnet_runtime.ground_area import ClassAreas, ground_area
-from mfnet_runtime.labels import ClassTable
+from mfnet_runtime.labels import IGNORE, ClassTable
 from mfnet_runtime.layer_file import Layer, LayerFile
 from mfnet_runtime.vector_file import vectors_from_classmap
 from mfnet_runtime.vectors import VectorOptions
@@ -78,6 +81,19 @@ class OutputPaths:
         """In which they are."""
         return self.classes.parent
 
+    def layers(self, classes: ClassTable) -> dict[str, Layer]:
+        """The rasters that are to be, by their field here and in `FinishedRows`."""
+        every = {
+            "classes": class_layer(classes),
+            "confidence": CONFIDENCE,
+            "probabilities": probability_layer(classes),
+        }
+        return {kind: layer for kind, layer in every.items() if getattr(self, kind)}
+
+    def bands(self, classes: ClassTable) -> dict[str, int]:
+        """How many each of the layers has."""
+        return {kind: len(layer.bands) for kind, layer in self.layers(classes).items()}
+
     def require_short_names(self) -> None:
         """Refuse before any work what no file system takes after it.
 
@@ -103,6 +119,7 @@ class SceneOutputs:
         profile: `crs` and `transform`, or `gcps`, of the image.
         tags: Provenance; no local paths.
         vectors: What polygons to make, where `paths` has a place for them.
+        work: An empty folder for temporary files on the same file system; None makes one.
 
     Raises:
         ResourceError: the folder cannot be written, the disk is full, or what reached the disk
@@ -118,13 +135,17 @@ class SceneOutputs:
         profile: Mapping[str, Any],
         tags: Mapping[str, str],
         vectors: VectorOptions | None = None,
+        work: Path | None = None,
     ) -> None:
+        self._work = work or paths.folder
         self._paths, self._shape, self._classes, self._vectors = paths, shape, classes, vectors
         self._place = {key: value for key, value in profile.items() if value is not None}
         self._tags = {CLASSES_TAG: json.dumps(classes.to_json()), **tags}
         self._ground = ground_area(self._place, shape[0])
         self._areas = ClassAreas(self._ground, len(classes)) if self._ground else None
         self._files: dict[str, LayerFile] = {}
+        self._counts = np.zeros(IGNORE + 1, np.int64)
+        self.fingerprints: dict[str, Fingerprint] = {}  # of the files there are, by name
         self._require_polygons_have_a_place()
 
     @property
@@ -132,12 +153,22 @@ class SceneOutputs:
         """Of each class, once the files are there; None where pixels have no known area."""
         return self._areas
 
+    @property
+    def pixels(self) -> list[int]:
+        """Of each class, once the files are there."""
+        return [int(count) for count in self._counts[: len(self._classes)]]
+
+    @property
+    def nodata(self) -> int:
+        """Pixels without a class, once the files are there."""
+        return int(self._counts[IGNORE])
+
     def __enter__(self) -> SceneOutputs:
         try:
             with ExitStack() as opened:  # an interrupt may fall in here, and __exit__ never run
-                self._folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=self._paths.folder))
+                self._folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=self._work))
                 opened.callback(shutil.rmtree, self._folder, ignore_errors=True)
-                for kind, layer in self._layers.items():
+                for kind, layer in self._paths.layers(self._classes).items():
                     file = LayerFile(
                         self._folder, kind, layer, self._shape, self._place, self._tags
                     )
@@ -169,7 +200,11 @@ class SceneOutputs:
     ) -> None:
         try:
             if error is None:
-                replace_files(self._finished())
+                finished = self._finished()
+                self.fingerprints = {
+                    path.name: Fingerprint.of(file, whole=True) for file, path in finished
+                }
+                replace_files(finished)
         except (RasterioError, OSError) as fault:
             raise self._failed("cannot be finished", fault) from fault
         finally:
@@ -177,7 +212,7 @@ class SceneOutputs:
 
     def _finished(self) -> list[tuple[Path, Path]]:
         """Every finished file and its place, the class map last: where it is new, all are."""
-        paths, counted = self._paths, {"classes": self._areas.add} if self._areas else {}
+        paths, counted = self._paths, {"classes": self._count}
         done: dict[Path, Path] = {
             getattr(paths, kind): file.finish(counted.get(kind))
             for kind, file in self._files.items()
@@ -193,15 +228,10 @@ class SceneOutputs:
         done[paths.names].write_text(category_names(self._classes), encoding="utf-8")
         return [(file, path) for path, file in {**done, paths.classes: classmap}.items()]
 
-    @property
-    def _layers(self) -> dict[str, Layer]:
-        """The rasters there are to be, by their field in `OutputPaths` and `FinishedRows`."""
-        every = {
-            "classes": class_layer(self._classes),
-            "confidence": CONFIDENCE,
-            "probabilities": probability_layer(self._classes),
-        }
-        return {kind: layer for kind, layer in every.items() if getattr(self._paths, kind)}
+    def _count(self, start: int, rows: ClassRows) -> None:
+        self._counts += np.bincount(rows.ravel(), minlength=len(self._counts))
+        if self._areas:
+            self._areas.add(start, rows)
 
     def _require_polygons_have_a_place(self) -> None:
         if self._vectors is None:

@@ -6,73 +6,36 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.batch_size import BatchSize
 from mfnet_runtime.command import complain, one_line, progress
-from mfnet_runtime.errors import ResourceError, SceneError, UsageError
-from mfnet_runtime.ground_area import ClassAreas
+from mfnet_runtime.errors import ModelError, ResourceError, SceneError, UsageError
 from mfnet_runtime.memory import block_width, pixel_memory
+from mfnet_runtime.outcome import (
+    SceneOutcome,
+    done_scene,
+    earlier_scene,
+    failed_scene,
+    finished_row,
+    shared_scene,
+)
 from mfnet_runtime.outputs import OutputPaths, SceneOutputs
-from mfnet_runtime.pipeline import SceneReport, SegmentOptions, segment_scene
-from mfnet_runtime.provenance import provenance_tags
-from mfnet_runtime.raster import ReadReport, SceneReader
+from mfnet_runtime.pieces import PieceWriter, rows_of_pieces
+from mfnet_runtime.pipeline import SegmentOptions, segment_scene
+from mfnet_runtime.provenance import provenance_tags, run_settings
+from mfnet_runtime.raster import SceneReader
 from mfnet_runtime.read_options import ReadOptions
+from mfnet_runtime.run_folder import ResumeOptions, RunFolder
+from mfnet_runtime.scene_work import SceneWork
 from mfnet_runtime.scenes import Scene
 from mfnet_runtime.vector_file import require_vectors
 from mfnet_runtime.vectors import VectorOptions
 from mfnet_runtime.windows import WindowGrid
-
-
-@dataclass(frozen=True)
-class SceneOutcome:
-    """What became of a scene: outputs and reports, or an error."""
-
-    scene: Scene
-    outputs: OutputPaths
-    report: SceneReport | None = None
-    read: ReadReport | None = None
-    areas: ClassAreas | None = None  # None also where pixels have no known area
-    error: str | None = None
-
-    def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
-        """The scene's part of the JSON summary."""
-        if self.report is None or self.read is None:
-            return {"scene": self.scene.name, "status": "failed", "error": self.error}
-        report = self.report
-        valid = sum(report.pixels)
-        shares = self.areas.m2 if self.areas else [float(count) for count in report.pixels]
-        whole = sum(shares) or 1.0
-        return {
-            "scene": self.scene.name,
-            "status": "done",
-            "output": str(self.outputs.classes),
-            **self.outputs.to_json(),
-            "windows": report.windows,
-            "blocks": report.blocks,
-            "skipped_windows": report.skipped,
-            "batch": report.batch,
-            "dsm_low": report.dsm.low,
-            "dsm_high": report.dsm.high,
-            "dsm_constant": report.dsm.constant,
-            **self.read.to_json(),
-            "class_pixels": dict(zip(classes, report.pixels, strict=True)),
-            "class_percent": {
-                name: round(100 * share / whole, 4)
-                for name, share in zip(classes, shares, strict=True)
-            },
-            "class_area_m2": dict(zip(classes, shares, strict=True)) if self.areas else None,
-            "area_from": self.areas.how if self.areas else None,
-            "nodata_pixels": report.nodata,
-            "valid_pixels": valid,
-            "backend_s": round(report.backend_s, 4),
-            "total_s": round(report.total_s, 4),
-        }
 
 
 def segment_scenes(
@@ -83,6 +46,7 @@ def segment_scenes(
     read: ReadOptions | None = None,
     vectors: VectorOptions | None = None,
     *,
+    resume: ResumeOptions | None = None,
     tags: Mapping[str, str] | None = None,
     quiet: bool = False,
 ) -> list[SceneOutcome]:
@@ -95,40 +59,48 @@ def segment_scenes(
         options: Stride, blending, batch, where pixels are worked on, layers besides classes.
         read: How to read scenes; None takes them as they are stored.
         vectors: Polygons to make too.
+        resume: Whether to go on with an earlier run, and who shares this one.
         tags: Provenance for all outputs, besides what the backend and the options say.
         quiet: No progress bar.
 
     Raises:
         UsageError: `folder` holds inputs, is a file, or has a folder in an output's place; outputs
-            of two scenes would have the same name; or the backend takes no such batch.
+            of two scenes would have the same name; the backend takes no such batch; or a run in
+            `folder` does not go together with this one.
         ResourceError: the disk is full, the folder cannot be written, or the backend has not the
             memory for the batch.
         ModuleNotFoundError: polygons are asked for, and the extra for them is not installed.
     """
     # a batch found by timing holds for all scenes
     sizes = BatchSize(options.batch, backend.batches)
-    reading = read or ReadOptions()
+    reading, resuming = read or ReadOptions(), resume or ResumeOptions()
     if vectors:
         require_vectors(vectors)
     places = [OutputPaths.of(folder, scene.name, options.layers, vectors) for scene in scenes]
-    _require_places(scenes, places, folder)
-    run = _Run(
-        backend,
-        options,
-        reading,
-        vectors,
-        {**provenance_tags(backend, options, reading), **(tags or {})},
-        sizes,
-        quiet,
-    )
+    require_places(scenes, places, folder)
+    _make(folder)
+    settings = run_settings(backend, options, reading, vectors, tags or {})
+    names = [scene.name for scene in scenes]
+    every = {**provenance_tags(backend, options, reading), **(tags or {})}
     outcomes = []
-    for index, (scene, outputs) in enumerate(zip(scenes, places, strict=True), start=1):
-        label = f"{scene.name} ({index}/{len(scenes)})"
+    with RunFolder(folder, settings, resuming, names) as shared:
+        run = _Run(backend, options, reading, vectors, every, sizes, shared, resuming, quiet)
         try:
-            outcomes.append(run.segmented(scene, outputs, label))
-        except SceneError as fault:
-            complain(str(fault))
-            outcomes.append(SceneOutcome(scene, outputs, error=str(fault)))
+            for index, (scene, outputs) in enumerate(zip(scenes, places, strict=True)):
+                label = f"{scene.name} ({index + 1}/{len(scenes)})"
+                try:
+                    outcomes.append(run.segmented(scene, outputs, label, (index, len(scenes))))
+                except SceneError as fault:
+                    complain(str(fault))
+                    shared.manifest.append("failed", scene=scene.name, error=str(fault))
+                    outcomes.append(failed_scene(scene.name, str(fault)))
+        except BaseException:
+            done = sum(not outcome.failed for outcome in outcomes)
+            click.echo(
+                f"{done} of {len(scenes)} scenes are done; --resume goes on from here", err=True
+            )
+            raise
+        shared.end()
     if options.batch == "auto":
         how = "the fastest by timing" if sizes.timed else "too few windows to time others"
         click.echo(f"batch {sizes.chosen}, {how}", err=True)
@@ -145,10 +117,20 @@ class _Run:
     vectors: VectorOptions | None
     tags: Mapping[str, str]
     sizes: BatchSize
+    folder: RunFolder
+    resume: ResumeOptions
     quiet: bool
 
-    def segmented(self, scene: Scene, outputs: OutputPaths, label: str) -> SceneOutcome:
-        """One scene, its files written.
+    def segmented(
+        self, scene: Scene, outputs: OutputPaths, label: str, place: tuple[int, int]
+    ) -> SceneOutcome:
+        """One scene, or this process's part of it, its files written.
+
+        Args:
+            scene: Its files.
+            outputs: Where its outputs go.
+            label: For people.
+            place: Which of how many scenes it is, from 0.
 
         Raises:
             SceneError: it cannot be read, or its outputs not be made.
@@ -156,51 +138,88 @@ class _Run:
         started = time.perf_counter()
         outputs.require_short_names()
         contract = self.backend.contract
+        bands = outputs.bands(contract.classes)
+        work = SceneWork(self.folder, scene, outputs, bands)
+        done = work.done()
+        if done is not None:
+            return earlier_scene(done, outputs)
         with ExitStack() as opened:
             reader = opened.enter_context(SceneReader(scene, contract.image.full_scale, self.read))
             shape = reader.height, reader.width
+            target = SceneOutputs(
+                outputs,
+                shape,
+                contract.classes,
+                reader.profile,
+                self.tags,
+                self.vectors,
+                self.folder.of(scene.name),
+            )
             grid = self.options.grid(*shape, contract.window)
-            options = self._by_blocks(reader, grid)
-            blocks = options.blocks(grid)
-            opened.enter_context(reader.small_cache(max(len(block.under) for block in blocks)))
+            rule = self.options.dsm or contract.dsm
+            block = self._block(reader, grid)
+            widest = max(len(block.under) for block in grid.blocks(block))
+            opened.enter_context(reader.small_cache(widest))
+            begun = work.begun(reader.files, block, rule, reader.heights)
+            blocks = grid.blocks(begun.block)
+            parts = work.missing(self.resume.shard.parts(blocks, *place))
             found = reader.report()
             for line in found.lines:
                 click.echo(one_line(f"{scene.name}: {line}"), err=True)
-            with (
-                SceneOutputs(
-                    outputs, shape, contract.classes, reader.profile, self.tags, self.vectors
-                ) as writer,
-                progress(sum(len(block) for block in blocks), label, self.quiet) as tick,
-            ):
-                report = segment_scene(
-                    self.backend, reader, writer.write, options, tick, self.sizes
-                )
-                writer.tag(MFNET_DSM_LOW=str(report.dsm.low), MFNET_DSM_HIGH=str(report.dsm.high))
-                if found.image_range:
-                    writer.tag(MFNET_IMAGE_RANGE=" ".join(map(str, found.image_range)))
-        report.total_s = time.perf_counter() - started  # opening, closing and verifying too
-        return SceneOutcome(scene, outputs, report, found, writer.areas)
+            writer = PieceWriter(
+                self.folder.of(scene.name), list(bands), work.note, self.resume.checkpoint
+            )
+            with writer, progress(sum(len(part) for part in parts), label, self.quiet) as tick:
+                try:
+                    report = segment_scene(
+                        self.backend,
+                        reader,
+                        writer.write,
+                        self.options,
+                        tick,
+                        self.sizes,
+                        parts,
+                        begun.span,
+                    )
+                except ModelError as fault:  # the other scenes may be fine
+                    raise SceneError(f"{scene.image}: {fault}") from fault
+            with self.folder.alone_with(scene.name) as alone:
+                pieces = work.every_piece(blocks) if alone else None
+                if pieces is None:
+                    return shared_scene(scene.name, report)
+                with target:
+                    for rows in rows_of_pieces(self.folder.of(scene.name), pieces, bands):
+                        target.write(rows)
+                    target.tag(
+                        MFNET_DSM_LOW=str(report.dsm.low), MFNET_DSM_HIGH=str(report.dsm.high)
+                    )
+                    if found.image_range:
+                        target.tag(MFNET_IMAGE_RANGE=" ".join(map(str, found.image_range)))
+                report.total_s = time.perf_counter() - started  # opening and verifying too
+                row = finished_row(scene.name, contract.classes.names, report, found, target)
+                work.finish(target.fingerprints, row)
+        return done_scene(row, outputs, report)
 
-    def _by_blocks(self, reader: SceneReader, grid: WindowGrid) -> SegmentOptions:
-        """The options, with blocks that memory allows unless they are told.
+    def _block(self, reader: SceneReader, grid: WindowGrid) -> int:
+        """Columns worked on at a time: as told, or as many as memory allows.
 
         Raises:
-            UsageError: even narrow ones do not fit.
+            UsageError: even few do not fit.
         """
         if self.options.block is not None:
-            return self.options
-        needs = pixel_memory(reader, grid, self.backend.contract, self.sizes.largest)
-        width = block_width(grid, needs, self.options.max_memory)
-        return replace(self.options, block=width)
+            return self.options.block
+        needs = pixel_memory(
+            reader, grid, self.backend.contract, self.sizes.largest, self.options.blend
+        )
+        return block_width(grid, needs, self.options.max_memory)
 
 
-def _require_places(scenes: Sequence[Scene], places: Sequence[OutputPaths], folder: Path) -> None:
-    """Make the folder; refuse one, or names in it, that would cost what is there.
+def require_places(scenes: Sequence[Scene], places: Sequence[OutputPaths], folder: Path) -> None:
+    """Refuse a folder, or names in it, that would cost what is there.
 
     Raises:
         UsageError: it holds inputs, is a file, has a folder in an output's place, or two scenes
             have an output of the same name.
-        ResourceError: it cannot be made.
     """
     inputs = {path.resolve() for scene in scenes for path in (scene.image, scene.dsm)}
     if folder.resolve() in {path.parent for path in inputs}:
@@ -212,6 +231,14 @@ def _require_places(scenes: Sequence[Scene], places: Sequence[OutputPaths], fold
             raise UsageError(f"{path}: is a folder; choose another one with -o")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; choose a folder with -o")
+
+
+def _make(folder: Path) -> None:
+    """The folder of the outputs, where it is missing.
+
+    Raises:
+        ResourceError: it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as fault:

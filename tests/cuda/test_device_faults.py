@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rgbd_plans import Rig, rig, write_rgbd_plan
-from support import read, rgbd_classes, write_scene
+from support import read, results_in, rgbd_classes, write_scene
 
 from mfnet_runtime.backends.trt import TensorRtBackend
 from mfnet_runtime.cli import main
@@ -44,7 +44,7 @@ def run(plan: Path, *words: object) -> int:
 def left(plan: Path) -> list[str]:
     """Files in the folder of outputs."""
     out = plan.parent / "out"
-    return sorted(path.name for path in out.iterdir()) if out.exists() else []
+    return results_in(out) if out.exists() else []
 
 
 def segmented(plan: Path, scene: Scene, options: SegmentOptions) -> int:

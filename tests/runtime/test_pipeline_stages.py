@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import RGBD, write_rgbd_model, write_scene
+from support import RGBD, results_in, write_rgbd_model, write_scene
 
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.backends.base import Arrays, Feed, specs_of
@@ -187,7 +187,7 @@ def test_auto_takes_one_batch_for_a_run(tmp_path: Path) -> None:
     assert first.batch == second.batch == max(CANDIDATES)
     later = backend.calls[-(second.windows // max(CANDIDATES)) :]
     assert set(later) <= {max(CANDIDATES), second.windows % max(CANDIDATES)}, "found only once"
-    assert outcomes[1].to_json(RGBD.names)["batch"] == max(CANDIDATES)
+    assert outcomes[1].row["batch"] == max(CANDIDATES)
 
 
 @pytest.mark.parametrize("batch", ["auto", None])
@@ -266,7 +266,7 @@ def never_mind(*_: object) -> None:
     """A sink or tick that does nothing."""
 
 
-@pytest.mark.parametrize("fault", [ModelError("x"), KeyboardInterrupt("x")])
+@pytest.mark.parametrize("fault", [RuntimeError("x"), KeyboardInterrupt("x")])
 def test_a_run_that_fails_leaves_no_file(tmp_path: Path, fault: BaseException) -> None:
     scene = write_scene(tmp_path, height=200, width=200)
     left = 3
@@ -279,7 +279,22 @@ def test_a_run_that_fails_leaves_no_file(tmp_path: Path, fault: BaseException) -
 
     with pytest.raises(type(fault)):
         segment_scenes(RgbdBackend(fails), [scene], tmp_path / "out", SegmentOptions())
-    assert list((tmp_path / "out").iterdir()) == []
+    assert results_in(tmp_path / "out") == []
+
+
+def test_logits_that_are_not_finite_cost_their_scene_alone(tmp_path: Path) -> None:
+    """Overflow in FP16 depends on the pixels."""
+    scenes = [write_scene(tmp_path, name) for name in "ab"]
+    fails = iter([True])
+
+    def infer() -> None:
+        if next(fails, False):
+            raise ModelError("logits that are not finite")
+
+    first, second = segment_scenes(RgbdBackend(infer), scenes, tmp_path / "out", SegmentOptions())
+    assert first.error == f"{scenes[0].image}: logits that are not finite"
+    assert not second.failed
+    assert results_in(tmp_path / "out") == ["b.tif", "b.tif.aux.xml"]
 
 
 def test_a_damaged_raster_is_named_though_another_thread_read_it(tmp_path: Path) -> None:
@@ -290,7 +305,7 @@ def test_a_damaged_raster_is_named_though_another_thread_read_it(tmp_path: Path)
         (outcome,) = segment_scenes(backend, [scene], tmp_path / "out", SegmentOptions())
     assert outcome.error is not None
     assert "damaged or truncated" in outcome.error
-    assert list((tmp_path / "out").iterdir()) == []
+    assert results_in(tmp_path / "out") == []
 
 
 def test_ticks_and_skips_add_up_to_all_windows() -> None:

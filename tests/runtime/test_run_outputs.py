@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import from_origin
-from support import RGBD, read, write_scene
+from support import RGBD, read, results_in, write_scene
 
 from mfnet_runtime.cli import main
 from mfnet_runtime.files import sha256_from_file
@@ -45,7 +45,7 @@ def test_everything_a_scene_can_give(model: Path, folder: Path, capsys: Capture)
     names = {"output": "a.tif", "confidence": "a.confidence.tif"}
     names |= {"probabilities": "a.probabilities.tif", "vectors": "a.gpkg"}
     assert {kind: row[kind] for kind in names} == {kind: str(out / names[kind]) for kind in names}
-    assert sorted(os.listdir(out)) == sorted([*names.values(), "a.tif.aux.xml"])
+    assert results_in(out) == sorted([*names.values(), "a.tif.aux.xml"])
 
     classes, percent = read(out / "a.tif"), read(out / "a.confidence.tif")
     every = read(out / "a.probabilities.tif", None)
@@ -115,7 +115,7 @@ def test_a_scene_that_polygons_cannot_be_made_of_fails_alone(
     assert run(model, "--vectors", "fgb", "--min-area", 3) == 4
     assert "b.tif: the area of the image's pixels is not known" in capsys.readouterr().err
     names = ["a.fgb", "a.tif", "a.tif.aux.xml"]
-    assert sorted(os.listdir(model.parent / "out")) == names
+    assert results_in(model.parent / "out") == names
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_cannot_be_meant(
     write_scene(folder)
     assert run(model, *words.split()) == 2
     assert part in capsys.readouterr().err
-    assert not list((model.parent / "out").glob("*"))
+    assert results_in(model.parent / "out") == []
 
 
 def test_polygons_name_the_extra_they_need(
