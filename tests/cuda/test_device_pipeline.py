@@ -29,6 +29,7 @@ from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.finished import FinishedRows, Layers
 from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.pipeline import SegmentOptions, Where, segment_scene
+from mfnet_runtime.published import PUBLISHED
 from mfnet_runtime.windows import BLENDS, BlendName
 
 CLASSES = len(RGBD)
@@ -239,15 +240,18 @@ def test_confidence_comes_down_too(tmp_path: Path, machine: Rig, stride: int) ->
     machine.check()
 
 
-def test_probabilities_are_left_to_the_cpu(tmp_path: Path, machine: Rig) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [SegmentOptions(16, layers=Layers(probabilities=True)), SegmentOptions(16, PUBLISHED)],
+)
+def test_what_is_left_to_the_cpu(tmp_path: Path, machine: Rig, options: SegmentOptions) -> None:
     plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
-    options = SegmentOptions(16, layers=Layers(probabilities=True))
     rows: list[FinishedRows] = []
     with TensorRtBackend(plan) as backend:
         with pytest.raises(UsageError, match="add --preprocess cpu"):
             segment_scene(backend, scene(40, 40), rows.append, options)
         segment_scene(backend, scene(40, 40), rows.append, replace(options, preprocess="cpu"))
-    assert rows[0].probabilities is not None
+    assert (rows[0].probabilities is not None) == options.layers.probabilities
 
 
 def not_finite(graph: onnx.GraphProto) -> None:

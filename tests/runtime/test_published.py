@@ -132,8 +132,8 @@ def test_one_word_gives_the_published_map(
 ) -> None:
     scene = write_scene(tmp_path / "scenes", height=150, width=190)
     out = tmp_path / "out"
-    line = f"{wide_model} {tmp_path / 'scenes'} -o {out} --protocol published --confidence {words}"
-    assert main(line.split()) == 0
+    line = f"{wide_model} {tmp_path / 'scenes'} -o {out} --backend onnxruntime --confidence"
+    assert main([*line.split(), "--protocol", "published", *words.split()]) == 0
     mean = published_mean(wide_model, read(scene.image, None), read(scene.dsm), stride)
     np.testing.assert_array_equal(read(out / "a.tif"), mean.argmax(axis=0))
     assert len(np.unique(mean.argmax(axis=0))) == 4
