@@ -42,6 +42,15 @@ def test_weights_sum_to_one(height: int, width: int, stride: int, blend: BlendNa
 
 
 @pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize(("width", "alone"), [(64, 64), (70, 48), (9, 9)])
+def test_windows_side_by_side_keep_every_bit(blend: BlendName, width: int, alone: int) -> None:
+    """Also beside the last two, which overlap where the width is no multiple of the window's."""
+    field = np.random.default_rng(0).normal(size=(3, 48, width)).astype(np.float32)
+    found = mosaicked(WindowGrid(48, width, 16, 16), blend, field)
+    np.testing.assert_array_equal(found[..., :alone], field[..., :alone])
+
+
+@pytest.mark.parametrize("blend", BLENDS)
 def test_a_field_cut_and_mosaicked_is_itself(blend: BlendName) -> None:
     field = np.random.default_rng(0).normal(size=(3, 50, 70)).astype(np.float32)
     grid = WindowGrid(50, 70, 16, 5)
