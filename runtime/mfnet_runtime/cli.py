@@ -230,6 +230,8 @@ def _sentence(row: dict[str, Any]) -> str:
     )
     if row["nodata_pixels"]:
         text += f"; nodata {row['nodata_pixels'] / total:.1%}"
+    if row["resumed"]:
+        text += "; it was done before"
     if row["dsm_constant"]:
         text += "; warning: the DSM is constant or empty, the network saw no heights"
     return text

@@ -29,11 +29,10 @@ CREATION: dict[str, Any] = {
     "driver": "GTiff",
     "dtype": "uint8",
     "nodata": IGNORE,
-    "compress": "lzw",  # read once and removed: fast matters more than small
-    "interleave": "band",
+    "interleave": "band",  # not compressed: read once and removed
     "tiled": True,
-    "blockxsize": 128,  # low, so that rows rarely wait in GDAL's cache for a block to be full
-    "blockysize": 128,
+    "blockxsize": BLOCK,
+    "blockysize": BLOCK,
     "bigtiff": "if_safer",
 }
 

@@ -23,7 +23,7 @@ from mfnet_runtime.finished import FinishedRows
 from mfnet_runtime.manifest import Piece
 
 LARGEST = 64 << 20  # bytes of a piece's classes, about
-ROWS = 512  # read at a time
+ROWS = 512  # read at a time: those of a tile
 
 Bytes = npt.NDArray[np.uint8]
 
