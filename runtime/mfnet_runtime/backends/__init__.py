@@ -49,11 +49,9 @@ def backend_from_file(
             cannot do what the options ask.
         ModelError: no backend runs such a file, or the file is refused.
     """
-    name, device = backend_for(path, name, device)
+    name, device = backend_for(path, name, device, trust_plan)
     if path.suffix.lower() == ".plan":
         options["trust_plan"] = trust_plan
-    elif trust_plan:
-        raise UsageError(f"{path}: is no plan; leave out --trust-plan")
     module, attribute = BACKENDS[name][device].split(":")
     try:
         backend: Backend = getattr(import_module(module), attribute)(path, **options)
@@ -65,7 +63,9 @@ def backend_from_file(
     return backend
 
 
-def backend_for(path: Path, name: str = "auto", device: str = "auto") -> tuple[str, str]:
+def backend_for(
+    path: Path, name: str = "auto", device: str = "auto", trust_plan: bool = False
+) -> tuple[str, str]:
     """Name and device of the backend that runs a model file, of which at most the header is read.
 
     Raises:
@@ -88,6 +88,8 @@ def backend_for(path: Path, name: str = "auto", device: str = "auto") -> tuple[s
         name = next((engine for engine in able if find_spec(engine)), able[-1])
     if name not in able:
         raise UsageError(f"{path}: {_why_not_so(path, name, device)}")
+    if trust_plan and suffix != ".plan":
+        raise UsageError(f"{path}: is no plan; leave out --trust-plan")
     return name, device
 
 
