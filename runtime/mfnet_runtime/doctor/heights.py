@@ -16,9 +16,9 @@ from rasterio.windows import Window
 
 from mfnet_runtime.contract import DsmRule
 from mfnet_runtime.crs import height_system
-from mfnet_runtime.doctor_facts import RasterFacts
-from mfnet_runtime.doctor_findings import Findings
-from mfnet_runtime.doctor_look import Counts, End, Spread, Values, sample_of
+from mfnet_runtime.doctor.facts import RasterFacts
+from mfnet_runtime.doctor.findings import Findings
+from mfnet_runtime.doctor.look import Counts, End, Spread, Values, sample_of
 from mfnet_runtime.heights import HEIGHT_LIMITS, HeightBand
 from mfnet_runtime.raster_file import reading
 from mfnet_runtime.scaling import BoolArray, FloatArray

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from mfnet_runtime.doctor import ModelFacts
-from mfnet_runtime.doctor_facts import RasterFacts
-from mfnet_runtime.doctor_findings import Finding, Level
-from mfnet_runtime.doctor_heights import HeightLook
-from mfnet_runtime.doctor_image import ImageLook
-from mfnet_runtime.doctor_scene import Checkup
+from mfnet_runtime.doctor.facts import RasterFacts
+from mfnet_runtime.doctor.findings import Finding, Level
+from mfnet_runtime.doctor.heights import HeightLook
+from mfnet_runtime.doctor.image import ImageLook
+from mfnet_runtime.doctor.model import ModelFacts
+from mfnet_runtime.doctor.scene import Checkup
 
 WIDTH = 100  # columns
 LABEL = 10  # columns of the names of rows

@@ -12,12 +12,12 @@ import rasterio
 from mfnet_runtime.alignment import Alignment
 from mfnet_runtime.areas import AreaMask
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.doctor_facts import LARGE_BLOCK, RasterFacts, facts_from_file
-from mfnet_runtime.doctor_findings import Finding, Findings, Level, worst
-from mfnet_runtime.doctor_grid import examine_alignment, examine_place, examine_same_grid
-from mfnet_runtime.doctor_heights import HeightLook, examine_heights, look_at_heights
-from mfnet_runtime.doctor_image import ImageLook, examine_image, look_at_image
-from mfnet_runtime.doctor_look import Coverage, sample_of
+from mfnet_runtime.doctor.facts import LARGE_BLOCK, RasterFacts, facts_from_file
+from mfnet_runtime.doctor.findings import Finding, Findings, Level, worst
+from mfnet_runtime.doctor.grids import examine_alignment, examine_place, examine_same_grid
+from mfnet_runtime.doctor.heights import HeightLook, examine_heights, look_at_heights
+from mfnet_runtime.doctor.image import ImageLook, examine_image, look_at_image
+from mfnet_runtime.doctor.look import Coverage, sample_of
 from mfnet_runtime.estimate import Estimate, estimate_of
 from mfnet_runtime.grid import grid_of
 from mfnet_runtime.heights import HeightBand

@@ -8,16 +8,11 @@ from pathlib import Path
 
 import click
 
-from mfnet_runtime.doctor import (
-    ModelWords,
-    examine_disk,
-    examine_folder,
-    largest_batch,
-    model_facts,
-)
-from mfnet_runtime.doctor_findings import Findings, exit_code_of
-from mfnet_runtime.doctor_scene import Work, checkup_of
-from mfnet_runtime.doctor_text import model_lines, run_lines, scene_lines, summary_line
+from mfnet_runtime.doctor.findings import Findings, exit_code_of
+from mfnet_runtime.doctor.model import ModelWords, largest_batch, model_facts
+from mfnet_runtime.doctor.places import examine_disk, examine_folder
+from mfnet_runtime.doctor.scene import Work, checkup_of
+from mfnet_runtime.doctor.text import model_lines, run_lines, scene_lines, summary_line
 from mfnet_runtime.pipeline import SegmentOptions
 from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.scenes import Scene

@@ -7,8 +7,8 @@ from typing import Any
 
 from mfnet_runtime.alignment import Alignment
 from mfnet_runtime.crs import datum_name, height_system
-from mfnet_runtime.doctor_facts import RasterFacts
-from mfnet_runtime.doctor_findings import Findings
+from mfnet_runtime.doctor.facts import RasterFacts
+from mfnet_runtime.doctor.findings import Findings
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.grid import mismatch
 from mfnet_runtime.raster import SceneReader

@@ -11,9 +11,9 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.doctor_facts import RasterFacts
-from mfnet_runtime.doctor_findings import Findings
-from mfnet_runtime.doctor_look import Counts, Sample, Spread, Values, sample_of
+from mfnet_runtime.doctor.facts import RasterFacts
+from mfnet_runtime.doctor.findings import Findings
+from mfnet_runtime.doctor.look import Counts, Sample, Spread, Values, sample_of
 from mfnet_runtime.image import ImageBands
 from mfnet_runtime.raster_file import reading
 from mfnet_runtime.read_options import ReadOptions

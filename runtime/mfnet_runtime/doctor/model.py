@@ -1,14 +1,11 @@
-"""`mfnet-run --check`: everything a run would refuse, and what is odd, before anything is done.
+"""What a model says about itself, and whether it could run here, without loading it.
 
-Nothing is written. The model is not loaded: its header, or the file beside a plan, says all that
-is asked here; whether an engine takes its graph only a run shows.
+Its header, or the file beside a plan, says all that is asked; whether an engine takes its graph
+only a run shows.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,15 +15,9 @@ from mfnet_runtime.backends import backend_for, backend_from_file
 from mfnet_runtime.backends.checks import contract_from_onnx, contract_in_onnx
 from mfnet_runtime.batch_size import Asked, Batches, BatchSize
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.doctor_findings import Findings
-from mfnet_runtime.doctor_scene import Checkup, Work
-from mfnet_runtime.errors import ResourceError, UsageError, missing_package
-from mfnet_runtime.outputs import OutputPaths
+from mfnet_runtime.doctor.findings import Findings
+from mfnet_runtime.errors import UsageError, missing_package
 from mfnet_runtime.plan import PLAN_SUFFIX
-from mfnet_runtime.run import require_places
-from mfnet_runtime.run_folder import WORK
-from mfnet_runtime.scenes import Scene
-from mfnet_runtime.vector_file import require_vectors
 
 
 @dataclass(frozen=True)
@@ -111,54 +102,3 @@ def largest_batch(found: Findings, asked: Asked, batches: Batches) -> int:
     with found.refusals("model"):
         return BatchSize(asked, batches).largest
     return batches.best
-
-
-def examine_folder(found: Findings, scenes: Sequence[Scene], work: Work) -> None:
-    """Findings on where the outputs would go."""
-    folder = work.folder
-    if work.vectors is not None:
-        with found.refusals("output"):
-            try:
-                require_vectors(work.vectors)
-            except ModuleNotFoundError as fault:
-                raise UsageError(missing_package(fault.name) or str(fault)) from fault
-    if folder is None:
-        return
-    places = [
-        OutputPaths.of(folder, scene.name, work.options.layers, work.vectors) for scene in scenes
-    ]
-    with found.refusals("output"):
-        require_places(scenes, places, folder)
-        here = _existing(folder)
-        if not os.access(here, os.W_OK | os.X_OK):
-            raise ResourceError(
-                f"{folder}: cannot be written ({here} is read-only for you); choose another "
-                "folder with -o"
-            )
-    if (folder / WORK).exists():
-        found.warning(
-            "output",
-            f"{folder}: a run there is not finished; add --resume to go on with it, or --restart "
-            "to begin anew",
-        )
-
-
-def examine_disk(found: Findings, folder: Path, checkups: Iterable[Checkup]) -> None:
-    """Whether all outputs fit, if they do not compress at all."""
-    needs = sum(checkup.estimate.disk for checkup in checkups if checkup.estimate)
-    free = shutil.disk_usage(_existing(folder)).free
-    text = f"{_size(needs)} of disk at most are needed, {_size(free)} are free"
-    if needs > free:
-        found.warning("output", f"{folder}: {text}; outputs compress well, but make room")
-    else:
-        found.ok("output", text)
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that there is."""
-    whole = folder.absolute()
-    return next(path for path in (whole, *whole.parents) if path.exists())
-
-
-def _size(count: int) -> str:
-    return f"{count / (1 << 20):,.0f} MiB"
