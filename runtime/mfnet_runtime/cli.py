@@ -43,7 +43,7 @@ def parse_batch(text: str) -> Asked:
 @click.command("mfnet-run")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("scenes", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Output folder.")
 @read_options
 @output_options
 @resume_options
@@ -93,6 +93,11 @@ def parse_batch(text: str) -> Asked:
     is_flag=True,
     help="Estimate windows, memory, disk and time; write nothing.",
 )
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Examine model and data: what a run would refuse, and what is odd; write nothing.",
+)
 @threads_option("physical cores")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 @only_option
@@ -102,7 +107,7 @@ def parse_batch(text: str) -> Asked:
 def command(
     model: Path,
     scenes: Path,
-    out: Path,
+    out: Path | None,
     reading: ReadWords,
     output: OutputWords,
     resuming: ResumeWords,
@@ -115,6 +120,7 @@ def command(
     precision: str | None,
     max_memory: str | None,
     dry_run: bool,
+    check: bool,
     threads: int | None,
     quiet: bool,
     only: tuple[str, ...],
@@ -129,6 +135,7 @@ def command(
 
     \b
     Examples:
+      mfnet-run best.onnx scenes/ --check
       mfnet-run best.onnx scenes/ -o maps/
       mfnet-run best.onnx ortho.tif --dsm heights.tif -o maps/ --stride 64
       mfnet-run best.onnx pairs.csv -o maps/ --align --aoi county.gpkg
@@ -156,6 +163,13 @@ def command(
     asked = options.batch if isinstance(options.batch, int) else None
     found = scenes_from(scenes, reading.dsm, only=only, dsm_band=reading.dsm_band)
     read = reading.options()
+    if check:
+        from mfnet_runtime.doctor.check import ModelWords, checked_scenes
+
+        words = ModelWords(model, backend, device, trust_plan, precision)
+        return checked_scenes(words, found, out, options, read, vectors, as_json, quiet)
+    if out is None:
+        raise UsageError("-o says where the outputs go; only --check needs none")
     with backend_from_file(
         model,
         backend,

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from mfnet_runtime.doctor.findings import Findings, exit_code_of
-from mfnet_runtime.doctor.model import ModelWords, largest_batch, model_facts
+from mfnet_runtime.doctor.model import ModelWords as ModelWords
+from mfnet_runtime.doctor.model import largest_batch, model_facts
 from mfnet_runtime.doctor.places import examine_disk, examine_folder
 from mfnet_runtime.doctor.scene import Work, checkup_of
 from mfnet_runtime.doctor.text import model_lines, run_lines, scene_lines, summary_line
@@ -19,16 +20,15 @@ from mfnet_runtime.scenes import Scene
 from mfnet_runtime.vectors import VectorOptions
 
 
-def check(
+def checked_scenes(
     words: ModelWords,
     scenes: Sequence[Scene],
     folder: Path | None,
     options: SegmentOptions,
     read: ReadOptions,
-    vectors: VectorOptions | None,
-    *,
-    as_json: bool,
-    quiet: bool,
+    vectors: VectorOptions | None = None,
+    as_json: bool = False,
+    quiet: bool = False,
 ) -> int:
     """Examine a run without running it; nothing is written.
 
