@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mfnet_runtime.outputs import OutputPaths, SceneOutputs
+from mfnet_runtime.output_paths import OutputPaths
+from mfnet_runtime.outputs import SceneOutputs
 from mfnet_runtime.pipeline import SceneReport
 from mfnet_runtime.raster import ReadReport
 

@@ -6,12 +6,10 @@ Left by an exception, a scene leaves nothing, and what an earlier run left is un
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,89 +20,18 @@ from rasterio.errors import RasterioError
 from mfnet_runtime.blend import ClassRows
 from mfnet_runtime.classmap import (
     CLASSES_TAG,
-    CONFIDENCE,
     category_names,
-    class_layer,
-    probability_layer,
 )
 from mfnet_runtime.errors import ResourceError, SceneError
 from mfnet_runtime.files import replace_files
 from mfnet_runtime.fingerprint import Fingerprint
-from mfnet_runtime.finished import FinishedRows, Layers
+from mfnet_runtime.finished import FinishedRows
 from mfnet_runtime.ground_area import ClassAreas, ground_area
 from mfnet_runtime.labels import IGNORE, ClassTable
-from mfnet_runtime.layer_file import Layer, LayerFile
+from mfnet_runtime.layer_file import LayerFile
+from mfnet_runtime.output_paths import OutputPaths
 from mfnet_runtime.vector_file import vectors_from_classmap
 from mfnet_runtime.vectors import VectorOptions
-
-MAX_NAME = 255  # bytes; what common file systems take
-
-
-@dataclass(frozen=True)
-class OutputPaths:
-    """Where the files of a scene go."""
-
-    classes: Path
-    names: Path  # of the classes, for GDAL
-    confidence: Path | None
-    probabilities: Path | None
-    vectors: Path | None
-
-    @staticmethod
-    def of(folder: Path, name: str, layers: Layers, vectors: VectorOptions | None) -> OutputPaths:
-        """By the scene's name."""
-        return OutputPaths(
-            folder / f"{name}.tif",
-            folder / f"{name}.tif.aux.xml",
-            folder / f"{name}.confidence.tif" if layers.confidence else None,
-            folder / f"{name}.probabilities.tif" if layers.probabilities else None,
-            folder / f"{name}.{vectors.format}" if vectors else None,
-        )
-
-    @property
-    def all(self) -> list[Path]:
-        """Those that are to be."""
-        found = (self.classes, self.names, self.confidence, self.probabilities, self.vectors)
-        return [path for path in found if path]
-
-    def to_json(self) -> dict[str, str | None]:
-        """The optional ones."""
-        found = {
-            "confidence": self.confidence,
-            "probabilities": self.probabilities,
-            "vectors": self.vectors,
-        }
-        return {kind: str(path) if path else None for kind, path in found.items()}
-
-    @property
-    def folder(self) -> Path:
-        """In which they are."""
-        return self.classes.parent
-
-    def layers(self, classes: ClassTable) -> dict[str, Layer]:
-        """The rasters that are to be, by their field here and in `FinishedRows`."""
-        every = {
-            "classes": class_layer(classes),
-            "confidence": CONFIDENCE,
-            "probabilities": probability_layer(classes),
-        }
-        return {kind: layer for kind, layer in every.items() if getattr(self, kind)}
-
-    def bands(self, classes: ClassTable) -> dict[str, int]:
-        """How many each of the layers has."""
-        return {kind: len(layer.bands) for kind, layer in self.layers(classes).items()}
-
-    def require_short_names(self) -> None:
-        """Refuse before any work what no file system takes after it.
-
-        Raises:
-            SceneError: with the name.
-        """
-        for path in self.all:
-            if len(os.fsencode(path.name)) > MAX_NAME:
-                raise SceneError(
-                    f"{path}: its name is longer than {MAX_NAME} bytes; rename the scene"
-                )
 
 
 class SceneOutputs:

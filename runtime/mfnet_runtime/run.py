@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import click
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.batch_size import BatchSize
 from mfnet_runtime.command import complain, one_line, progress
-from mfnet_runtime.errors import ModelError, ResourceError, SceneError, UsageError
+from mfnet_runtime.errors import ModelError, SceneError
 from mfnet_runtime.memory import block_width, pixel_memory
 from mfnet_runtime.outcome import (
     SceneOutcome,
@@ -24,13 +23,15 @@ from mfnet_runtime.outcome import (
     finished_row,
     shared_scene,
 )
-from mfnet_runtime.outputs import OutputPaths, SceneOutputs
-from mfnet_runtime.pieces import PieceWriter, rows_of_pieces
-from mfnet_runtime.pipeline import SegmentOptions, segment_scene
+from mfnet_runtime.output_paths import OutputPaths, require_places
+from mfnet_runtime.outputs import SceneOutputs
+from mfnet_runtime.pieces import PieceWriter
+from mfnet_runtime.pipeline import SceneReport, SegmentOptions, segment_scene
 from mfnet_runtime.provenance import provenance_tags, run_settings
 from mfnet_runtime.raster import SceneReader
 from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.run_folder import ResumeOptions, RunFolder
+from mfnet_runtime.scaling import DsmRange
 from mfnet_runtime.scene_work import SceneWork
 from mfnet_runtime.scenes import Scene
 from mfnet_runtime.vector_file import require_vectors
@@ -78,7 +79,6 @@ def segment_scenes(
         require_vectors(vectors)
     places = [OutputPaths.of(folder, scene.name, options.layers, vectors) for scene in scenes]
     require_places(scenes, places, folder)
-    _make(folder)
     settings = run_settings(backend, options, reading, vectors, tags or {})
     names = [scene.name for scene in scenes]
     every = {**provenance_tags(backend, options, reading), **(tags or {})}
@@ -138,67 +138,78 @@ class _Run:
         started = time.perf_counter()
         outputs.require_short_names()
         contract = self.backend.contract
-        bands = outputs.bands(contract.classes)
-        work = SceneWork(self.folder, scene, outputs, bands)
+        work = SceneWork(self.folder, scene, outputs, outputs.bands(contract.classes))
         done = work.done()
         if done is not None:
             return earlier_scene(done, outputs)
         with ExitStack() as opened:
             reader = opened.enter_context(SceneReader(scene, contract.image.full_scale, self.read))
-            shape = reader.height, reader.width
             target = SceneOutputs(
                 outputs,
-                shape,
+                (reader.height, reader.width),
                 contract.classes,
                 reader.profile,
                 self.tags,
                 self.vectors,
-                self.folder.of(scene.name),
+                work.folder,
             )
-            grid = self.options.grid(*shape, contract.window)
-            rule = self.options.dsm or contract.dsm
+            grid = self.options.grid(reader.height, reader.width, contract.window)
             block = self._block(reader, grid)
-            widest = max(len(block.under) for block in grid.blocks(block))
+            widest = max(len(part.under) for part in grid.blocks(block))
             opened.enter_context(reader.small_cache(widest))
+            rule = self.options.dsm or contract.dsm
             begun = work.begun(reader.files, block, rule, reader.heights)
-            blocks = grid.blocks(begun.block)
-            parts = work.missing(self.resume.shard.parts(blocks, *place))
             found = reader.report()
             for line in found.lines:
                 click.echo(one_line(f"{scene.name}: {line}"), err=True)
-            writer = PieceWriter(
-                self.folder.of(scene.name), list(bands), work.note, self.resume.checkpoint
-            )
-            with writer, progress(sum(len(part) for part in parts), label, self.quiet) as tick:
-                try:
-                    report = segment_scene(
-                        self.backend,
-                        reader,
-                        writer.write,
-                        self.options,
-                        tick,
-                        self.sizes,
-                        parts,
-                        begun.span,
-                    )
-                except ModelError as fault:  # the other scenes may be fine
-                    raise SceneError(f"{scene.image}: {fault}") from fault
-            with self.folder.alone_with(scene.name) as alone:
+            blocks = grid.blocks(begun.block)
+            parts = work.missing(self.resume.shard.parts(blocks, *place))
+            report = self._pieces(reader, work, parts, begun.span, label)
+            with work.alone() as alone:
                 pieces = work.every_piece(blocks) if alone else None
                 if pieces is None:
                     return shared_scene(scene.name, report)
                 with target:
-                    for rows in rows_of_pieces(self.folder.of(scene.name), pieces, bands):
+                    for rows in work.rows(pieces):
                         target.write(rows)
-                    target.tag(
-                        MFNET_DSM_LOW=str(report.dsm.low), MFNET_DSM_HIGH=str(report.dsm.high)
-                    )
+                    low, high = begun.span.low, begun.span.high
+                    target.tag(MFNET_DSM_LOW=str(low), MFNET_DSM_HIGH=str(high))
                     if found.image_range:
                         target.tag(MFNET_IMAGE_RANGE=" ".join(map(str, found.image_range)))
                 report.total_s = time.perf_counter() - started  # opening and verifying too
                 row = finished_row(scene.name, contract.classes.names, report, found, target)
                 work.finish(target.fingerprints, row)
         return done_scene(row, outputs, report)
+
+    def _pieces(
+        self,
+        reader: SceneReader,
+        work: SceneWork,
+        parts: Sequence[WindowGrid],
+        span: DsmRange,
+        label: str,
+    ) -> SceneReport:
+        """Make parts of a scene; what is done of them is on the disk whatever happens.
+
+        Raises:
+            SceneError: a raster is damaged, or the model gave NaN or infinity.
+        """
+        writer = PieceWriter(work.folder, list(work.bands), work.note, self.resume.checkpoint)
+        windows = sum(len(part) for part in parts)
+        with writer, progress(windows, label, self.quiet) as tick:
+            try:
+                return segment_scene(
+                    self.backend,
+                    reader,
+                    writer.write,
+                    self.options,
+                    tick,
+                    self.sizes,
+                    parts,
+                    span,
+                )
+            except ModelError as fault:  # the other scenes may be fine
+                raise SceneError(f"{reader.scene.image}: {fault}") from fault
 
     def _block(self, reader: SceneReader, grid: WindowGrid) -> int:
         """Columns worked on at a time: as told, or as many as memory allows.
@@ -212,36 +223,3 @@ class _Run:
             reader, grid, self.backend.contract, self.sizes.largest, self.options.blend
         )
         return block_width(grid, needs, self.options.max_memory)
-
-
-def require_places(scenes: Sequence[Scene], places: Sequence[OutputPaths], folder: Path) -> None:
-    """Refuse a folder, or names in it, that would cost what is there.
-
-    Raises:
-        UsageError: it holds inputs, is a file, has a folder in an output's place, or two scenes
-            have an output of the same name.
-    """
-    inputs = {path.resolve() for scene in scenes for path in (scene.image, scene.dsm)}
-    if folder.resolve() in {path.parent for path in inputs}:
-        raise UsageError(f"{folder}: holds inputs; choose another folder with -o")
-    for path, count in Counter(path for outputs in places for path in outputs.all).items():
-        if count > 1:
-            raise UsageError(f"{path}: two scenes would write it; rename one")
-        if path.is_dir():
-            raise UsageError(f"{path}: is a folder; choose another one with -o")
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file; choose a folder with -o")
-
-
-def _make(folder: Path) -> None:
-    """The folder of the outputs, where it is missing.
-
-    Raises:
-        ResourceError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise ResourceError(
-            f"{folder}: cannot be made ({fault.strerror}); choose another folder with -o"
-        ) from fault

@@ -40,7 +40,7 @@ class RunFolder:
     """Enter it to work in a folder.
 
     Args:
-        folder: Exists.
+        folder: Made where missing.
         settings: Of the run: all that its outputs depend on, besides the scenes' own files.
         options: Whether to go on with an earlier run, and who shares this one.
         scenes: Names of all of the run's.
@@ -64,6 +64,7 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             with ExitStack() as opened:
                 self.manifest = Manifest(self.folder)
                 opened.callback(self.manifest.close)
@@ -73,8 +74,8 @@ class RunFolder:
                 self._opened = opened.pop_all()
         except OSError as fault:
             raise ResourceError(
-                f"{self.folder}: cannot be written ({fault.strerror or fault}); check free space "
-                "and write permission"
+                f"{self.folder}: cannot be made or written ({fault.strerror or fault}); check free "
+                "space and write permission, or choose another folder with -o"
             ) from fault
         return self
 

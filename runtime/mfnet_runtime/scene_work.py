@@ -6,17 +6,19 @@ Several processes may ask and tell; what the manifest says counts.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mfnet_runtime.contract import DsmRule
-from mfnet_runtime.errors import SceneError
+from mfnet_runtime.errors import ResourceError, SceneError
 from mfnet_runtime.fingerprint import Fingerprint
+from mfnet_runtime.finished import FinishedRows
 from mfnet_runtime.manifest import Piece, SceneState
-from mfnet_runtime.outputs import OutputPaths
-from mfnet_runtime.pieces import is_whole, missing_rows, remove_others
+from mfnet_runtime.output_paths import OutputPaths
+from mfnet_runtime.pieces import is_whole, missing_rows, remove_others, rows_of_pieces
 from mfnet_runtime.run_folder import RunFolder
 from mfnet_runtime.scaling import DsmRange, Heights, dsm_range
 from mfnet_runtime.scenes import Scene
@@ -44,9 +46,18 @@ class SceneWork:
     def __init__(
         self, folder: RunFolder, scene: Scene, outputs: OutputPaths, bands: Mapping[str, int]
     ) -> None:
-        self._folder, self._scene, self._outputs = folder, scene, outputs
-        self._bands = dict(bands)
+        self._run, self._scene, self._outputs = folder, scene, outputs
+        self.bands = dict(bands)
         self._inputs: list[dict[str, Any]] = []
+
+    @property
+    def folder(self) -> Path:
+        """Of the scene's pieces; made where missing."""
+        return self._run.of(self._scene.name)
+
+    def alone(self) -> AbstractContextManager[bool]:
+        """Whether no other process finishes the scene."""
+        return self._run.alone_with(self._scene.name)
 
     def done(self) -> dict[str, Any] | None:
         """The record of the finished scene; None where it is not, or its files are not as then.
@@ -83,18 +94,18 @@ class SceneWork:
         Raises:
             SceneError: an input is another one than then.
         """
-        with self._folder.turn():
-            self._folder.manifest.refresh()
+        with self._run.turn():
+            self._run.manifest.refresh()
             record = self._state.begun
             if record is not None:
                 for entry in record["inputs"]:
                     self._require_as_then(entry)
-                if record["block"] <= block or not self._folder.alone:
+                if record["block"] <= block or not self._run.alone:
                     self._inputs = record["inputs"]
                     return Begun(record["block"], DsmRange(*record["dsm"]))
             self._inputs = [self._entry(role, path) for role, path in files]
             span = dsm_range(rule, heights)
-            self._folder.manifest.append(
+            self._run.manifest.append(
                 "scene",
                 scene=self._scene.name,
                 inputs=self._inputs,
@@ -106,8 +117,8 @@ class SceneWork:
     def missing(self, parts: Sequence[WindowGrid]) -> list[WindowGrid]:
         """What of these is not made yet."""
         pieces = self._whole_pieces()
-        if self._folder.alone:
-            remove_others(self._pieces_in, pieces)
+        if self._run.alone:
+            remove_others(self.folder, pieces)
         return [
             replace(part, band=rows)
             for part in parts
@@ -116,18 +127,31 @@ class SceneWork:
 
     def note(self, piece: Piece) -> None:
         """A piece is on the disk."""
-        self._folder.manifest.append("piece", scene=self._scene.name, **piece.to_json())
+        self._run.manifest.append("piece", scene=self._scene.name, **piece.to_json())
 
     def every_piece(self, blocks: Sequence[WindowGrid]) -> list[Piece] | None:
         """All of a scene's; None where others still make theirs, or have finished the scene."""
-        self._folder.manifest.refresh()
+        self._run.manifest.refresh()
         pieces = self._whole_pieces()
         lacking = any(missing_rows(pieces, block.made, block.made_rows) for block in blocks)
         return None if lacking or self._state.done else pieces
 
+    def rows(self, pieces: Sequence[Piece]) -> Iterator[FinishedRows]:
+        """What pieces hold, block after block from the top.
+
+        Raises:
+            ResourceError: a piece is not what was written.
+        """
+        try:
+            yield from rows_of_pieces(self.folder, pieces, self.bands)
+        except OSError as fault:
+            raise ResourceError(
+                f"{self.folder}: {fault}; check the disk, and begin anew with --restart"
+            ) from fault
+
     def finish(self, files: Mapping[str, Fingerprint], row: dict[str, Any]) -> None:
         """All files are there: note it, remove pieces, and files of earlier runs that are not."""
-        manifest, name = self._folder.manifest, self._scene.name
+        manifest, name = self._run.manifest, self._scene.name
         stale = manifest.state.written.get(name, set()) - files.keys()
         manifest.append(
             "done",
@@ -138,19 +162,15 @@ class SceneWork:
         )
         for file in stale:
             (self._outputs.folder / Path(file).name).unlink(missing_ok=True)
-        self._folder.forget(name)
+        self._run.forget(name)
 
     @property
     def _state(self) -> SceneState:
-        return self._folder.manifest.state.of(self._scene.name)
-
-    @property
-    def _pieces_in(self) -> Path:
-        return self._folder.of(self._scene.name)
+        return self._run.manifest.state.of(self._scene.name)
 
     def _whole_pieces(self) -> list[Piece]:
         pieces = self._state.pieces.values()
-        return [piece for piece in pieces if is_whole(self._pieces_in, piece, self._bands)]
+        return [piece for piece in pieces if is_whole(self.folder, piece, self.bands)]
 
     def _entry(self, role: str, path: Path) -> dict[str, Any]:
         name = os.path.relpath(path, self._beside(role))

@@ -23,7 +23,8 @@ from mfnet_runtime.errors import ResourceError, SceneError
 from mfnet_runtime.finished import FinishedRows, Layers
 from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.layer_file import LayerFile
-from mfnet_runtime.outputs import OutputPaths, SceneOutputs
+from mfnet_runtime.output_paths import OutputPaths
+from mfnet_runtime.outputs import SceneOutputs
 from mfnet_runtime.vectors import VectorOptions
 
 SHAPE = (300, 70)

@@ -10,8 +10,7 @@ from pathlib import Path
 from mfnet_runtime.doctor.findings import Findings
 from mfnet_runtime.doctor.scene import Checkup, Work
 from mfnet_runtime.errors import ResourceError, UsageError, missing_package
-from mfnet_runtime.outputs import OutputPaths
-from mfnet_runtime.run import require_places
+from mfnet_runtime.output_paths import OutputPaths, require_places
 from mfnet_runtime.run_folder import WORK
 from mfnet_runtime.scenes import Scene
 from mfnet_runtime.vector_file import require_vectors
