@@ -1,0 +1,53 @@
+"""`mfnet-bench throughput`: what it measures adds up, and the stub's classes are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import read
+
+from mfnet_bench import throughput
+from mfnet_bench.cli import main
+from mfnet_bench.throughput import StubBackend, drawn_scene
+from mfnet_runtime.pipeline import SegmentOptions
+from mfnet_runtime.run import segment_scenes
+
+SIZE = 300  # pixels a side: a window and a moved one on each axis
+
+
+@pytest.fixture(autouse=True)
+def _small_town(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "TOWN", 128)
+
+
+def test_parts_add_up(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["throughput", "--size", str(SIZE), "--rounds", "2"]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["size"], found["stride"], found["windows"]) == (SIZE, 256, 4)
+    parts = [found[name] for name in ("heights_s", "classes_s", "files_s")]
+    assert sum(parts) == pytest.approx(found["total_s"])
+    assert min(parts[:2]) > 0
+    assert found["mpx_per_s"] == pytest.approx(SIZE**2 / 1e6 / found["total_s"])
+    assert found["machine"]["cores"] > 0
+    assert main(words) == 0
+    assert "Mpx/s: 300 x 300 px at stride 256, 4 windows, " in capsys.readouterr().out
+
+
+def test_the_stub_s_classes_are_the_brightest_bands_of_a_repeated_town(tmp_path: Path) -> None:
+    scene = drawn_scene(tmp_path, SIZE)
+    image, dsm = read(scene.image, None), read(scene.dsm)
+    np.testing.assert_array_equal(image[:, :128, :128], image[:, 128:256, 128:256])
+    segment_scenes(StubBackend(), [scene], tmp_path / "out", SegmentOptions(256), quiet=True)
+    scaled = (dsm - dsm.min()) / (dsm.max() - dsm.min())
+    logits = np.concatenate([image * np.float32(1 / 255), scaled[None]])
+    np.testing.assert_array_equal(read(tmp_path / "out" / "town.tif"), logits.argmax(axis=0))
+
+
+@pytest.mark.parametrize("words", ["--size 0", "--rounds 0", "--stride 300"])
+def test_nothing_to_measure(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["throughput", *words.split()]) == 2
+    assert "expected" in capsys.readouterr().err
