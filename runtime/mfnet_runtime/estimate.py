@@ -130,7 +130,7 @@ def estimate_of(
     layers = options.layers
     grid = options.grid(reader.height, reader.width, contract.window)
     needs = pixel_memory(reader, grid, contract, batch, options.blend)
-    blocks = grid.blocks(block_width(grid, needs, options.max_memory))
+    blocks = grid.blocks(options.block or block_width(grid, needs, options.max_memory))
     windows = sum(len(block) for block in blocks)
     planes = 1 + layers.confidence + layers.probabilities * len(contract.classes)
     pixels = grid.height * grid.width * planes
@@ -141,6 +141,6 @@ def estimate_of(
         windows,
         len(blocks),
         needs.of(max(len(block.under) for block in blocks)),
-        pixels + pixels * 4 // 3,  # as written, and once more with overviews
+        2 * pixels + pixels * 4 // 3,  # pieces, all of them as one, and that with overviews
         windows * seconds,
     )

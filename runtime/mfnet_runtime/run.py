@@ -154,7 +154,8 @@ class _Run:
                 work.folder,
             )
             grid = self.options.grid(reader.height, reader.width, contract.window)
-            block = self._block(reader, grid)
+            needs = pixel_memory(reader, grid, contract, self.sizes.largest, self.options.blend)
+            block = self.options.block or block_width(grid, needs, self.options.max_memory)
             widest = max(len(part.under) for part in grid.blocks(block))
             opened.enter_context(reader.small_cache(widest))
             rule = self.options.dsm or contract.dsm
@@ -210,16 +211,3 @@ class _Run:
                 )
             except ModelError as fault:  # the other scenes may be fine
                 raise SceneError(f"{reader.scene.image}: {fault}") from fault
-
-    def _block(self, reader: SceneReader, grid: WindowGrid) -> int:
-        """Columns worked on at a time: as told, or as many as memory allows.
-
-        Raises:
-            UsageError: even few do not fit.
-        """
-        if self.options.block is not None:
-            return self.options.block
-        needs = pixel_memory(
-            reader, grid, self.backend.contract, self.sizes.largest, self.options.blend
-        )
-        return block_width(grid, needs, self.options.max_memory)
