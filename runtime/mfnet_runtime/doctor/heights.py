@@ -24,7 +24,8 @@ from mfnet_runtime.raster_file import reading
 from mfnet_runtime.scaling import BoolArray, FloatArray
 
 USED = 0.2  # share of the network's input range that nearly all heights should use
-ALONE = 1e-4  # share of the pixels from which one value at an end, far from the others, is a flag
+FLAGGED = 1e-4  # share of the pixels from which one value at an end, far from others, is a flag
+SEVERAL = 10  # and their number: fewer are errors of measurement
 APART = 0.2  # how far, as a share of the range that nearly all heights lie in
 ROUGH = 10.0  # metres up and down for a metre on the ground; cities and forests have one to three
 EVERY = 16  # rows of which one is looked at for that
@@ -148,7 +149,8 @@ def _examine_ends(found: Findings, band: HeightBand, look: HeightLook) -> bool:
     flagged = False
     for end, sign in ((look.lowest, 1), (look.highest, -1)):
         gap = end.next - end.last
-        if np.isfinite(gap) and gap > APART * relief and end.count >= ALONE * look.pixels:
+        enough = max(SEVERAL, FLAGGED * look.pixels)
+        if np.isfinite(gap) and gap > APART * relief and end.count >= enough:
             flagged = True
             value = sign * end.last
             found.warning(

@@ -22,7 +22,8 @@ from mfnet_runtime.estimate import Estimate, estimate_of
 from mfnet_runtime.grid import grid_of
 from mfnet_runtime.heights import HeightBand
 from mfnet_runtime.image import ImageBands
-from mfnet_runtime.outputs import OutputPaths, SceneOutputs
+from mfnet_runtime.output_paths import OutputPaths
+from mfnet_runtime.outputs import SceneOutputs
 from mfnet_runtime.pipeline import SegmentOptions
 from mfnet_runtime.raster import SceneReader
 from mfnet_runtime.raster_file import open_raster
