@@ -369,7 +369,7 @@ def test_one_outlier_takes_the_range(case: Case, capsys: Capture) -> None:
 
     case.heights(change)
     (warning,) = case.texts(capsys, "warning")
-    found = re.search(r"use 0% of the network's range of 100[.\d]* \.\. 9000", warning)
+    found = re.search(r"use 1% of the network's range of 100[.\d]* \.\. 9000", warning)
     assert found is not None
     remedy = re.search(r"--dsm-range (\d+) (\d+)$", warning)
     assert remedy is not None
