@@ -27,8 +27,9 @@ USED = 0.2  # share of the network's input range that nearly all heights should 
 FLAGGED = 1e-4  # share of the pixels from which one value at an end, far from others, is a flag
 SEVERAL = 10  # and their number: fewer are errors of measurement
 APART = 0.2  # how far, as a share of the range that nearly all heights lie in
-ROUGH = 10.0  # metres up and down for a metre on the ground; cities and forests have one to three
+ROUGH = 10.0  # metres up and down for a metre on the ground; cities and forests have one or two
 EVERY = 16  # rows of which one is looked at for that
+USUAL = 98  # percent of the steps that count for it: the others may be nodata that nobody declared
 LOSSY = ("JPEG", "WEBP", "JPEG2000")
 METRES = {"metre", "meter", "metres", "meters", "m"}
 
@@ -71,8 +72,9 @@ def look_at_heights(band: HeightBand, facts: RasterFacts) -> HeightLook:
         SceneError: damaged data.
     """
     sample = sample_of(band.dataset)
-    spread = Spread(sum(window.width * window.height for window in sample.windows))
-    causes, lowest, highest, climbed, steps = Counts(), End(), End(), 0.0, 0
+    pixels = sum(window.width * window.height for window in sample.windows)
+    spread, steps = Spread(pixels), Spread(pixels // EVERY)
+    causes, lowest, highest = Counts(), End(), End()
     for window in sample.windows:
         heights, valid = band.read(window)
         causes.add(_causes(band, heights, valid, window), valid.size)
@@ -80,10 +82,9 @@ def look_at_heights(band: HeightBand, facts: RasterFacts) -> HeightLook:
         spread.add(values)
         lowest.add(values)
         highest.add(-values)
-        up, count = _climb(heights[::EVERY], valid[::EVERY])
-        climbed, steps = climbed + up, steps + count
+        steps.add(_steps(heights[::EVERY], valid[::EVERY]))
     low, high = spread.percentiles(1, 99)
-    step = facts.pixel_size[0] * facts.metres if facts.metres else None
+    ground = facts.pixel_size[0] * (facts.metres or 0)  # metres across a pixel
     return HeightLook(
         share=sample.share,
         valid=spread.count / max(causes.pixels, 1),
@@ -93,7 +94,7 @@ def look_at_heights(band: HeightBand, facts: RasterFacts) -> HeightLook:
         common=(low, high),
         lowest=lowest,
         highest=highest,
-        roughness=climbed / steps / step if step and steps else None,
+        roughness=steps.mean_below(USUAL) / ground if ground and steps.count else None,
         unit=band.unit or height_system(band.dataset.crs).unit,
         pixels=causes.pixels,
     )
@@ -252,11 +253,10 @@ def _causes(
     yield _BEYOND, ~valid
 
 
-def _climb(heights: Values, valid: BoolArray) -> tuple[float, int]:
-    """How far rows go up and down in all, and in how many steps."""
+def _steps(heights: Values, valid: BoolArray) -> Values:
+    """How far rows go up or down between neighbours, (n,)."""
     both = valid[:, 1:] & valid[:, :-1]
-    steps = np.abs(np.diff(np.where(valid, heights, 0.0).astype(np.float64), axis=1))
-    return float(steps[both].sum()), int(np.count_nonzero(both))
+    return np.asarray(np.abs(np.diff(np.where(valid, heights, np.float32(0)), axis=1))[both])
 
 
 def _remedy(low: float, high: float, rule: DsmRule) -> str:

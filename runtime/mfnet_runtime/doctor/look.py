@@ -77,6 +77,13 @@ class Spread:
             return [0.0] * len(at)
         return [float(value) for value in np.percentile(np.concatenate(self._kept), at)]
 
+    def mean_below(self, percent: float) -> float:
+        """Mean of the values up to that percentile, which no outlier moves."""
+        if not self._kept:
+            return 0.0
+        values = np.concatenate(self._kept)
+        return float(values[values <= np.percentile(values, percent)].mean(dtype=np.float64))
+
 
 @dataclass
 class End:

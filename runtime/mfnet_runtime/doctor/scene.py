@@ -117,6 +117,12 @@ def _examine_files(found: Findings, about: Checkup, work: Work) -> None:
             facts = facts_from_file(path, read.limits)
             with open_raster(path, read.limits) as dataset:
                 examine(found, about, facts, dataset, work)
+    if about.pixels is not None and about.pixels.share < 1:
+        found.note(
+            "run",
+            f"{about.pixels.share:.2%} of the image were looked at, in places all over it; what "
+            "is damaged or odd elsewhere only a run shows",
+        )
     if about.image and about.dsm:
         if read.align is None:
             examine_same_grid(found, scene, read)
