@@ -93,8 +93,9 @@ def require_places(scenes: Sequence[Scene], places: Sequence[OutputPaths], folde
         UsageError: it holds inputs, is a file, has a folder in an output's place, or two scenes
             have an output of the same name.
     """
-    inputs = {path.resolve() for scene in scenes for path in (scene.image, scene.dsm)}
-    if folder.resolve() in {path.parent for path in inputs}:
+    inputs = {path for scene in scenes for path in (scene.image, scene.dsm)}
+    # not `Path.resolve`, which raises where links go in a circle
+    if os.path.realpath(folder) in {os.path.dirname(os.path.realpath(path)) for path in inputs}:
         raise UsageError(f"{folder}: holds inputs; choose another folder with -o")
     for path, count in Counter(path for outputs in places for path in outputs.all).items():
         if count > 1:

@@ -159,7 +159,8 @@ def _require_own_source(source: Path, vrt: Path, folder: Path, above: int) -> No
 
 
 def _lies_in(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder)
+    real = os.path.realpath(path)  # `Path.resolve` raises where links go in a circle
+    return Path(real).is_relative_to(folder)
 
 
 def _is_unscaled(source: ElementTree.Element) -> bool:
