@@ -9,16 +9,15 @@ from typing import Any
 
 import click
 
-from mfnet_runtime.backends import DEVICES
-from mfnet_runtime.batch_size import Asked
 from mfnet_runtime.command import (
+    GroupedCommand,
     debug_option,
     json_option,
     one_line,
     only_option,
     run_command,
-    threads_option,
 )
+from mfnet_runtime.engine_cli import EngineWords, engine_options
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.output_cli import OutputWords, output_options
 from mfnet_runtime.read_cli import ReadWords, read_options
@@ -26,68 +25,15 @@ from mfnet_runtime.resume_cli import ResumeWords, resume_options
 from mfnet_runtime.walk_cli import WalkWords, walk_options
 
 
-def parse_batch(text: str) -> Asked:
-    """`"4"` to 4; `"auto"` stays.
-
-    Raises:
-        UsageError: neither a whole number nor `auto`.
-    """
-    if text == "auto":
-        return "auto"
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"--batch {text!r}: expected a number of windows, or auto") from None
-
-
-@click.command("mfnet-run")
+@click.command("mfnet-run", cls=GroupedCommand)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("scenes", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Output folder.")
 @read_options
+@walk_options
 @output_options
 @resume_options
-@walk_options
-@click.option(
-    "--batch",
-    metavar="N|auto",
-    help="Windows a call; auto finds the fastest on the first windows "
-    "[default: 4, or what a plan is best at].",
-)
-@click.option(
-    "--backend",
-    metavar="NAME",
-    default="auto",
-    show_default=True,
-    help="What runs the model: onnxruntime, openvino, tensorrt, or auto for the fastest installed.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", *DEVICES]),
-    default="auto",
-    show_default=True,
-    help="Where it runs; auto is what the file needs. Never another than asked for.",
-)
-@click.option(
-    "--preprocess",
-    type=click.Choice(["gpu", "cpu"]),
-    help="Where windows are cut and blended [default: gpu with a plan, else cpu].",
-)
-@click.option(
-    "--trust-plan",
-    is_flag=True,
-    help="Run a plan although nothing beside it vouches for its bytes, TensorRT and GPU.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16"]),
-    help="What floating-point operations run in on a CPU [default: fp32, also where it has BF16].",
-)
-@click.option(
-    "--max-memory",
-    metavar="SIZE",
-    help="For pixels, besides what the model takes: 800M or 2G [default: some 250M].",
-)
+@engine_options
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -98,7 +44,6 @@ def parse_batch(text: str) -> Asked:
     is_flag=True,
     help="Examine model and data: what a run would refuse, and what is odd; write nothing.",
 )
-@threads_option("physical cores")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 @only_option
 @json_option
@@ -112,16 +57,9 @@ def command(
     output: OutputWords,
     resuming: ResumeWords,
     walk: WalkWords,
-    batch: str | None,
-    backend: str,
-    device: str,
-    preprocess: Any,
-    trust_plan: bool,
-    precision: str | None,
-    max_memory: str | None,
+    engine: EngineWords,
     dry_run: bool,
     check: bool,
-    threads: int | None,
     quiet: bool,
     only: tuple[str, ...],
     as_json: bool,
@@ -141,9 +79,7 @@ def command(
       mfnet-run best.onnx pairs.csv -o maps/ --align --aoi county.gpkg
       mfnet-run best.fp16.plan scenes/ -o maps/
     """
-    from mfnet_runtime.backends import backend_from_file
     from mfnet_runtime.estimate import estimated_scenes
-    from mfnet_runtime.memory import bytes_from_text
     from mfnet_runtime.pipeline import SegmentOptions, preprocessed_on
     from mfnet_runtime.provenance import model_tags
     from mfnet_runtime.run import segment_scenes
@@ -153,46 +89,39 @@ def command(
     options = SegmentOptions(
         stride,
         blend,
-        parse_batch(batch) if batch else None,
-        preprocess,
+        engine.batch_size(),
+        engine.preprocess,
         dsm,
         output.layers(),
-        max_memory=bytes_from_text(max_memory) if max_memory else None,
+        max_memory=engine.memory(),
     )
     vectors = output.vector_options()
-    asked = options.batch if isinstance(options.batch, int) else None
     found = scenes_from(scenes, reading.dsm, only=only, dsm_band=reading.dsm_band)
     read = reading.options()
     if check:
         from mfnet_runtime.doctor.check import ModelWords, checked_scenes
 
-        words = ModelWords(model, backend, device, trust_plan, precision)
+        words = ModelWords(
+            model, engine.backend, engine.device, engine.trust_plan, engine.precision
+        )
         return checked_scenes(words, found, out, options, read, vectors, as_json, quiet)
     if out is None:
         raise UsageError("-o says where the outputs go; only --check needs none")
-    with backend_from_file(
-        model,
-        backend,
-        device,
-        trust_plan,
-        threads=threads or 0,
-        precision=precision,
-        batch=asked,
-    ) as engine:
+    with engine.backend_of(model) as backend:
         ran = {
             "model": model.name,
-            "backend": engine.name,
-            "precision": engine.precision,
-            "device": engine.device,
-            "preprocess": preprocessed_on(engine, options),
-            "threads": engine.threads,
+            "backend": backend.name,
+            "precision": backend.precision,
+            "device": backend.device,
+            "preprocess": preprocessed_on(backend, options),
+            "threads": backend.threads,
         }
         click.echo(_heading(ran), err=True)
         if dry_run:
-            rows = estimated_scenes(engine, found, options, read)
+            rows = estimated_scenes(backend, found, options, read)
         else:
             outcomes = segment_scenes(
-                engine,
+                backend,
                 found,
                 out,
                 options,

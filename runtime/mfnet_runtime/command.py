@@ -39,8 +39,23 @@ def threads_option(unset: str) -> Callable[[F], F]:
     )
 
 
+class GroupedCommand(click.Command):
+    """A command whose help lists options under the headings of their groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Those of no group first."""
+        groups: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if isinstance(param, click.Option) and record is not None:
+                groups.setdefault(getattr(param, "heading", "Options"), []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
 def option_group(
-    words: type[Any], options: Sequence[Callable[..., Any]], argument: str
+    words: type[Any], options: Sequence[Callable[..., Any]], argument: str, heading: str
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Options that a command gets as one argument.
 
@@ -48,6 +63,7 @@ def option_group(
         words: Dataclass with a field for each.
         options: As click makes them.
         argument: Its name.
+        heading: Above them in the help of a `GroupedCommand`.
     """
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,6 +74,8 @@ def option_group(
 
         for option in reversed(options):
             collected = option(collected)
+        for made in collected.__click_params__[-len(options) :]:  # type: ignore[attr-defined]
+            made.heading = heading
         return collected
 
     return add

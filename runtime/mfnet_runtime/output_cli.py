@@ -76,4 +76,4 @@ _OPTIONS = (
     ),
 )
 
-output_options = option_group(OutputWords, _OPTIONS, "output")
+output_options = option_group(OutputWords, _OPTIONS, "output", "Outputs")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from mfnet_runtime.command import parse_bands
+from mfnet_runtime.command import option_group, parse_bands
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.raster_limits import GEOTIFF, MAX_PIXELS
 
@@ -180,15 +178,4 @@ _OPTIONS = (
     ),
 )
 
-
-def read_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options; the command gets them as one argument, `reading`."""
-
-    @wraps(command)
-    def collected(*args: Any, **words: Any) -> Any:
-        own = {name: words.pop(name) for name in ReadWords.__dataclass_fields__}
-        return command(*args, reading=ReadWords(**own), **words)
-
-    for option in reversed(_OPTIONS):
-        collected = option(collected)
-    return collected
+read_options = option_group(ReadWords, _OPTIONS, "reading", "Reading")

@@ -59,4 +59,4 @@ _OPTIONS = (
     ),
 )
 
-resume_options = option_group(ResumeWords, _OPTIONS, "resuming")
+resume_options = option_group(ResumeWords, _OPTIONS, "resuming", "Going on, and sharing a run")

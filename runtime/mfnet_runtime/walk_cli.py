@@ -64,4 +64,4 @@ _OPTIONS = (
     ),
 )
 
-walk_options = option_group(WalkWords, _OPTIONS, "walk")
+walk_options = option_group(WalkWords, _OPTIONS, "walk", "Windows")
