@@ -106,18 +106,25 @@ class ImageBands:
         Raises:
             SceneError: damaged data, or pixel values above the model's full scale.
         """
-        largest = None
+        ends = []
         for window in self._sample():
             image, valid = self.read(window)
             if valid.any():
-                largest = max(largest or 0.0, float(image[:, valid].max()))
-        if largest is None or largest >= DARK * self.full_scale:
-            return None
-        return (
-            f"{self.path}: pixel values reach only {largest:g} in a sample, the model expects 0 to "
-            f"{self.full_scale:g} and sees a nearly black image; give their range with "
-            "--image-range"
-        )
+                seen = image[:, valid]
+                ends += [float(seen.min()), float(seen.max())]
+        largest = max(ends, default=self.full_scale)
+        if largest < DARK * self.full_scale:
+            return (
+                f"{self.path}: pixel values reach only {largest:g} in a sample, the model expects "
+                f"0 to {self.full_scale:g} and sees a nearly black image; give their range with "
+                "--image-range"
+            )
+        if ends and min(ends) == largest:
+            return (
+                f"{self.path}: all bands are {largest:g} wherever there is data in a sample, so "
+                "the network sees heights alone; check how it was written, or choose other --bands"
+            )
+        return None
 
     def _sample(self) -> Iterator[Window]:
         height, width = self.dataset.height, self.dataset.width

@@ -237,7 +237,7 @@ def test_values_on_another_scale_get_a_range(case: Case, capsys: Capture) -> Non
     """Whose words then mend it."""
     _sixteen_bits(case)
     (note,) = case.texts(capsys, "note")
-    found = re.search(r"--image-range (\d+) (\d+), or --image-percentiles 2 98", note)
+    found = re.search(r"--image-range ([\d.]+) ([\d.]+), or --image-percentiles 2 98", note)
     assert found is not None
     case.words = ["--image-range", *found.groups()]
     assert case.checked(capsys)[0] == main(case.command()) == 0

@@ -63,6 +63,15 @@ def test_values_that_cannot_be_meant_are_warned_about(
     assert "--image-range" in warning
 
 
+def test_an_image_of_one_value_is_warned_about(tmp_path: Path) -> None:
+    pixels = np.full((3, 8, 9), 90, np.uint8)
+    warning = image_of(tmp_path, pixels).warning()
+    assert warning is not None
+    assert "a.tif: all bands are 90 wherever there is data in a sample" in warning
+    pixels[0, 0, 0] = 91
+    assert image_of(tmp_path, pixels).warning() is None
+
+
 def test_a_scene_without_a_valid_pixel_is_not_dark(tmp_path: Path) -> None:
     assert image_of(tmp_path, np.full((3, 8, 9), np.nan, np.float32)).warning() is None
 

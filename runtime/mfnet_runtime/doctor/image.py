@@ -161,7 +161,7 @@ def _examine_spread(found: Findings, pixels: ImageBands, look: ImageLook) -> Non
         for band, low, high in zip(pixels.bands, look.low, look.high, strict=True)
         if low == high
     ]
-    if flat:
+    if flat and len({*look.low, *look.high}) > 1:  # else the warning of a run says so
         found.warning(
             "image",
             f"{pixels.path}: band {', band '.join(flat)} wherever there is data, which tells the "
@@ -172,20 +172,20 @@ def _examine_spread(found: Findings, pixels: ImageBands, look: ImageLook) -> Non
 def _examine_range(found: Findings, pixels: ImageBands, look: ImageLook) -> None:
     """Whether pixel values as stored fit the model's full scale."""
     (low, high), full = look.common, pixels.full_scale
-    if not low < high:
-        return
-    remedy = f"--image-range {_rounded(low)} {_rounded(high)}, or --image-percentiles 2 98"
+    remedy = "give their range with --image-range"
+    if low < high:
+        remedy = f"--image-range {low:.6g} {high:.6g}, or --image-percentiles 2 98"
     if found.refused("image"):
         found.note("image", f"nearly all pixel values lie in {low:g} .. {high:g}: {remedy}")
         return
-    dark = pixels.warning()
-    if dark is None and high < DARK * full:
-        dark = (
+    odd = pixels.warning()
+    if odd is None and high < DARK * full:
+        odd = (
             f"{pixels.path}: nearly all pixel values lie in {low:g} .. {high:g}, the model expects "
             f"0 to {full:g} and sees a dark image; if it is none, {remedy}"
         )
-    if dark:
-        found.warning("image", dark)
+    if odd:
+        found.warning("image", odd)
     else:
         found.ok("image", f"pixel values fit the model's 0 to {full:g}")
 
@@ -244,10 +244,6 @@ def _alpha(facts: RasterFacts) -> int | None:
 
 def _size(sample: Sample) -> int:
     return sum(window.width * window.height for window in sample.windows)
-
-
-def _rounded(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def _list(shares: dict[str, float]) -> str:
