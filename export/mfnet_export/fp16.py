@@ -135,7 +135,7 @@ def fp16_from_onnx(
         model, lossy = _converted(source, ranges)
         emulate(model)
         model.metadata_props[METADATA_KEY] = contract.to_json()
-        ir.save(model, trial, external_data="weights")
+        save(model, trial)
         del model
         gc.collect()  # a graph holds cycles, and its weights with them
         with engine(trial) as candidate:

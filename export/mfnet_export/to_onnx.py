@@ -18,6 +18,7 @@ from mfnet_export.errors import ExportError
 from mfnet_export.files import staged, writing
 from mfnet_export.graph import clean, require_static
 from mfnet_export.lower import OPSET, lower
+from mfnet_runtime.backends.onnx_graph import EXTERNAL_ABOVE
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.version import installed_version
 
@@ -25,7 +26,6 @@ PACKAGES = ("mfnet", "torch", "onnx", "onnxscript")  # whose versions decide the
 TORCH_OPSET = 18  # what torch's exporter writes by itself
 IR_VERSION = 8  # of the time of opset 17; runtimes in the field refuse newer ones than they know
 BATCH = "N"
-EXTERNAL_ABOVE = 2**31 - 2**26  # bytes of weights; protobuf ends at 2 GiB, 64 MiB for the graph
 
 
 def onnx_from_network(network: MFNet, contract: Contract, path: Path) -> Contract:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, replace
+from operator import index
 from typing import Any, Literal
 
 from mfnet_runtime.errors import ModelError
-from mfnet_runtime.labels import ClassTable
+from mfnet_runtime.labels import PLAIN_NAME, ClassTable, is_plain_name
+from mfnet_runtime.strict_json import json_from_text
 
 FORMAT = "mfnet-contract/1"
 METADATA_KEY = "mfnet.contract"
@@ -34,6 +36,9 @@ class ImageRule:
     def __post_init__(self) -> None:
         if len(self.bands) != 3:
             raise ModelError(f"image rule names {len(self.bands)} bands; the network takes 3")
+        for band in self.bands:
+            if not is_plain_name(band):
+                raise ModelError(f"band name {band!r:.80} must be {PLAIN_NAME}")
         if not 0 < self.full_scale < math.inf:
             raise ModelError(f"image full scale is {self.full_scale}; expected a positive number")
 
@@ -53,7 +58,9 @@ class DsmRule:
 
     def __post_init__(self) -> None:
         if self.name not in DSM_RULES:
-            raise ModelError(f"DSM rule {self.name!r} is not one of {', '.join(DSM_RULES)}")
+            raise ModelError(
+                f"DSM rule {self.name!r:.80} is not one of {', '.join(DSM_RULES)}"
+            )
         if not -math.inf < self.low < self.high < math.inf:
             raise ModelError(f"DSM rule {self.name}: low {self.low} is not below high {self.high}")
         if self.name == "scene_percentile" and not (self.low >= 0 and self.high <= 100):
@@ -77,7 +84,9 @@ class Contract:
                 f"window is {self.window} px; expected a multiple of 32, at most {MAX_WINDOW}"
             )
         if self.precision not in PRECISIONS:
-            raise ModelError(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
+            raise ModelError(
+                f"precision {self.precision!r:.80} is not one of {', '.join(PRECISIONS)}"
+            )
 
     def with_provenance(self, **facts: Any) -> Contract:
         """The same contract with facts added to its provenance."""
@@ -108,7 +117,9 @@ class Contract:
         """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise ModelError(f"contract has format {found!r}; this version reads {FORMAT!r}")
+            raise ModelError(
+                f"contract has format {found!r:.80}; this version reads {FORMAT!r}"
+            )
         try:
             image = ImageRule(
                 tuple(str(band) for band in data["image"]["bands"]),
@@ -118,7 +129,7 @@ class Contract:
                 data["dsm"]["rule"], float(data["dsm"]["low"]), float(data["dsm"]["high"])
             )
             return Contract(
-                window=int(data["window"]),
+                window=index(data["window"]),
                 classes=ClassTable.from_json(data["classes"]),
                 image=image,
                 dsm=dsm,
@@ -126,17 +137,17 @@ class Contract:
                 provenance=dict(data["provenance"]),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as fault:
-            raise ModelError(f"contract is malformed: {fault!r}") from fault
+            raise ModelError(f"contract is malformed: {fault!r:.200}") from fault
 
     @staticmethod
     def from_json(text: str) -> Contract:
         """Inverse of `to_json`.
 
         Raises:
-            ModelError: not JSON, or not a contract.
+            ModelError: not JSON (see `strict_json`), or not a contract.
         """
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as fault:
+            data = json_from_text(text)
+        except ValueError as fault:
             raise ModelError(f"contract is not JSON: {fault}") from fault
         return Contract.from_dict(data)

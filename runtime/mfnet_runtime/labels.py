@@ -15,8 +15,14 @@ from mfnet_runtime.errors import ModelError
 IGNORE = 255  # a label that is not scored; the nodata value of a class map
 MAX_CLASSES = 255  # 0..254 in a uint8 class map, 255 is nodata
 MAX_NAME = 64  # characters
+PLAIN_NAME = f"1 to {MAX_NAME} printable characters"
 
 Colour = tuple[int, int, int]
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name that comes with a model may be shown and written: no control characters."""
+    return 1 <= len(name) <= MAX_NAME and name.isprintable()
 
 
 @dataclass(frozen=True)
@@ -36,13 +42,11 @@ class ClassTable:
                 f"class table has {len(self.names)} names and {len(self.colours)} colours; "
                 f"expected equally many, 1 to {MAX_CLASSES}"
             )
+        for name in self.names:
+            if not is_plain_name(name):
+                raise ModelError(f"class name {name!r:.80} must be {PLAIN_NAME}")
         if len(set(self.names)) != len(self.names):
             raise ModelError(f"class names repeat: {', '.join(self.names)}")
-        for name in self.names:
-            if not name or len(name) > MAX_NAME or not name.isprintable():
-                raise ModelError(
-                    f"class name {name!r} must be 1 to {MAX_NAME} printable characters"
-                )
         for colour in self.colours:
             if len(colour) != 3 or not all(0 <= part <= 255 for part in colour):
                 raise ModelError(f"class colour {colour!r} must be three values in 0..255")
@@ -70,8 +74,8 @@ class ClassTable:
         try:
             names = tuple(str(row["name"]) for row in rows)
             colours = tuple((int(r), int(g), int(b)) for r, g, b in (row["colour"] for row in rows))
-        except (TypeError, KeyError, ValueError) as fault:
-            raise ModelError(f"class table is malformed: {fault!r}") from fault
+        except (TypeError, KeyError, ValueError, OverflowError) as fault:
+            raise ModelError(f"class table is malformed: {fault!r:.200}") from fault
         return ClassTable(names, colours)
 
     @staticmethod

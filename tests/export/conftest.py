@@ -14,6 +14,8 @@ import pytest
 import torch
 from networks import random_network, use_export
 
+import mfnet_export.to_onnx
+import mfnet_runtime.backends.onnx_graph
 from mfnet.checkpoint import Checkpoint, save_checkpoint
 from mfnet.network import MFNet
 from mfnet_export.cli import main
@@ -62,6 +64,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def best(made: Made, tmp_path: Path) -> Path:
     """A checkpoint alone in its folder."""
     return Path(shutil.copy(made.checkpoint, tmp_path / "best.pt"))
+
+
+@pytest.fixture
+def above_2_gib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any weights count as such that do not fit into an ONNX file."""
+    for module in (mfnet_export.to_onnx, mfnet_runtime.backends.onnx_graph):
+        monkeypatch.setattr(module, "EXTERNAL_ABOVE", 0)
 
 
 @pytest.fixture

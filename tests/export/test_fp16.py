@@ -14,7 +14,6 @@ import pytest
 from networks import onnx_with_outlier
 from support import write_raster, write_scene
 
-import mfnet_export.to_onnx
 from mfnet_export import fp16
 from mfnet_export.cli import main
 from mfnet_export.errors import ExportError
@@ -96,17 +95,13 @@ def test_a_large_stream_is_raised_and_right(made: Made, windows: Windows, tmp_pa
     assert activations["float16"] > activations["float32"] > len(ranges_of(source, windows).large)
 
 
+@pytest.mark.usefixtures("above_2_gib")
 def test_weights_may_lie_beside(
-    made: Made,
-    made_fp16: Fp16Report,
-    windows: Windows,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    made: Made, made_fp16: Fp16Report, windows: Windows, tmp_path: Path
 ) -> None:
     source = tmp_path / "fp32" / "big.onnx"
     source.parent.mkdir()
     ir.save(ir.load(made.onnx), source, external_data="big.onnx.data")
-    monkeypatch.setattr(mfnet_export.to_onnx, "EXTERNAL_ABOVE", 10_000)
     report = fp16_from_onnx(source, tmp_path / "big.fp16.onnx", windows, Bounds(), threads=1)
     assert sorted(os.listdir(tmp_path)) == ["big.fp16.onnx", "big.fp16.onnx.data", "fp32"]
     assert report.size == sum(

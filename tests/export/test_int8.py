@@ -243,13 +243,14 @@ def test_a_drop_of_miou_is_refused(
     assert run(folder, *words, "--max-drop", 1.1) == 0
 
 
+@pytest.mark.usefixtures("above_2_gib")
 def test_weights_beside_the_fp32_file_are_not_leant_on(
     made: Made, calibration: CalibrationSet, made_int8: Int8Report, tmp_path: Path
 ) -> None:
     source, target = tmp_path / "fp32" / "big.onnx", tmp_path / "int8" / "big.int8.onnx"
     for path in (source, target):
         path.parent.mkdir()
-    ir.save(ir.load(made.onnx), source, external_data="big.onnx.data")  # as above 2 GiB
+    ir.save(ir.load(made.onnx), source, external_data="big.onnx.data")
     options = Int8Options(tmp_path, max_disagree=20)
     int8_from_onnx(source, target, calibration, options, threads=1)
     shutil.rmtree(source.parent)

@@ -144,6 +144,7 @@ def test_fp32_nodes_that_cannot_be_told_apart_are_refused(
     assert not trt.called("Builder.build_serialized_network")
 
 
+@pytest.mark.usefixtures("above_2_gib")
 def test_weights_beside_the_file_are_read(trt: FakeTensorRT, tmp_path: Path) -> None:
     source = write_attention(tmp_path / "large.fp16.onnx", beside=True)
     assert (tmp_path / "large.fp16.onnx.data").is_file()

@@ -113,11 +113,8 @@ def without_torch_export(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mfnet_export.to_onnx, "_ir_from_network", lambda *_: ir.load(made.onnx))
 
 
-@pytest.mark.usefixtures("without_torch_export")
-def test_large_weights_go_beside(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mfnet_export.to_onnx, "EXTERNAL_ABOVE", 10_000)
+@pytest.mark.usefixtures("without_torch_export", "above_2_gib")
+def test_large_weights_go_beside(made: Made, tmp_path: Path) -> None:
     path = tmp_path / "large.onnx"
     onnx_from_network(made.network, CONTRACT, path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["large.onnx", "large.onnx.data"]

@@ -83,7 +83,7 @@ def test_a_file_cut_short(model: Path, name: str, share: float) -> None:
 
 def test_a_graph_that_means_nothing(model: Path, name: str) -> None:
     changed = onnx.load(model)
-    changed.graph.node[0].op_type = "Concatenate"
+    del changed.graph.node[0].attribute[:]
     onnx.save(changed, model)
     with pytest.raises(ModelError, match=r"rgbd\.onnx: .* cannot load it .*mfnet-export"):
         backend_from_file(model, name)

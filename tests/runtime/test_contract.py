@@ -15,6 +15,8 @@ from mfnet_runtime.labels import ISPRS, ClassTable
 
 PLAIN = Contract(window=256, classes=ISPRS)
 
+PRINTABLE = st.characters(exclude_categories=["C", "Z"])
+
 DSM_RULES = st.one_of(
     st.just(DsmRule()),
     st.tuples(st.floats(0, 49), st.floats(50, 100)).map(lambda p: DsmRule("scene_percentile", *p)),
@@ -26,7 +28,7 @@ CONTRACTS = st.builds(
     classes=st.integers(1, 255).map(ClassTable.numbered),
     image=st.builds(
         ImageRule,
-        bands=st.tuples(*[st.text(max_size=12)] * 3),
+        bands=st.tuples(*[st.text(PRINTABLE, min_size=1, max_size=12)] * 3),
         full_scale=st.floats(1e-3, 1e6),
     ),
     dsm=DSM_RULES,
