@@ -69,6 +69,7 @@ class RunFolder:
                 self.manifest = Manifest(self.folder)
                 opened.callback(self.manifest.close)
                 self._lock_others_out(opened)
+                opened.callback(self._tidy)
                 with self.turn():
                     self._begin(self.manifest.refresh())
                 self._opened = opened.pop_all()
@@ -188,9 +189,11 @@ class RunFolder:
         return None
 
     def __exit__(self, *raised: object) -> None:
-        with self._opened:
-            if self.alone and not self.manifest.state.unfinished:  # nothing to go on from
-                shutil.rmtree(self.work, ignore_errors=True)
+        self._opened.close()
+
+    def _tidy(self) -> None:
+        if self.alone and not self.manifest.state.unfinished:  # nothing to go on from
+            shutil.rmtree(self.work, ignore_errors=True)
 
 
 def _short(value: Any) -> str:
