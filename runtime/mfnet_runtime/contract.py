@@ -58,9 +58,7 @@ class DsmRule:
 
     def __post_init__(self) -> None:
         if self.name not in DSM_RULES:
-            raise ModelError(
-                f"DSM rule {self.name!r:.80} is not one of {', '.join(DSM_RULES)}"
-            )
+            raise ModelError(f"DSM rule {self.name!r:.80} is not one of {', '.join(DSM_RULES)}")
         if not -math.inf < self.low < self.high < math.inf:
             raise ModelError(f"DSM rule {self.name}: low {self.low} is not below high {self.high}")
         if self.name == "scene_percentile" and not (self.low >= 0 and self.high <= 100):
@@ -117,9 +115,7 @@ class Contract:
         """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise ModelError(
-                f"contract has format {found!r:.80}; this version reads {FORMAT!r}"
-            )
+            raise ModelError(f"contract has format {found!r:.80}; this version reads {FORMAT!r}")
         try:
             image = ImageRule(
                 tuple(str(band) for band in data["image"]["bands"]),
