@@ -123,7 +123,10 @@ def pairs_from_table(table: Path) -> list[Pair]:
         if name.startswith(".") or re.search(r"[/\\\0]", name):
             raise UsageError(f"{table}: line {line}: name {name!r} cannot name an output file")
         if name in pairs:
-            raise UsageError(f"{table}: line {line}: there is a scene named {name!r} above already")
+            raise UsageError(
+                f"{table}: line {line}: there is a scene named {name!r} above already; give them "
+                "names of their own in a column name"
+            )
         folder = table.parent
         pairs[name] = Pair(name, folder / image, folder / dsm if dsm else None)
     if not pairs:
