@@ -1,0 +1,160 @@
+"""A cell of the fault matrix: one fault, what is to come of it, and what it is checked for.
+
+Every cell is held to every invariant (I1 to I9, see docs/RELIABILITY.md); `outcome_of` asserts
+them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faults.bench import Bench
+from faults.runner import Ended
+from faults.watched import Watched
+from faults.workplace import OTHERS, Workplace, digests, snapshot
+from support import read
+
+from mfnet_runtime.manifest import FILE
+from mfnet_runtime.run_folder import WORK
+
+MEMORY = 256 << 20  # bytes resident: Python with its libraries takes 100 MiB of them
+SECONDS = 10.0
+RESUMABLE = {5, 130, 143}  # exit codes after which a run goes on
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fault."""
+
+    fault: str  # number in the matrix
+    what: str  # the fault, for people
+    code: int  # exit code expected; minus the signal where one ends the run
+    result: str  # what comes of it, for people
+    plant: Callable[[Workplace], Any]  # changes sound scenes, model or conditions
+    says: tuple[str, ...] = ()  # parts of the one error line; else of all that was said
+    check: Callable[[Workplace, Ended], Any] | None = None  # what else is to hold
+    act: Callable[[Workplace], Ended] = Workplace.run
+    others: tuple[str, ...] = OTHERS  # scenes that must come out as without the fault
+    template: str = "small"
+    seconds: float = SECONDS
+    memory: int = MEMORY
+    resumed: bool = False  # `--resume` must then give what an undisturbed run gives
+    slow: bool = False
+
+    @property
+    def name(self) -> str:
+        """Unlike that of any other cell."""
+        return f"{self.fault} {self.what}"
+
+
+def outcome_of(cell: Cell, bench: Bench) -> Ended:
+    """Run a cell, and assert every invariant."""
+    place = bench.place(cell.template)
+    cell.plant(place)
+    inputs = snapshot(place.scenes)
+    with Watched(place.secrets) as watched:
+        ended = cell.act(place)
+    assert ended.code == cell.code, ended.err  # I1
+    _assert_said(cell, ended)  # I2
+    _assert_whole(place)  # I3
+    _assert_nothing_left(place, cell.code)  # I4
+    if cell.code in (0, 4) or cell.code < 0:
+        found, sound = digests(place.out), bench.reference(place, cell.template, cell.others)
+        assert cell.code < 0 or sound.items() <= found.items()  # I5
+    else:
+        assert cell.code in RESUMABLE or not place.out.exists()
+    _assert_noted(cell, place, ended)  # I6
+    assert ended.seconds <= cell.seconds  # I7
+    assert not ended.hung
+    assert ended.memory <= cell.memory, f"{ended.memory >> 20} MiB"  # I8
+    _assert_in_bounds(place, ended)  # I9
+    assert not watched.opened
+    assert not bench.was_reached()
+    assert snapshot(place.scenes) == inputs
+    if cell.check:
+        cell.check(place, ended)
+    if cell.resumed:
+        _assert_goes_on(cell, place, bench)
+    return ended
+
+
+def _assert_said(cell: Cell, ended: Ended) -> None:
+    assert "Traceback" not in ended.err + ended.out
+    if 0 < cell.code <= 5:
+        assert len(ended.errors) == 1, ended.err
+        said = ended.errors[0]
+        assert "; " in said, f"no remedy: {said}"
+        assert len(cell.says) > 1  # file and remedy
+    else:
+        assert not ended.errors or cell.code, ended.err
+        said = ended.err + ended.out
+    for part in cell.says:
+        assert part in said, f"no {part!r} in {said}"
+
+
+def _assert_whole(place: Workplace) -> None:
+    """Files under a final name can be read, and are those of the manifest."""
+    noted = {
+        name: found["sha256"]
+        for scene in place.manifest().scenes.values()
+        if scene.done
+        for name, found in scene.done["files"].items()
+    }
+    assert digests(place.out) == noted
+    for path in place.out.glob("*.tif"):
+        read(path, None)
+
+
+def _assert_nothing_left(place: Workplace, code: int) -> None:
+    if not place.out.is_dir():
+        return
+    names = {name for scene in place.manifest().scenes.values() for name in _files(scene.done)}
+    allowed = {FILE} | ({WORK} if code in RESUMABLE or code < 0 else set())
+    assert {path.name for path in place.out.iterdir()} - names <= allowed
+
+
+def _files(done: dict[str, Any] | None) -> list[str]:
+    return list(done["files"]) if done else []
+
+
+def _assert_noted(cell: Cell, place: Workplace, ended: Ended) -> None:
+    """The manifest has a row for every scene: its files, or why it failed."""
+    if cell.code not in (0, 4):
+        return
+    state = place.manifest()
+    assert state.ended
+    failed = [scene.failed for scene in state.scenes.values() if scene.failed]
+    assert [f"error: {' '.join(text.split())}" for text in failed] == ended.errors
+    assert all(scene.done or scene.failed for scene in state.scenes.values())
+
+
+def _assert_in_bounds(place: Workplace, ended: Ended) -> None:
+    """Python opened no file elsewhere, no socket, and no process of its own."""
+    assert ended.reached == []
+    for name in ended.opened:
+        path = os.path.realpath(os.path.join(place.root, name))
+        assert path.startswith(_ROOTS) or path.startswith(str(place.root)), name
+
+
+def _roots() -> tuple[str, ...]:
+    """Where Python and its packages are, and what tells about the machine."""
+    packages = [os.path.realpath(part) for part in sys.path if part and Path(part).exists()]
+    prefixes = [os.path.realpath(part) for part in (sys.prefix, sys.base_prefix)]
+    machine = ("/proc/", "/sys/devices/", "/etc/os-release", "/usr/lib/os-release", os.devnull)
+    return (*packages, *prefixes, *machine)
+
+
+_ROOTS = _roots()
+
+
+def _assert_goes_on(cell: Cell, place: Workplace, bench: Bench) -> None:
+    place.conditions = type(place.conditions)()
+    ended = place.run("--resume")
+    assert ended.code == 0, ended.err
+    assert digests(place.out) == bench.reference(place, cell.template, ("a", "b", "c"))
+    assert sorted(path.name for path in place.out.glob(".*")) == []

@@ -1,0 +1,15 @@
+"""All cells of the fault matrix."""
+
+from __future__ import annotations
+
+from faults import models, names, pairs, rasters, reach, values
+from faults.cell import Cell
+
+CELLS: tuple[Cell, ...] = (
+    *rasters.CELLS,
+    *values.CELLS,
+    *reach.CELLS,
+    *names.CELLS,
+    *pairs.CELLS,
+    *models.CELLS,
+)
