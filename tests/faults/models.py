@@ -184,7 +184,7 @@ CELLS = (
     graph("M11", "other channels", "its contract implies", other_channels),
     graph("M11", "a class too few in the contract", "its contract implies",
           contract(classes("a", "b", "c"))),
-    graph("M12", "10 MB class name", "are read", contract(classes("x" * 10_000_000, "b", "c", "d"))),
+    graph("M12", "10 MB class name", "are read", contract(classes("x" * 10_000_000, *"bcd"))),
     graph("M12", "ANSI escape in a class name", "printable", contract(classes("\x1b[2J", *"bcd"))),
     graph("M12", "NUL in a class name", "printable", contract(classes("a\0", "b", "c", "d"))),
     graph(

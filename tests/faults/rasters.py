@@ -16,6 +16,7 @@ from rasterio.enums import ColorInterp
 
 SKIPPED = "scene refused, the others run"
 IMAGE = "scenes/image/b.tif: "
+TILES: dict[str, Any] = {"compress": "deflate", "tiled": True, "blockxsize": 16, "blockysize": 16}
 
 
 def refused(
@@ -32,7 +33,7 @@ def contents(fault: str, what: str, says: str, content: bytes) -> Cell:
 
 def truncated(percent: int) -> Cell:
     def plant(place: Workplace) -> None:
-        place.write(noise(), compress="deflate", tiled=True, blockxsize=16, blockysize=16)
+        place.write(noise(), **TILES)
         whole = place.image.read_bytes()
         place.image.write_bytes(whole[: len(whole) * percent // 100])
 
@@ -48,14 +49,8 @@ def corrupt_block(part: str) -> Cell:
     """Eight bytes of a compressed tile that is not the first."""
 
     def plant(place: Workplace) -> None:
-        tiles: dict[str, Any] = {
-            "compress": "deflate",
-            "tiled": True,
-            "blockxsize": 16,
-            "blockysize": 16,
-        }
         dsm = np.random.default_rng(7).uniform(0, 9, (40, 48)).astype(np.float32)
-        place.write(noise(), dsm, **tiles)
+        place.write(noise(), dsm, **TILES)
         path = place.image if part == "image" else place.dsm
         with rasterio.open(path) as dataset:
             offset = int(dataset.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1))
