@@ -153,7 +153,7 @@ def _sentence(row: dict[str, Any]) -> str:
     if row["status"] == "failed":
         return f"{row['scene']}: failed"
     if row["status"] == "shared":
-        return f"{row['scene']}: this part is done; whoever does the last one writes the map"
+        return f"{row['scene']}: what is left of it is another shard's; the last one writes the map"
     if row["status"] == "estimated":
         return (
             f"{row['scene']}: {row['height']} x {row['width']} px, {row['windows']} windows in "

@@ -35,9 +35,10 @@ def failed_scene(scene: str, error: str) -> SceneOutcome:
     return SceneOutcome({"scene": scene, "status": "failed", "error": error})
 
 
-def shared_scene(scene: str, report: SceneReport) -> SceneOutcome:
-    """This process did its part; who does the last one writes the outputs."""
-    return SceneOutcome({"scene": scene, "status": "shared", "windows": report.windows}, report)
+def shared_scene(scene: str, report: SceneReport | None = None) -> SceneOutcome:
+    """This process did its part, if any; who does the last one writes the outputs."""
+    windows = report.windows if report else 0
+    return SceneOutcome({"scene": scene, "status": "shared", "windows": windows}, report)
 
 
 def earlier_scene(done: dict[str, Any], outputs: OutputPaths) -> SceneOutcome:

@@ -37,6 +37,10 @@ class Shard:
         """There are no others."""
         return self.count == 1
 
+    def leaves(self, scene: int, scenes: int) -> bool:
+        """Whether all of a scene is another shard's; arguments as of `parts`."""
+        return scenes >= MANY * self.count and scene % self.count != self.index - 1
+
     def parts(self, blocks: list[WindowGrid], scene: int, scenes: int) -> list[WindowGrid]:
         """What this shard makes of a scene.
 
@@ -45,8 +49,10 @@ class Shard:
             scene: Which of the run's scenes it is, from 0.
             scenes: Their number.
         """
+        if self.leaves(scene, scenes):
+            return []
         if scenes >= MANY * self.count:
-            return blocks if scene % self.count == self.index - 1 else []
+            return blocks
         height = blocks[0].height
         whole = height * len(blocks)  # rows of all blocks, one below the other
         first, stop = (whole * edge // self.count for edge in (self.index - 1, self.index))
