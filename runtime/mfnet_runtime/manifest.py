@@ -2,7 +2,8 @@
 
 It, and not that a file exists, says what is done. Records: `run` (settings; what stands before it
 no longer counts), `scene` (begun: inputs, blocks, DSM statistics), `piece` (rows on the disk),
-`done` (files with their digests), `failed`, `end`. A line that a crash cut short is passed over.
+`done` (files with their digests), `failed`, `end`. A line that a crash cut short, or that is not
+what was written, is passed over; so is what belongs to a run whose own line is lost.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from mfnet_runtime.errors import UsageError
 
 FILE = "manifest.jsonl"
 FORMAT = "mfnet-manifest/1"
+CHECK = b', "check": '  # the last field of a line: CRC-32 of the record without it
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class SceneState:
 class RunState:
     """What the manifest says of the latest run."""
 
+    run: int = 0  # how many there were
     settings: dict[str, Any] | None = None  # None: there was no run
     shards: int = 1
     ended: bool = True
@@ -75,12 +79,15 @@ class RunState:
 
     def add(self, record: dict[str, Any]) -> None:
         """Take in the next record."""
-        match record["record"]:
+        kind, run = record["record"], int(record["run"])
+        if kind != "run" and run != self.run:
+            return
+        match kind:
             case "run":
                 if record["format"] != FORMAT:
                     raise ValueError(f"format {record['format']!r}, not {FORMAT!r}")
                 self.settings, self.shards = dict(record["settings"]), int(record["shards"])
-                self.ended = False
+                self.run, self.ended = run, False
                 self.scenes = {}
             case "resumed":
                 self.ended = False
@@ -95,7 +102,7 @@ class RunState:
                 self.of(record["scene"]).done = record
                 self.written.setdefault(record["scene"], set()).update(record["files"])
             case "failed":
-                self.scenes[record["scene"]] = SceneState(failed=str(record["error"]))
+                self.of(record["scene"]).failed = str(record["error"])
 
 
 class Manifest:
@@ -121,7 +128,8 @@ class Manifest:
 
     def append(self, kind: str, **fields: Any) -> None:
         """Add a record, on the disk when this returns, and take in all there are."""
-        line = json.dumps({"record": kind, **fields}).encode() + b"\n"
+        run = self.state.run + (kind == "run")
+        line = _checked(json.dumps({"record": kind, "run": run, **fields}).encode()) + b"\n"
         if not self._ends_a_line():
             line = b"\n" + line  # what a crash left of a record stays by itself
         if os.write(self.handle, line) != len(line):  # one call: records never mix
@@ -160,9 +168,11 @@ class Manifest:
         return not size or os.pread(self.handle, 1, size - 1) == b"\n"
 
 
+def _checked(record: bytes) -> bytes:
+    return b"%b%b%d}" % (record[:-1], CHECK, crc32(record))
+
+
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):  # cut short by a crash
-        return None
-    return record if isinstance(record, dict) and "record" in record else None
+    """The record; None of a line that a crash cut short, or that is not what was written."""
+    record = line.rpartition(CHECK)[0] + b"}"
+    return json.loads(record) if line == _checked(record) else None

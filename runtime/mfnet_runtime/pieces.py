@@ -124,39 +124,36 @@ class _OpenPiece:
         self._opened.close()
 
 
-def rows_of_pieces(
-    folder: Path, pieces: Iterable[Piece], bands: dict[str, int]
-) -> Iterator[FinishedRows]:
-    """The rows of pieces that cover a scene, block after block from the top.
+def rows_of_piece(folder: Path, piece: Piece, bands: dict[str, int]) -> Iterator[FinishedRows]:
+    """The rows of a piece, from the top.
 
     Args:
-        folder: Where the pieces are.
-        pieces: In any order.
+        folder: Where it is.
+        piece: Which.
         bands: Number of them of each layer.
 
     Raises:
-        OSError: a piece is damaged, or cannot be read.
+        OSError: it is damaged, as is known only after its last row, or cannot be read.
     """
-    for piece in sorted(pieces, key=lambda piece: (piece.columns.start, piece.rows.start)):
-        checksums = dict.fromkeys(bands, 0)
-        with ExitStack() as opened:
-            files = {
-                layer: opened.enter_context(_file(folder, piece.file, layer).open("rb"))
-                for layer in bands
-            }
-            for start in range(piece.rows.start, piece.rows.stop, ROWS):
-                count = min(ROWS, piece.rows.stop - start)
-                made = {}
-                for layer, file in files.items():
-                    by_row = np.empty((count, bands[layer], len(piece.columns)), np.uint8)
-                    if file.readinto(by_row.data) != by_row.size:
-                        raise OSError(f"piece {piece.file} is cut short")
-                    checksums[layer] = zlib.crc32(by_row.data, checksums[layer])
-                    one = layer != "probabilities"
-                    made[layer] = by_row[:, 0] if one else by_row.transpose(1, 0, 2)
-                yield FinishedRows(**made, place=(start, piece.columns.start))
-        if checksums != piece.checksums:
-            raise OSError(f"piece {piece.file} is not what was written")
+    checksums = dict.fromkeys(bands, 0)
+    with ExitStack() as opened:
+        files = {
+            layer: opened.enter_context(_file(folder, piece.file, layer).open("rb"))
+            for layer in bands
+        }
+        for start in range(piece.rows.start, piece.rows.stop, ROWS):
+            count = min(ROWS, piece.rows.stop - start)
+            made = {}
+            for layer, file in files.items():
+                by_row = np.empty((count, bands[layer], len(piece.columns)), np.uint8)
+                if file.readinto(by_row.data) != by_row.size:
+                    raise OSError("is cut short")
+                checksums[layer] = zlib.crc32(by_row.data, checksums[layer])
+                one = layer != "probabilities"
+                made[layer] = by_row[:, 0] if one else by_row.transpose(1, 0, 2)
+            yield FinishedRows(**made, place=(start, piece.columns.start))
+    if checksums != piece.checksums:
+        raise OSError("is not what was written")
 
 
 def is_whole(folder: Path, piece: Piece, bands: dict[str, int]) -> bool:
@@ -166,6 +163,12 @@ def is_whole(folder: Path, piece: Piece, bands: dict[str, int]) -> bool:
     return piece.checksums.keys() == bands.keys() and all(
         path.is_file() and path.stat().st_size == size for path, size in files.items()
     )
+
+
+def remove_piece(folder: Path, piece: Piece) -> None:
+    """Remove its files."""
+    for layer in piece.checksums:
+        _file(folder, piece.file, layer).unlink(missing_ok=True)
 
 
 def remove_others(folder: Path, pieces: Iterable[Piece]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +15,7 @@ from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.pipeline import SegmentOptions, preprocessed_on
 from mfnet_runtime.read_options import ReadOptions
+from mfnet_runtime.scenes import Scene
 from mfnet_runtime.vectors import VectorOptions
 from mfnet_runtime.version import UNKNOWN, installed_version
 
@@ -52,15 +53,18 @@ def run_settings(
     read: ReadOptions,
     vectors: VectorOptions | None,
     tags: Mapping[str, str],
+    scenes: Sequence[Scene],
 ) -> dict[str, Any]:
     """All that outputs depend on besides the scenes' own files, as plain JSON types.
 
     Batch, blocks and threads are not among it: the bytes are the same. Arguments as above, and
         vectors: What polygons are made.
         tags: Which model it is.
+        scenes: All of the run.
     """
     contract = backend.contract
     walked, reading = asdict(options), asdict(replace(read, areas=()))
+    del reading["limits"]
     for free in ("batch", "block", "max_memory"):
         del walked[free]
     found = {
@@ -75,6 +79,7 @@ def run_settings(
         "stride": options.stride or contract.window // 2,
         "preprocess": preprocessed_on(backend, options),
         **reading,
+        "dsm_band": scenes[0].dsm_band if scenes else None,  # of all, as scenes are told
         "areas": [area_digest(area) for area in read.areas],
         "vectors": asdict(vectors) if vectors else None,
     }

@@ -32,7 +32,7 @@ from mfnet_runtime.raster import SceneReader
 from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.run_folder import ResumeOptions, RunFolder
 from mfnet_runtime.scaling import DsmRange
-from mfnet_runtime.scene_work import SceneWork
+from mfnet_runtime.scene_work import OtherInput, SceneWork
 from mfnet_runtime.scenes import Scene
 from mfnet_runtime.vector_file import require_vectors
 from mfnet_runtime.vectors import VectorOptions
@@ -79,7 +79,7 @@ def segment_scenes(
         require_vectors(vectors)
     places = [OutputPaths.of(folder, scene.name, options.layers, vectors) for scene in scenes]
     require_places(scenes, places, folder)
-    settings = run_settings(backend, options, reading, vectors, tags or {})
+    settings = run_settings(backend, options, reading, vectors, tags or {}, scenes)
     names = [scene.name for scene in scenes]
     every = {**provenance_tags(backend, options, reading), **(tags or {})}
     outcomes = []
@@ -92,7 +92,8 @@ def segment_scenes(
                     outcomes.append(run.segmented(scene, outputs, label, (index, len(scenes))))
                 except SceneError as fault:
                     complain(str(fault))
-                    shared.manifest.append("failed", scene=scene.name, error=str(fault))
+                    if not isinstance(fault, OtherInput):
+                        shared.manifest.append("failed", scene=scene.name, error=str(fault))
                     outcomes.append(failed_scene(scene.name, str(fault)))
         except BaseException:
             done = sum(not outcome.failed for outcome in outcomes)
@@ -142,6 +143,8 @@ class _Run:
         done = work.done()
         if done is not None:
             return earlier_scene(done, outputs)
+        if self.resume.shard.leaves(*place):
+            return shared_scene(scene.name)
         with ExitStack() as opened:
             reader = opened.enter_context(SceneReader(scene, contract.image.full_scale, self.read))
             target = SceneOutputs(
@@ -166,8 +169,7 @@ class _Run:
             blocks = grid.blocks(begun.block)
             parts = work.missing(self.resume.shard.parts(blocks, *place))
             report = self._pieces(reader, work, parts, begun.span, label)
-            with work.alone() as alone:
-                pieces = work.every_piece(blocks) if alone else None
+            with work.every_piece(blocks) as pieces:
                 if pieces is None:
                     return shared_scene(scene.name, report)
                 with target:

@@ -9,7 +9,9 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from mfnet_runtime.errors import ResourceError, UsageError
@@ -48,7 +50,7 @@ class RunFolder:
     Raises:
         UsageError: another process works there, an earlier run there is not finished and it was
             not said what to do with it, or it had other settings.
-        ResourceError: the folder cannot be written.
+        ResourceError: the folder cannot be written; also for an `OSError` that leaves it.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class RunFolder:
         options: ResumeOptions,
         scenes: Sequence[str],
     ) -> None:
-        self.folder, self._settings, self._options = folder, dict(settings), options
-        self._scenes = scenes
+        self.folder, self._options, self._scenes = folder, options, scenes
+        # who does what of scenes follows from all their names
+        names = None if options.shard.alone else sha256(repr(list(scenes)).encode()).hexdigest()
+        self._settings = {**settings, "scenes": names}
         self.work = folder / WORK
 
     def __enter__(self) -> RunFolder:
@@ -74,10 +78,7 @@ class RunFolder:
                     self._begin(self.manifest.refresh())
                 self._opened = opened.pop_all()
         except OSError as fault:
-            raise ResourceError(
-                f"{self.folder}: cannot be made or written ({fault.strerror or fault}); check free "
-                "space and write permission, or choose another folder with -o"
-            ) from fault
+            raise self._failed(fault) from fault
         return self
 
     @property
@@ -115,6 +116,8 @@ class RunFolder:
             state = self.manifest.refresh()
             found = [state.scenes.get(scene) for scene in self._scenes]
             if all(one is not None and (one.done or one.failed) for one in found):
+                if not (self.alone or locked(self.manifest.handle)):
+                    return  # another shard is still at work; the last one comes here
                 self.manifest.append("end")
                 shutil.rmtree(self.work, ignore_errors=True)
 
@@ -162,7 +165,8 @@ class RunFolder:
         if joins:
             self.manifest.append("resumed", shard=str(options.shard))
             return
-        if not alone and not locked(self.manifest.handle):  # an upgrade, for this moment
+        # Shards that only wait for their turn to begin are no reason; an upgrade, for this moment.
+        if not alone and not state.ended and not locked(self.manifest.handle):
             raise UsageError(f"{self.folder}: other shards of another run work in it; wait")
         shutil.rmtree(self._pieces, ignore_errors=True)
         self.manifest.append(
@@ -184,12 +188,25 @@ class RunFolder:
             return f"the run there has {state.shards} shards, not {shards}"
         for name in {**state.settings, **self._settings}:
             then, now = (found.get(name) for found in (state.settings, self._settings))
-            if then != now:
+            if then != now and not (name == "scenes" and self.alone):
                 return f"{name} was {_short(then)} in the run there, and is {_short(now)} now"
         return None
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._opened.close()
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            raise self._failed(error) from error
+
+    def _failed(self, fault: OSError) -> ResourceError:
+        return ResourceError(
+            f"{self.folder}: cannot be made or written ({fault.strerror or fault}); check free "
+            "space and write permission, or choose another folder with -o"
+        )
 
     def _tidy(self) -> None:
         if self.alone and not self.manifest.state.unfinished:  # nothing to go on from

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,21 @@ from mfnet_runtime.fingerprint import Fingerprint
 from mfnet_runtime.finished import FinishedRows
 from mfnet_runtime.manifest import Piece, SceneState
 from mfnet_runtime.output_paths import OutputPaths
-from mfnet_runtime.pieces import is_whole, missing_rows, remove_others, rows_of_pieces
+from mfnet_runtime.pieces import (
+    is_whole,
+    missing_rows,
+    remove_others,
+    remove_piece,
+    rows_of_piece,
+)
 from mfnet_runtime.run_folder import RunFolder
 from mfnet_runtime.scaling import DsmRange, Heights, dsm_range
 from mfnet_runtime.scenes import Scene
 from mfnet_runtime.windows import WindowGrid
+
+
+class OtherInput(SceneError):
+    """An input is not the file that pieces and outputs were made of; these are kept."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +65,16 @@ class SceneWork:
         """Of the scene's pieces; made where missing."""
         return self._run.of(self._scene.name)
 
-    def alone(self) -> AbstractContextManager[bool]:
-        """Whether no other process finishes the scene."""
-        return self._run.alone_with(self._scene.name)
-
     def done(self) -> dict[str, Any] | None:
         """The record of the finished scene; None where it is not, or its files are not as then.
 
         Raises:
-            SceneError: an input is another one than then.
+            OtherInput: an input is another one than then.
         """
         record = self._state.done
         if record is None:
             return None
-        for entry in record["inputs"]:
-            self._require_as_then(entry)
+        self._require_as_then(record["inputs"])
         here = self._outputs.folder
         whole = record["files"].keys() == {path.name for path in self._outputs.all} and all(
             Fingerprint(**found).fits(here / name) for name, found in record["files"].items()
@@ -92,17 +97,14 @@ class SceneWork:
             heights: Starts a pass over the DSM.
 
         Raises:
-            SceneError: an input is another one than then.
+            OtherInput: an input is another one than then.
         """
         with self._run.turn():
             self._run.manifest.refresh()
             record = self._state.begun
-            if record is not None:
-                for entry in record["inputs"]:
-                    self._require_as_then(entry)
-                if record["block"] <= block or not self._run.alone:
-                    self._inputs = record["inputs"]
-                    return Begun(record["block"], DsmRange(*record["dsm"]))
+            if record is not None and self._goes_on(record, files, block):
+                self._inputs = record["inputs"]
+                return Begun(record["block"], DsmRange(*record["dsm"]))
             self._inputs = [self._entry(role, path) for role, path in files]
             span = dsm_range(rule, heights)
             self._run.manifest.append(
@@ -129,30 +131,51 @@ class SceneWork:
         """A piece is on the disk."""
         self._run.manifest.append("piece", scene=self._scene.name, **piece.to_json())
 
-    def every_piece(self, blocks: Sequence[WindowGrid]) -> list[Piece] | None:
-        """All of a scene's; None where others still make theirs, or have finished the scene."""
-        self._run.manifest.refresh()
-        pieces = self._whole_pieces()
-        lacking = any(missing_rows(pieces, block.made, block.made_rows) for block in blocks)
-        return None if lacking or self._state.done else pieces
+    @contextmanager
+    def every_piece(self, blocks: Sequence[WindowGrid]) -> Iterator[list[Piece] | None]:
+        """All of a scene's, for the one process that is to finish it.
 
-    def rows(self, pieces: Sequence[Piece]) -> Iterator[FinishedRows]:
-        """What pieces hold, block after block from the top.
+        None where others still make theirs, finish the scene or have finished it.
 
         Raises:
-            ResourceError: a piece is not what was written.
+            ResourceError: some are not there any more.
         """
-        try:
-            yield from rows_of_pieces(self.folder, pieces, self.bands)
-        except OSError as fault:
-            raise ResourceError(
-                f"{self.folder}: {fault}; check the disk, and begin anew with --restart"
-            ) from fault
+        with ExitStack() as opened:
+            with self._run.turn():  # so of those that make the last pieces one finds all
+                self._run.manifest.refresh()
+                pieces = self._whole_pieces()
+                lacking = any(missing_rows(pieces, block.made, block.made_rows) for block in blocks)
+                if lacking and self._run.alone:
+                    raise ResourceError(
+                        f"{self.folder}: pieces that were made are not there; let nothing else "
+                        "change that folder, and make them again with --resume"
+                    )
+                to_do = not (lacking or self._state.done) and opened.enter_context(
+                    self._run.alone_with(self._scene.name)
+                )
+            yield pieces if to_do else None
+
+    def rows(self, pieces: Sequence[Piece]) -> Iterator[FinishedRows]:
+        """What pieces that cover the scene hold, block after block from the top.
+
+        Raises:
+            ResourceError: a piece is not what was written; it is removed.
+        """
+        for piece in sorted(pieces, key=lambda piece: (piece.columns.start, piece.rows.start)):
+            try:
+                yield from rows_of_piece(self.folder, piece, self.bands)
+            except OSError as fault:
+                remove_piece(self.folder, piece)
+                raise ResourceError(
+                    f"{self.folder / piece.file}: {fault.strerror or fault}; it is removed: check "
+                    "the disk, and make it again with --resume"
+                ) from fault
 
     def finish(self, files: Mapping[str, Fingerprint], row: dict[str, Any]) -> None:
         """All files are there: note it, remove pieces, and files of earlier runs that are not."""
         manifest, name = self._run.manifest, self._scene.name
-        stale = manifest.state.written.get(name, set()) - files.keys()
+        for file in manifest.state.written.get(name, set()) - files.keys():
+            (self._outputs.folder / Path(file).name).unlink(missing_ok=True)
         manifest.append(
             "done",
             scene=name,
@@ -160,8 +183,6 @@ class SceneWork:
             files={file: found.to_json() for file, found in files.items()},
             row=row,
         )
-        for file in stale:
-            (self._outputs.folder / Path(file).name).unlink(missing_ok=True)
         self._run.forget(name)
 
     @property
@@ -172,18 +193,51 @@ class SceneWork:
         pieces = self._state.pieces.values()
         return [piece for piece in pieces if is_whole(self.folder, piece, self.bands)]
 
-    def _entry(self, role: str, path: Path) -> dict[str, Any]:
-        name = os.path.relpath(path, self._beside(role))
-        return {"of": role, "name": name, **Fingerprint.of(path).to_json()}
+    def _goes_on(
+        self, record: dict[str, Any], files: Sequence[tuple[str, Path]], block: int
+    ) -> bool:
+        """Whether what was begun is of use.
 
-    def _require_as_then(self, entry: dict[str, Any]) -> None:
-        path = self._beside(entry["of"]) / entry["name"]
-        then = {key: value for key, value in entry.items() if key not in ("of", "name")}
-        if not Fingerprint(**then).fits(path):
+        Raises:
+            OtherInput: an input is another one than then, and it is not that the scene failed.
+        """
+        try:
+            self._require_as_then(record["inputs"], files)
+        except OtherInput:
+            if self._state.failed is None:
+                raise
+            return False
+        lost = self._state.done is not None and self.done() is None
+        return not lost and (record["block"] <= block or not self._run.alone)
+
+    def _entry(self, role: str, path: Path) -> dict[str, Any]:
+        try:
+            found = Fingerprint.of(path)
+        except OSError as fault:
             raise SceneError(
-                f"{path}: is not the file it was when the run began; put that one back, or begin "
-                "anew with --restart"
-            )
+                f"{path}: cannot be read ({fault.strerror}); check the disk it is on"
+            ) from fault
+        return {"of": role, "name": os.path.relpath(path, self._beside(role)), **found.to_json()}
+
+    def _require_as_then(
+        self, inputs: Sequence[dict[str, Any]], files: Sequence[tuple[str, Path]] = ()
+    ) -> None:
+        known = set()
+        for entry in inputs:
+            path = self._beside(entry["of"]) / entry["name"]
+            known.add((entry["of"], entry["name"]))
+            then = {key: value for key, value in entry.items() if key not in ("of", "name")}
+            if not Fingerprint(**then).fits(path):
+                raise OtherInput(
+                    f"{path}: is not the file it was when the run began; put that one back, or "
+                    "begin anew with --restart"
+                )
+        for role, path in files:
+            if (role, os.path.relpath(path, self._beside(role))) not in known:
+                raise OtherInput(
+                    f"{path}: was not there when the run began; remove it, or begin anew with "
+                    "--restart"
+                )
 
     def _beside(self, role: str) -> Path:
         return (self._scene.image if role == "image" else self._scene.dsm).parent

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,53 +14,17 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_scene import MemoryScene, class_map, noise_scene
+from place_backend import WINDOW, PlaceBackend
 from support import RGBD, UTM, write_raster, write_scene
 
 from mfnet_runtime.areas import area_from_box
 from mfnet_runtime.backends import backend_from_file
-from mfnet_runtime.backends.base import Arrays, Feed, specs_of
-from mfnet_runtime.batch_size import Batches
 from mfnet_runtime.blend import LogitMosaic
-from mfnet_runtime.contract import Contract
 from mfnet_runtime.finished import FinishedRows, Layers
 from mfnet_runtime.pipeline import SceneReport, SegmentOptions, segment_scene
 from mfnet_runtime.raster import SceneReader
 from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.windows import BLENDS, BlendName, Offset, WindowGrid
-
-WINDOW = 32
-PLACE = np.random.default_rng(1).normal(0, 0.5, (1, len(RGBD), WINDOW, WINDOW)).astype(np.float32)
-
-
-@dataclass
-class PlaceBackend:
-    """Logits are the inputs, and depend on the place in the window: it matters what it weighs."""
-
-    name = "place"
-    device = "test"
-    precision = "fp32"
-    threads = 1
-    contract = Contract(WINDOW, RGBD)
-    batches = Batches()
-    seen: list[int] = field(default_factory=list)
-    by_batch: float = 0.0  # what logits change by for each window of a call before, and in all
-
-    def __post_init__(self) -> None:
-        self.inputs, self.outputs = specs_of(self.contract)
-
-    def infer(self, feed: Feed) -> Arrays:
-        count = len(feed["image"])
-        self.seen.append(count)
-        logits = np.concatenate([feed["image"], feed["dsm"]], axis=1) + PLACE
-        others = np.arange(count, dtype=np.float32) + count - 1
-        logits[:, 0] += np.float32(self.by_batch) * others[:, None, None]
-        return {"logits": logits}
-
-    def __enter__(self) -> PlaceBackend:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        return None
 
 
 def segmented(

@@ -1,0 +1,313 @@
+"""Going on with a run: with the same settings and inputs only, and whatever became of its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from resumed_run import Told, digests, run, write_scenes
+
+from mfnet_runtime import provenance
+from mfnet_runtime.errors import ResourceError, UsageError
+from mfnet_runtime.manifest import FILE as MANIFEST
+from mfnet_runtime.manifest import Piece
+from mfnet_runtime.pieces import PieceWriter
+from mfnet_runtime.run_folder import WORK
+from mfnet_runtime.scene_work import SceneWork
+
+Capture = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
+SIZES = ((48, 100), (20, 25))
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Told:
+    return Told(str(write_scenes(tmp_path / "scenes", SIZES)), str(tmp_path / "out"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a run that nobody disturbed leaves."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(Told(str(write_scenes(folder / "scenes", SIZES)), str(folder / "out")))
+    return digests(folder / "out")
+
+
+def interrupt(told: Told, pieces: int = 3) -> Told:
+    """Run until some pieces are noted; what goes on with it."""
+    noted, note = [], SceneWork.note
+
+    def counted(work: SceneWork, piece: Piece) -> None:
+        note(work, piece)
+        noted.append(piece)
+        if len(noted) == pieces:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SceneWork, "note", counted)
+        with pytest.raises(KeyboardInterrupt):
+            run(told)
+    assert len(records(told, "piece")) >= pieces
+    return told.again()
+
+
+def records(told: Told, kind: str) -> list[dict[str, Any]]:
+    lines = (Path(told.out) / MANIFEST).read_text().splitlines()
+    return [found for found in map(json.loads, lines) if found["record"] == kind]
+
+
+def statuses(outcomes: Any) -> list[str]:
+    return [outcome.row["status"] for outcome in outcomes]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"walk": {"stride": 8}}, "stride was 16 in the run there, and is 8 now"),
+        ({"walk": {"blend": "hann"}}, "blend was uniform"),
+        ({"walk": {"dsm": ("range", 90.0, 130.0)}}, "dsm was None"),
+        ({"read": {"bands": (3, 2, 1)}}, "bands was None"),
+        ({"read": {"image_nodata": 0.0}}, "image_nodata was None"),
+        ({"read": {"dsm_nodata": -1.0}}, "dsm_nodata was None"),
+        ({"read": {"image_range": (0.0, 200.0)}}, "image_range was None"),
+        ({"read": {"align": "nearest"}}, "align was None"),
+        ({"read": {"box": (500_005, 5_399_980, 500_030, 5_399_995)}}, "areas was []"),
+        ({"layers": False}, "layers was"),
+        ({"vectors": "fgb"}, "vectors was None"),
+        ({"tags": {"MFNET_MODEL_SHA256": "cd"}}, "MFNET_MODEL_SHA256 was ab"),
+        ({"model": {"precision": "bf16"}}, "precision was fp32"),
+        ({"model": {"device": "other"}}, "device was test"),
+        ({"dsm_band": 1}, "dsm_band was None in the run there, and is 1 now"),
+    ],
+)
+def test_other_settings_are_refused_by_name(
+    told: Told, changes: dict[str, Any], field: str
+) -> None:
+    again = interrupt(told.again(resume=False, tags={"MFNET_MODEL_SHA256": "ab"}))
+    with pytest.raises(UsageError, match="choose as then, or add --restart") as caught:
+        run(again.again(**changes))
+    assert field in str(caught.value)
+    run(again.again(**changes, resume=False, restart=True))
+
+
+def test_another_version_is_refused(told: Told, monkeypatch: Patch) -> None:
+    again = interrupt(told)
+    monkeypatch.setattr(provenance, "installed_version", lambda name: "99.0")
+    with pytest.raises(UsageError, match=r"version was .* and is 99\.0 now"):
+        run(again)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"walk": {"batch": 1}},
+        {"walk": {"block": 24}},
+        {"walk": {"block": 100}},
+        {"walk": {"block": None, "max_memory": 1 << 30}},
+        {"read": {"max_pixels": 1 << 20}},
+        {"model": {"threads": 7}},
+        {"checkpoint": 60.0},
+    ],
+)
+def test_what_changes_no_pixel_may_change(
+    told: Told, whole: dict[str, str], changes: dict[str, Any]
+) -> None:
+    again = interrupt(told)
+    if "block" in changes.get("walk", {}):
+        again = again.again(walk={**again.walk, **changes["walk"]})
+    run(again.again(**changes))
+    assert digests(Path(told.out)) == whole
+
+
+def rewritten(path: Path) -> None:
+    with rasterio.open(path, "r+") as raster:
+        raster.write(np.zeros((4, 4), raster.dtypes[0]), 1, window=((0, 4), (0, 4)))
+    os.utime(path, (10**9, 10**9))
+
+
+def masked(path: Path) -> None:
+    """A file beside it, which was not there."""
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as raster:
+        raster.write_mask(np.eye(*raster.shape) > 0)
+    assert path.with_name("a.tif.msk").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("image", rewritten, "image/a.tif: is not the file it was when the run began; put"),
+        ("dsm", rewritten, "dsm/a.tif: is not the file it was when the run began; put"),
+        ("dsm", Path.unlink, "dsm/a.tif: scene 'a' has no dsm there"),
+        ("image", masked, "image/a.tif.msk: was not there when the run began; remove it"),
+    ],
+)
+def test_another_input_fails_its_scene_until_it_is_back(
+    told: Told,
+    whole: dict[str, str],
+    part: str,
+    change: Callable[[Path], None],
+    said: str,
+    capsys: Capture,
+) -> None:
+    again, path = interrupt(told), Path(told.scenes) / part / "a.tif"
+    kept = shutil.copy2(path, path.with_suffix(".kept"))
+    change(path)
+    if change is masked:  # so that the image itself is as before
+        shutil.copystat(kept, path)
+    assert statuses(run(again)) == ["failed", "done"]
+    assert said in capsys.readouterr().err
+    path.with_name("a.tif.msk").unlink(missing_ok=True)
+    Path(kept).replace(path)
+    assert statuses(run(again)) == ["done", "done"]
+    assert digests(Path(told.out)) == whole
+
+
+def test_an_input_that_was_mended_after_its_scene_failed(told: Told, whole: dict[str, str]) -> None:
+    """Then another file is what is wanted."""
+    path = Path(told.scenes) / "dsm" / "a.tif"
+    good = path.read_bytes()
+    path.write_bytes(good[:500] + bytes(len(good) - 500))
+    rewritten(path)
+    with rasterio.open(path, "r+") as raster:
+        raster.crs = "EPSG:4326"
+    assert statuses(run(told)) == ["failed", "done"]
+    path.write_bytes(good)
+    assert statuses(run(told.again())) == ["done", "done"]
+    assert digests(Path(told.out)) == whole
+
+
+def test_an_input_that_was_only_touched_is_the_same(told: Told, whole: dict[str, str]) -> None:
+    again = interrupt(told)
+    os.utime(Path(told.scenes) / "dsm" / "a.tif")
+    assert statuses(run(again)) == ["done", "done"]
+    assert len(records(told, "scene")) == 2, "goes on, does not begin anew"
+    assert digests(Path(told.out)) == whole
+
+
+def test_an_input_changed_after_its_scene_was_done(told: Told, capsys: Capture) -> None:
+    run(told)
+    path = Path(told.scenes) / "dsm" / "a.tif"
+    kept = shutil.copy2(path, path.with_suffix(".kept"))
+    rewritten(path)
+    assert statuses(run(told.again())) == ["failed", "done"]
+    Path(kept).replace(path)
+    done = run(told.again())
+    assert [outcome.row["resumed"] for outcome in done] == [True, True], "its work is kept"
+
+
+def test_only_what_is_missing_is_made_again(told: Told, whole: dict[str, str]) -> None:
+    again = interrupt(told, 5)
+    outcomes = run(again)
+    undisturbed = run(told.again(out=told.out + "2"))
+    assert outcomes[0].row["windows"] < undisturbed[0].row["windows"]
+    assert digests(Path(told.out)) == whole
+    assert [outcome.row["resumed"] for outcome in run(again)] == [True, True]
+
+
+def test_a_run_that_is_not_finished_is_not_begun_anew_by_itself(
+    told: Told, whole: dict[str, str]
+) -> None:
+    interrupt(told)
+    before = digests(Path(told.out))
+    with pytest.raises(UsageError, match="add --resume to go on with it, or --restart"):
+        run(told)
+    assert digests(Path(told.out)) == before
+    run(told.again(resume=False, restart=True))
+    assert digests(Path(told.out)) == whole, "nothing of the other run stays"
+
+
+def test_a_run_without_a_piece_needs_no_word(told: Told, whole: dict[str, str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PieceWriter, "write", lambda *words: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(told)
+    run(told)
+    assert digests(Path(told.out)) == whole
+
+
+def test_files_of_an_earlier_run_go(told: Told) -> None:
+    out = Path(told.out)
+    run(told.again(resume=False, vectors="fgb"))
+    (out / "mine.txt").write_text("kept")
+    run(told.again(resume=False, layers=False))
+    assert sorted(digests(out)) == ["a.tif", "a.tif.aux.xml", "b.tif", "b.tif.aux.xml", "mine.txt"]
+
+
+def test_a_work_folder_without_a_manifest(told: Told, whole: dict[str, str]) -> None:
+    interrupt(told)
+    (Path(told.out) / MANIFEST).unlink()
+    run(told)
+    assert digests(Path(told.out)) == whole
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"other")])
+def test_an_output_that_is_not_as_written_is_made_again(
+    told: Told, whole: dict[str, str], change: Callable[[Path], None]
+) -> None:
+    run(told)
+    change(Path(told.out) / "a.confidence.tif")
+    assert [outcome.row["resumed"] for outcome in run(told.again())] == [False, True]
+    assert digests(Path(told.out)) == whole
+
+
+def shortened(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("layer", ["classes", "probabilities"])
+@pytest.mark.parametrize("change", [Path.unlink, shortened])
+def test_a_piece_that_is_not_whole_is_made_again(
+    told: Told, whole: dict[str, str], change: Callable[[Path], None], layer: str
+) -> None:
+    again = interrupt(told)
+    change(sorted((Path(told.out) / WORK).rglob(f"*.{layer}"))[0])
+    run(again)
+    assert digests(Path(told.out)) == whole
+
+
+def test_a_piece_with_other_bytes_is_never_written_out(told: Told, whole: dict[str, str]) -> None:
+    again = interrupt(told)
+    flipped(sorted((Path(told.out) / WORK).rglob("*.classes"))[0])
+    with pytest.raises(ResourceError, match=r"not what was written.*--resume"):
+        run(again)
+    assert not (Path(told.out) / "a.tif").exists()
+    run(again)
+    assert digests(Path(told.out)) == whole
+
+
+@pytest.mark.parametrize("step", ["note", "every_piece", "finish"])
+def test_a_folder_that_goes_while_a_run_works_in_it(
+    told: Told, step: str, monkeypatch: Patch
+) -> None:
+    then = getattr(SceneWork, step)
+
+    def removed(*words: Any) -> Any:
+        shutil.rmtree(told.out, ignore_errors=True)
+        return then(*words)
+
+    monkeypatch.setattr(SceneWork, step, removed)
+    with pytest.raises(ResourceError, match=r"out: cannot be made or written .*; check free"):
+        run(told)
+    assert not Path(told.out).exists()
+
+
+@pytest.mark.parametrize("batch", ["auto", None])
+def test_a_finished_run_has_nothing_to_go_on_with(told: Told, batch: str | None) -> None:
+    told = told.again(resume=False, walk={"batch": batch})
+    run(told)
+    before = digests(Path(told.out))
+    assert [outcome.row["resumed"] for outcome in run(told.again())] == [True, True]
+    assert digests(Path(told.out)) == before
