@@ -1,39 +1,81 @@
 """Calls one of our functions in a process of its own, where an interrupt ends it at once.
 
-A library's call that takes minutes hears of no Ctrl-C until it returns.
+A library's call that takes minutes hears of no Ctrl-C until it returns; one that crashes takes its
+process with it. Both then happen to another process than ours.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from importlib import import_module
 
+from mfnet_runtime.errors import MFNetError
 
-def call_apart(module: str, function: str, *words: str) -> None:
+
+def call_apart(
+    module: str,
+    function: str,
+    *words: str,
+    memory: int | None = None,
+    seconds: float | None = None,
+) -> None:
     """Run `module.function(*words)` in a new process; it dies with this call, however that ends.
 
+    Args:
+        module: Where the function is.
+        function: Its name.
+        words: What it is called with.
+        memory: Bytes of addresses it may take, where the system can limit them.
+        seconds: After which it is ended.
+
     Raises:
-        OSError: it failed; the message is the one it failed with.
+        OSError: it failed; the message is the one it failed with, or what ended it.
     """
-    command = [sys.executable, "-m", __name__, module, function, json.dumps(words)]
+    command = [sys.executable, "-m", __name__, module, function, json.dumps(words), str(memory)]
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with subprocess.Popen(
-        command, env=paths, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        env=paths,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
     ) as process:
         try:
-            said = process.communicate()[1]
+            said = process.communicate(timeout=seconds)[1]
+        except subprocess.TimeoutExpired:
+            raise OSError(f"not done after {seconds:g} s") from None
         finally:
             process.kill()
+    if process.returncode < 0:  # what was said before is not why
+        number = -process.returncode
+        raise OSError(f"ended by signal {number}, {signal.strsignal(number) or 'unknown'}")
     if process.returncode:
         lines = said.strip().splitlines() or [f"ended with code {process.returncode}"]
         raise OSError(lines[-1])
 
 
+def limit_memory(most: int) -> None:
+    """Have this process take no more bytes of addresses, nor leave a memory image if it crashes."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has no such limits
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 if __name__ == "__main__":
     try:
+        if sys.argv[4] != "None":
+            limit_memory(int(sys.argv[4]))
         getattr(import_module(sys.argv[1]), sys.argv[2])(*json.loads(sys.argv[3]))
-    except Exception as fault:  # raised again in the caller
-        sys.exit(" ".join(str(fault.__cause__ or fault).split()) or type(fault).__name__)
+    except Exception as raised:  # again in the caller
+        # what wraps another fault says less than that, unless it is ours
+        fault = raised if isinstance(raised, MFNetError) else raised.__cause__ or raised
+        sys.exit(" ".join(str(fault).split()) or type(fault).__name__)
