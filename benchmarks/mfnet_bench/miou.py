@@ -171,6 +171,7 @@ def _name(path: Path, models: Sequence[Path]) -> str:
 
 def _options(request: MiouRequest, dataset: Dataset, contract: Contract) -> SegmentOptions:
     if request.paper:
-        return SegmentOptions(min(dataset.test_stride, contract.window), PUBLISHED, request.batch)
+        stride = min(dataset.test_stride, contract.window)
+        return SegmentOptions(stride, PUBLISHED, request.batch, preprocess="cpu")
     blend: Any = request.blend or DEFAULT_BLEND
     return SegmentOptions(request.stride, blend, request.batch)
