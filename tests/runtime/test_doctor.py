@@ -148,7 +148,13 @@ def _no_valid_pixel_for_percentiles(case: Case) -> None:
     case.words += ["--image-percentiles", 2, 98]
 
 
+def _long_name(case: Case) -> None:
+    for path in (case.image, case.dsm):
+        path.rename(path.with_stem("n" * 245))
+
+
 REFUSED: dict[str, Any] = {
+    "a name too long": _long_name,
     "no DSM": _lost_dsm,
     "no raster": _text,
     "damaged image": _damaged_image,
@@ -191,6 +197,7 @@ def test_what_is_refused_was_told(case: Case, capsys: Capture, name: str) -> Non
     assert code == main([*case.command(), "-q"])
     (said,) = re.findall(r"error: (.*)", capsys.readouterr().err)
     assert said in told
+    assert len(set(told)) == len(told)
     assert code in (2, 4)
 
 
@@ -241,6 +248,24 @@ def test_values_on_another_scale_get_a_range(case: Case, capsys: Capture) -> Non
     assert found is not None
     case.words = ["--image-range", *found.groups()]
     assert case.checked(capsys)[0] == main(case.command()) == 0
+
+
+@pytest.mark.parametrize("row", [0, 39])
+@pytest.mark.parametrize("value", [-1, 256])
+def test_one_wrong_pixel_is_found_wherever_it_is(
+    case: Case, capsys: Capture, monkeypatch: pytest.MonkeyPatch, row: int, value: int
+) -> None:
+    monkeypatch.setattr("mfnet_runtime.raster_file.PIECE", 256)
+
+    def change(pixels: Any) -> Any:
+        wide = pixels.astype(np.int16)
+        wide[2, row, 20] = value
+        return wide
+
+    case.pixels(change, tiled=True, blockxsize=16, blockysize=16)
+    case.dsm.unlink()  # so that nothing opens the scene as a run does
+    _, refused = case.texts(capsys, "refused")
+    assert f"pixel values reach {value}, the model expects 0 to 255" in refused
 
 
 @pytest.mark.parametrize(
@@ -570,6 +595,15 @@ def test_spread_and_ends(parts: int) -> None:
     assert (low.last, low.next) == (inner[0], inner[1])
     assert (high.last, high.next) == (-inner[-1], -inner[-2])
     assert low.count == (values == inner[0]).sum()
+
+
+def test_the_value_before_the_last_may_have_been_the_last() -> None:
+    end = End()
+    for part in ([5.0, 7.0], [3.0, 9.0], [3.0], [4.0]):
+        end.add(np.array(part))
+    assert (end.last, end.count, end.next) == (3.0, 2, 4.0)
+    end.add(np.array([1.0]))
+    assert (end.last, end.count, end.next) == (1.0, 1, 3.0)
 
 
 def test_a_pixel_has_one_cause() -> None:
