@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from rasterio.crs import CRS
 from mfnet_runtime.areas import Polygon
 
 POLYGON, MULTI_POLYGON, COLLECTION = 3, 6, 7
+SECONDS = 60.0  # for all of a file: a view can be a query without end
+MAX_BYTES = 1 << 30  # of geometries; a country's municipalities are a tenth of that
 ENVELOPES = (0, 32, 48, 48, 64)  # bytes, by the code in the header's flags
 
 
@@ -28,14 +31,22 @@ def polygons_from_geopackage(path: Path) -> tuple[list[Polygon], CRS]:
     """
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as file:
+            end = time.monotonic() + SECONDS
+            file.set_progress_handler(lambda: time.monotonic() > end, 100_000)
+            file.execute("PRAGMA trusted_schema = OFF")  # functions in views that do more than read
+            file.execute("PRAGMA cell_size_check = ON")
             return _from_database(file)
-    except sqlite3.Error as fault:
-        raise ValueError(str(fault)) from fault
+    except sqlite3.OperationalError as fault:
+        late = "interrupted" in str(fault)
+        raise ValueError(f"not read after {SECONDS:g} s" if late else str(fault)) from fault
+    except (sqlite3.Error, MemoryError, OverflowError) as fault:
+        raise ValueError(str(fault) or "too large") from fault
 
 
 def _from_database(file: sqlite3.Connection) -> tuple[list[Polygon], CRS]:
     layers = file.execute(
-        "SELECT table_name, column_name, srs_id FROM gpkg_geometry_columns ORDER BY table_name"
+        "SELECT table_name, column_name, srs_id FROM gpkg_geometry_columns ORDER BY table_name "
+        "LIMIT 100"
     ).fetchall()
     if len(layers) != 1:
         names = ", ".join(str(name) for name, _, _ in layers) or "none"
@@ -43,9 +54,14 @@ def _from_database(file: sqlite3.Connection) -> tuple[list[Polygon], CRS]:
     ((table, column, srs_id),) = layers
     crs = _crs(file, srs_id)
     polygons: list[Polygon] = []
+    read = 0
     for (blob,) in file.execute(f"SELECT {_quoted(column)} FROM {_quoted(table)}"):
-        if blob is not None:
-            polygons += _polygons_from_blob(blob)
+        if blob is None:
+            continue
+        read += len(blob)
+        if read > MAX_BYTES:
+            raise ValueError(f"its geometries have more than {MAX_BYTES >> 20} MiB")
+        polygons += _polygons_from_blob(blob)
     return polygons, crs
 
 

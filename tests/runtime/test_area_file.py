@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import struct
 from contextlib import closing
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
+import mfnet_runtime.geopackage
 from mfnet_runtime.area_file import area_from_file
 from mfnet_runtime.errors import UsageError
 
@@ -209,3 +211,67 @@ def test_damaged_geometry_is_polygons_or_a_fault(tmp_path: Path, at: int, value:
     except UsageError:
         return
     assert all(np.isfinite(ring).all() for polygon in area.polygons for ring in polygon)
+
+
+@pytest.mark.parametrize(
+    "name", ["EPSG:32632", "urn:ogc:def:crs:EPSG:9.8.15:32632", "ESRI:102100", "OGC:CRS84",
+             "http://www.opengis.net/def/crs/EPSG/0/32632"],
+)  # fmt: skip
+def test_names_of_crs(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps({**POLYGON, "crs": {"properties": {"name": name}}}))
+    assert area_from_file(path).crs
+
+
+@pytest.mark.parametrize("name", ["{}/crs.wkt", "crs.wkt", "http://127.0.0.1/crs", "/vsicurl/a"])
+def test_a_crs_is_no_file_and_no_url(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GDAL would open either."""
+    (tmp_path / "crs.wkt").write_text(CRS.from_epsg(32632).to_wkt())
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.geojson"
+    crs = {"properties": {"name": name.format(tmp_path)}}
+    path.write_text(json.dumps({**POLYGON, "crs": crs}))
+    with pytest.raises(UsageError, match=r"a\.geojson: no area .*is not named as by urn:ogc"):
+        area_from_file(path)
+
+
+def test_a_pipe_is_no_area(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.geojson")
+    with pytest.raises(UsageError, match=r"pipe\.geojson: is no regular file"):
+        area_from_file(tmp_path / "pipe.geojson")
+
+
+def test_a_longer_file_than_fits_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "long.geojson"
+    path.touch()
+    os.truncate(path, 1 << 32)
+    with pytest.raises(UsageError, match="4096 MiB, of which at most 512 are read"):
+        area_from_file(path)
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT {} AS geom FROM n"
+
+
+@pytest.mark.parametrize(
+    ("geometry", "message"),
+    [
+        ("NULL", r"not read after 0\.5 s"),
+        ("x'{}'", "its geometries have more than 1 MiB"),
+        ("zeroblob(2000000)", "its geometries have more than 1 MiB"),
+    ],
+)
+def test_a_view_without_end(
+    tmp_path: Path, geometry: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mfnet_runtime.geopackage, "SECONDS", 0.5)
+    monkeypatch.setattr(mfnet_runtime.geopackage, "MAX_BYTES", 1 << 20)
+    path = write_geopackage(tmp_path / "a.gpkg", [blob(wkb([SQUARE]))], layers=("real",))
+    with closing(sqlite3.connect(path)) as file:
+        made = geometry.format(blob(wkb([SQUARE])).hex())
+        file.execute(f"CREATE VIEW endless AS {ENDLESS.format(made)}")
+        file.execute("UPDATE gpkg_geometry_columns SET table_name = 'endless'")
+        file.commit()
+    with pytest.raises(UsageError, match=message):
+        area_from_file(path)
