@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,12 @@ from mfnet_runtime.run import segment_scenes
 SIZE = 300  # pixels a side: a window and a moved one on each axis
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _small_town(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throughput, "TOWN", 128)
 
 
+@pytest.mark.usefixtures("_small_town")
 def test_parts_add_up(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["throughput", "--size", str(SIZE), "--rounds", "2"]
     assert main([*words, "--json"]) == 0
@@ -37,6 +39,7 @@ def test_parts_add_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Mpx/s: 300 x 300 px at stride 256, 4 windows, " in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("_small_town")
 def test_the_stub_s_classes_are_the_brightest_bands_of_a_repeated_town(tmp_path: Path) -> None:
     scene = drawn_scene(tmp_path, SIZE)
     image, dsm = read(scene.image, None), read(scene.dsm)
@@ -51,3 +54,12 @@ def test_the_stub_s_classes_are_the_brightest_bands_of_a_repeated_town(tmp_path:
 def test_nothing_to_measure(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["throughput", *words.split()]) == 2
     assert "expected" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_100_million_pixels_take_what_2_cores_do_in_5_s(tmp_path: Path) -> None:
+    """Time of the processor, which other work on the machine changes least: 20 Mpx/s need it."""
+    scene = drawn_scene(tmp_path, 10_000)
+    started = time.process_time()
+    segment_scenes(StubBackend(), [scene], tmp_path / "out", SegmentOptions(256), quiet=True)
+    assert time.process_time() - started < 10
