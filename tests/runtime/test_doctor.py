@@ -256,6 +256,7 @@ def test_one_wrong_pixel_is_found_wherever_it_is(
     case: Case, capsys: Capture, monkeypatch: pytest.MonkeyPatch, row: int, value: int
 ) -> None:
     monkeypatch.setattr("mfnet_runtime.raster_file.PIECE", 256)
+    monkeypatch.setattr("mfnet_runtime.image.SAMPLE_SIDE", 4)
 
     def change(pixels: Any) -> Any:
         wide = pixels.astype(np.int16)
