@@ -22,6 +22,7 @@ from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.blend import LogitMosaic
 from mfnet_runtime.finished import FinishedRows, Layers
 from mfnet_runtime.pipeline import SceneReport, SegmentOptions, segment_scene
+from mfnet_runtime.published import PUBLISHED, SumName
 from mfnet_runtime.raster import SceneReader
 from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.windows import BLENDS, BlendName, Offset, WindowGrid
@@ -47,11 +48,11 @@ def segmented(
     width=st.integers(1, 200),
     block=st.integers(1, 220),
     stride=st.integers(5, WINDOW),
-    blend=st.sampled_from(BLENDS),
+    blend=st.sampled_from((*BLENDS, PUBLISHED)),
     batch=st.sampled_from([1, 3, 8]),
 )
 def test_maps_do_not_depend_on_blocks(
-    height: int, width: int, block: int, stride: int, blend: BlendName, batch: int
+    height: int, width: int, block: int, stride: int, blend: SumName, batch: int
 ) -> None:
     found = noise_scene(height, width)
     layers = Layers(probabilities=True)
@@ -69,7 +70,7 @@ def test_maps_do_not_depend_on_blocks(
     block=st.integers(20, 90),
     cuts=st.lists(st.integers(1, 149), max_size=4),
     stride=st.integers(5, WINDOW),
-    blend=st.sampled_from(BLENDS),
+    blend=st.sampled_from((*BLENDS, PUBLISHED)),
     batch=st.sampled_from([1, 3, 8]),
 )
 def test_maps_do_not_depend_on_bands(
@@ -78,7 +79,7 @@ def test_maps_do_not_depend_on_bands(
     block: int,
     cuts: list[int],
     stride: int,
-    blend: BlendName,
+    blend: SumName,
     batch: int,
 ) -> None:
     """Rows made apart from each other, as after an interrupt, or by several machines."""
