@@ -167,8 +167,8 @@ def complain(message: str) -> None:
 
 
 def one_line(text: str) -> str:
-    """No line breaks: an error is one line, whatever a library put into its message."""
-    return " ".join(text.split())
+    """No line breaks and no control characters, whatever a library or a file's name put into it."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
 
 
 def _failed(name: str, message: str, code: int, debug: bool) -> int:

@@ -120,7 +120,7 @@ def pairs_from_table(table: Path) -> list[Pair]:
         if not image:
             raise UsageError(f"{table}: line {line} names no image")
         name = (row.get("name") or "").strip() or Path(image).stem
-        if name.startswith(".") or re.search(r"[/\\\0]", name):
+        if name.startswith(".") or re.search(r"[/\\]", name) or not name.isprintable():
             raise UsageError(f"{table}: line {line}: name {name!r} cannot name an output file")
         if name in pairs:
             raise UsageError(

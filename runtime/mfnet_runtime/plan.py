@@ -13,9 +13,12 @@ from typing import Any
 
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError
+from mfnet_runtime.labels import PLAIN_NAME, is_plain_name
+from mfnet_runtime.strict_json import json_from_file
 
 FORMAT = "mfnet-plan/1"
 PLAN_SUFFIX = ".plan"
+TEXTS = ("plan_sha256", "onnx_sha256", "tensorrt", "cuda", "driver", "gpu")  # which are shown
 HARDWARE = ("none", "same_compute_capability", "ampere_plus")  # TensorRT's compatibility levels
 
 
@@ -84,7 +87,7 @@ class PlanFacts:
         """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise ModelError(f"plan facts have format {found!r}; this version reads {FORMAT!r}")
+            raise ModelError(f"plan facts have format {found!r:.80}; this version reads {FORMAT!r}")
         facts = {name: value for name, value in data.items() if name != "format"}
         try:
             major, minor = facts["compute_capability"]
@@ -93,9 +96,14 @@ class PlanFacts:
                 "profile": Profile(**facts["profile"]),
                 "compute_capability": (int(major), int(minor)),
             }
-            return PlanFacts(**facts)
+            made = PlanFacts(**facts)
         except (KeyError, TypeError, ValueError) as fault:
-            raise ModelError(f"plan facts are malformed: {fault!r}") from fault
+            raise ModelError(f"plan facts are malformed: {fault!r:.200}") from fault
+        for name in TEXTS:
+            text = getattr(made, name)
+            if not isinstance(text, str) or not is_plain_name(text):
+                raise ModelError(f"plan facts: {name} {text!r:.80} must be {PLAIN_NAME}")
+        return made
 
 
 def sidecar_of(plan: Path) -> Path:
@@ -111,8 +119,8 @@ def facts_of_plan(plan: Path) -> PlanFacts:
     """
     sidecar = sidecar_of(plan)
     try:
-        return PlanFacts.from_dict(json.loads(sidecar.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError) as fault:
+        return PlanFacts.from_dict(json_from_file(sidecar))
+    except (OSError, ValueError) as fault:
         reason = getattr(fault, "strerror", None) or fault
         raise ModelError(
             f"{plan}: a plan says nothing about itself, and {sidecar.name} cannot be read "

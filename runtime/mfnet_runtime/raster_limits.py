@@ -21,7 +21,7 @@ VRT = "VRT"
 
 MAX_PIXELS = 40_000_000_000  # 200,000 a side: 20 km at 10 cm
 MAX_BANDS = 4096
-MAX_BLOCK = 512 << 20  # bytes of a stored block: GDAL decodes it whole, and keeps several
+MAX_BLOCK = 256 << 20  # bytes of a stored block: GDAL decodes it whole, and keeps several
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Python's parser takes all of that; what is read twice by two programs must not b
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 MAX_DEPTH = 32
@@ -26,6 +27,17 @@ def json_from_text(text: str, longest: int = MAX_LENGTH) -> Any:
         raise ValueError("nested too deep") from None
     _require_shallow(data, MAX_DEPTH)
     return data
+
+
+def json_from_file(path: Path, longest: int = MAX_LENGTH) -> Any:
+    """The data in a file of UTF-8 text.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: see `json_from_text`.
+    """
+    with path.open("rb") as file:
+        return json_from_text(file.read(4 * longest + 1).decode("utf-8"), longest)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

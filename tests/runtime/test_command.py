@@ -41,6 +41,7 @@ def ends_with(fault: BaseException, *words: str) -> int:
         (OSError(errno.ENOSPC, "No space left on device", "a.tif"), 5, "a.tif: No space left"),
         (OSError(errno.EACCES, "Permission denied", "out"), 5, "out: Permission denied"),
         (OSError(errno.EBADF, "Bad file descriptor"), 1, "bug: OSError"),
+        (SceneError("a\x1b[2J\x07.tif: gone"), 4, "a?[2J?.tif: gone"),
         (ValueError("two\nlines"), 1, "bug: ValueError: two lines; run again with --debug"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (click.BadParameter("not a number"), 2, "not a number"),

@@ -207,6 +207,7 @@ def test_a_table_of_images_with_their_own_heights(tmp_path: Path) -> None:
         ("image,dsm\na.tif,b.tif\nsub/a.tif,c.tif\n", "line 3: there is a scene named 'a'"),
         ("image,dsm,name\na.tif,b.tif,../x\n", "line 2: name '../x' cannot name an output"),
         ("image,dsm,name\na.tif,b.tif,.x\n", "cannot name an output"),
+        ("image,dsm,name\na.tif,b.tif,\x1b[2Jx\n", "cannot name an output"),
         ('image,dsm\n"a.tif,b.tif\n', "is not a table of pairs"),
     ],
 )

@@ -25,7 +25,7 @@ batches = st.lists(st.integers(1, 4096), min_size=3, max_size=3).map(sorted)
     st.sampled_from(HARDWARE),
     st.booleans(),
     st.none() | st.integers(0, 10**6),
-    st.text(max_size=20),
+    st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20),
 )
 def test_round_trip(
     sizes: list[int], hardware: str, portable: bool, layers: int | None, gpu: str
@@ -80,6 +80,9 @@ def changed(**fields: Any) -> dict[str, Any]:
         (changed(profile={"smallest": 0, "best": 1, "largest": 4}), "batches 0, 1, 4; expected"),
         (changed(hardware="all"), "hardware level 'all' is not one of none, same"),
         (changed(contract={}), "contract has format None"),
+        (changed(tensorrt="10.3\x1b[2J"), r"tensorrt '10.3\x1b[2J' must be 1 to 64 printable"),
+        (changed(gpu="x" * 65), "gpu 'xxx"),
+        (changed(plan_sha256=7), "plan_sha256 7 must be"),
     ],
 )
 def test_damaged_facts_are_refused(tmp_path: Path, data: Any, part: str) -> None:
@@ -91,7 +94,9 @@ def test_damaged_facts_are_refused(tmp_path: Path, data: Any, part: str) -> None
     assert part in str(fault.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 10**5])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"[" * 10**5, b" " * 10**7, b'{"a": 1, "a": 2}']
+)
 def test_files_that_are_no_json(tmp_path: Path, content: bytes) -> None:
     plan = tmp_path / "a.plan"
     with pytest.raises(ModelError, match=r"a\.plan\.json cannot be read \(No such file"):
