@@ -59,7 +59,7 @@ _OPTIONS = (
     click.option(
         "--protocol",
         type=click.Choice([PUBLISHED]),
-        help="The paper's test code to the bit: stride 32 unless told, sums of logits in float64, "
+        help="Logits summed to the bit as in the paper's test code: stride 32 unless told, float64, "
         "heights from the scene's lowest to its highest. On the CPU; slow.",
     ),
 )
