@@ -454,6 +454,20 @@ def test_heights_outside_of_a_fixed_range(case: Case, capsys: Capture) -> None:
     assert case.texts(capsys, "warning") == []
 
 
+def test_heights_in_a_band_of_the_image(case: Case, capsys: Capture) -> None:
+    """A warning about the colours is none about the heights."""
+    case.pixels(
+        lambda pixels: np.concatenate([pixels.astype(np.float32) / 255, read(case.dsm, None)])
+    )
+    shutil.rmtree(case.dsm.parent)
+    case.words = ["--dsm-band", 4]
+    code, summary = case.checked(capsys)
+    (scene,) = summary["scenes"]
+    assert (code, scene["verdict"]) == (main(case.command()), "warning")
+    assert scene["dsm"]["low"] >= 100
+    assert scene["image"]["high"] == [pytest.approx(200 / 255)] * 3
+
+
 # --- grids ---------------------------------------------------------------------------------------
 
 

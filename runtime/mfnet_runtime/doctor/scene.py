@@ -107,12 +107,13 @@ def _examine_files(found: Findings, about: Checkup, work: Work) -> None:
     scene, read = about.scene, work.read
     with found.refusals("run"):
         require_files(scene)
+    missing = [finding.text for finding in found.made]
     for role, path, examine in (
         ("image", scene.image, _examine_image),
         ("dsm", scene.dsm, _examine_dsm),
     ):
-        if any(finding.text.startswith(f"{path}: ") for finding in found.made):
-            continue  # not there, as was said
+        if any(text.startswith(f"{path}: ") for text in missing):
+            continue
         with found.refusals(role):
             facts = facts_from_file(path, read.limits)
             with open_raster(path, read.limits) as dataset:
