@@ -59,8 +59,8 @@ _OPTIONS = (
     click.option(
         "--protocol",
         type=click.Choice([PUBLISHED]),
-        help="Logits summed to the bit as in the paper's test code: stride 32 unless told, float64, "
-        "heights from the scene's lowest to its highest. On the CPU; slow.",
+        help="Logits summed to the bit as in the paper's test code: stride 32 unless told, "
+        "float64, heights from the scene's lowest to its highest. On the CPU; slow.",
     ),
 )
 
