@@ -23,6 +23,7 @@ from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.labels import ISPRS, MMHUNAN, ClassTable
 
 FORMAT = "mfnet-checkpoint/1"
+SHOWN = 5  # weights that a message names
 _REMEDY = "copy it again, or train anew"
 
 
@@ -141,7 +142,7 @@ def network_from_checkpoint(checkpoint: Checkpoint) -> MFNet:
     """The network with its weights, in eval mode, on the CPU, in float32.
 
     Raises:
-        ModelError: weights missing, unexpected or misshapen.
+        ModelError: weights missing, unexpected, misshapen or not finite.
     """
     with torch.device("meta"):  # compared before anything of the claimed size is allocated
         expected = {k: tuple(v.shape) for k, v in MFNet(checkpoint.config).state_dict().items()}
@@ -150,11 +151,20 @@ def network_from_checkpoint(checkpoint: Checkpoint) -> MFNet:
     if wrong:
         lines = [f"{k} is {found.get(k, 'missing')}, not {expected.get(k, 'here')}" for k in wrong]
         raise ModelError(
-            f"weights do not fit the configuration ({len(wrong)} tensors): {'; '.join(lines)}"
+            f"weights do not fit the configuration ({len(wrong)} tensors): {_first(lines)}"
+        )
+    diverged = sorted(k for k, v in checkpoint.weights.items() if not torch.isfinite(v).all())
+    if diverged:
+        raise ModelError(
+            f"weights hold NaN or infinities ({len(diverged)} tensors): {_first(diverged)}"
         )
     network = MFNet(checkpoint.config)
     network.load_state_dict(checkpoint.weights, strict=True)
     return network.eval()
+
+
+def _first(lines: list[str]) -> str:
+    return "; ".join([*lines[:SHOWN], *(["..."] if len(lines) > SHOWN else [])])
 
 
 def _content(data: Any, path: Path) -> dict[str, Any]:

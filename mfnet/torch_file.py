@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 from mfnet_runtime.errors import ModelError, ResourceError, UsageError
+
+ZIP = b"PK\3\4"  # how torch's files begin
 
 
 def read_torch_file(path: Path, remedy: str) -> Any:
@@ -23,11 +26,13 @@ def read_torch_file(path: Path, remedy: str) -> Any:
 
     Raises:
         UsageError: missing, a folder, or not readable.
-        ModelError: truncated, not torch's, or holding anything but tensors and plain types.
+        ModelError: truncated, damaged, not torch's, or holding anything but tensors and plain
+            types.
     """
     if not path.is_file():
         raise UsageError(f"{path} is not a file; give the path of a checkpoint")
     try:
+        _require_whole(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as fault:
         raise UsageError(f"{path} cannot be read: {fault.strerror or fault}") from fault
@@ -36,6 +41,26 @@ def read_torch_file(path: Path, remedy: str) -> Any:
         raise ModelError(
             f"{path} is damaged or holds more than tensors and plain types ({reason}); {remedy}"
         ) from fault
+
+
+def _require_whole(path: Path) -> None:
+    """Compare all parts of a file with their checksums, which torch does not; none may be packed.
+
+    Raises:
+        ValueError: a part is another one than was written, or unpacks to more than the file has.
+        zipfile.BadZipFile: cut short.
+    """
+    with path.open("rb") as file:
+        if file.read(len(ZIP)) != ZIP:
+            return  # torch's format of before 1.6 has no checksums
+    with zipfile.ZipFile(path) as whole:
+        parts = whole.infolist()
+        packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+        if packed or sum(part.file_size for part in parts) > path.stat().st_size:
+            raise ValueError("it unpacks to more than it has, as torch's files do not")
+        damaged = whole.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} does not have its CRC-32")
 
 
 def tensors_only(data: Any, path: Path, remedy: str) -> dict[str, Tensor]:

@@ -46,15 +46,22 @@ class Bench:
     @cached_property
     def _exports(self) -> ForkServer:
         """Started only where it is needed: it imports torch."""
-        return self._opened.enter_context(ForkServer(self.folder, EXPORT))
+        return self._opened.enter_context(ForkServer(self.folder, EXPORT, "mfnet_export.export"))
 
     def place(self, template: str, *, exports: bool = False) -> Workplace:
-        """A folder of its own with sound scenes and a model."""
+        """A folder of its own with sound scenes and a model.
+
+        Args:
+            template: Of `SIZES`.
+            exports: What runs there is mfnet-export.
+        """
         self._places += 1
         root = self.folder / str(self._places)
         shutil.copytree(self._template(template), root)
         server = self._exports if exports else self._runs
-        return Workplace(root, server, self._port.getsockname()[1])
+        place = Workplace(root, server, self._port.getsockname()[1])
+        place.under(at_once=exports)
+        return place
 
     def _template(self, name: str) -> Path:
         folder = self.folder / name

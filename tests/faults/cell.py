@@ -41,6 +41,7 @@ class Cell:
     act: Callable[[Workplace], Ended] = Workplace.run
     others: tuple[str, ...] = OTHERS  # scenes that must come out as without the fault
     template: str = "small"
+    exports: bool = False  # mfnet-export is run, on the workplace's checkpoint
     seconds: float = SECONDS
     memory: int = MEMORY
     resumed: bool = False  # `--resume` must then give what an undisturbed run gives
@@ -54,7 +55,7 @@ class Cell:
 
 def outcome_of(cell: Cell, bench: Bench) -> Ended:
     """Run a cell, and assert every invariant."""
-    place = bench.place(cell.template)
+    place = bench.place(cell.template, exports=cell.exports)
     cell.plant(place)
     inputs = snapshot(place.scenes)
     with Watched(place.secrets) as watched:

@@ -2,7 +2,7 @@
 
 A child is a process of its own, so its exit, memory and time are real, and it costs no start of
 Python. Asked by lines of JSON on standard input, answers by lines on standard output; see
-`runner.py`, which starts it. Words: the entry points to import, as module:function.
+`runner.py`, which starts it. Words: what to import; entry points as module:function.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ LATER = ("click._termui_impl", "numpy.ma")  # what a command would import only w
 
 def main() -> None:
     """Answer until standard input ends."""
-    commands = {name: _entry(name) for name in sys.argv[1:]}
+    commands = {name: _entry(name) for name in sys.argv[1:] if ":" in name}
+    for name in sys.argv[1:]:
+        import_module(name.partition(":")[0])
     _import_all("mfnet_runtime")
     for module in LATER:
         import_module(module)
@@ -81,7 +83,12 @@ def _run(command: Callable[[list[str]], int], asked: dict[str, Any]) -> int:
         assert ctypes.CDLL(None).capset(head, none) == 0
     os.chdir(asked["folder"])
     sys.addaudithook(_noted(log))
-    return command(asked["words"])
+    code = command(asked["words"])
+    if asked["at_once"]:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _redirect(handle: int, path: str) -> None:

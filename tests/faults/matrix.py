@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faults import models, names, pairs, rasters, reach, values
+from faults import checkpoints, models, names, pairs, rasters, reach, values
 from faults.cell import Cell
 
 CELLS: tuple[Cell, ...] = (
@@ -11,5 +11,6 @@ CELLS: tuple[Cell, ...] = (
     *reach.CELLS,
     *names.CELLS,
     *pairs.CELLS,
+    *checkpoints.CELLS,
     *models.CELLS,
 )

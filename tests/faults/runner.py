@@ -25,6 +25,7 @@ class Conditions:
     limits: tuple[tuple[str, int], ...] = ()  # as ("RLIMIT_FSIZE", bytes)
     plain_user: bool = False  # not as root, if root runs the tests
     stdout: str | None = None  # a file, or "closed pipe"
+    at_once: bool = False  # end without Python's tidying up: torch's takes seconds
     watchdog: float = WATCHDOG
 
 
@@ -82,11 +83,11 @@ class ForkServer:
 
     Args:
         folder: For what children say.
-        commands: Entry points as module:function; importing them is what takes time.
+        imports: What takes time to import; entry points as module:function.
     """
 
-    def __init__(self, folder: Path, *commands: str) -> None:
-        self._folder, self._commands = folder, commands
+    def __init__(self, folder: Path, *imports: str) -> None:
+        self._folder, self._imports = folder, imports
 
     def __enter__(self) -> ForkServer:
         script = Path(__file__).with_name("fork_server.py")
@@ -94,7 +95,7 @@ class ForkServer:
         alone = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
         path = os.pathsep.join(part for part in sys.path if part)
         self._process = subprocess.Popen(
-            [sys.executable, str(script), *self._commands],
+            [sys.executable, str(script), *self._imports],
             env={**os.environ, **alone, "PYTHONPATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -126,6 +127,7 @@ class ForkServer:
                 "stdout": conditions.stdout,
                 "limits": dict(conditions.limits),
                 "plain_user": conditions.plain_user,
+                "at_once": conditions.at_once,
             }
         )
         return Running(self, facts["pid"], said, conditions.watchdog)

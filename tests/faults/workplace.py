@@ -65,7 +65,7 @@ class Workplace:
         words = [self.model, self.source or self.scenes, "-o", self.out, *ENGINE]
         command = RUN
         if self.checkpoint:
-            words, command = ["--ckpt", self.checkpoint, "-o", self.out / "best.onnx"], EXPORT
+            words, command = ["--ckpt", self.checkpoint, "-o", self.root / "best.onnx"], EXPORT
         words = [*words, *self.words, *more]
         return self.server.start(words, self.root, self.conditions, command)
 

@@ -205,3 +205,28 @@ def test_weights_are_loaded_strictly(checkpoint: Checkpoint) -> None:
         network_from_checkpoint(dataclasses.replace(checkpoint, weights=weights))
     for part in ("p3.weights is missing", "extra is (1,), not here", "(3,), not (2,)"):
         assert part in str(caught.value)
+    none: dict[str, torch.Tensor] = {}
+    with pytest.raises(ModelError, match=r"is missing, not \(.*; \.\.\.$") as caught:
+        network_from_checkpoint(dataclasses.replace(checkpoint, weights=none))
+    assert str(caught.value).count("missing") == 5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(checkpoint: Checkpoint, value: float) -> None:
+    weights = {**checkpoint.weights, "decoder.p2.weights": torch.tensor([1.0, value])}
+    with pytest.raises(ModelError, match=r"NaN or infinities \(1 tensors\): decoder.p2.weights"):
+        network_from_checkpoint(dataclasses.replace(checkpoint, weights=weights))
+
+
+def test_one_bit_of_a_weight(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    """Torch does not compare a file with its checksums."""
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, checkpoint)
+    whole = bytearray(path.read_bytes())
+    name, value = next((n, v) for n, v in checkpoint.weights.items() if v.numel() > 100)
+    at = whole.index(value.numpy().tobytes())
+    whole[at + 101] ^= 16
+    path.write_bytes(whole)
+    assert not torch.equal(torch.load(path, weights_only=True)["weights"][name], value)
+    with pytest.raises(ModelError, match=r"does not have its CRC-32\); copy it again"):
+        load_checkpoint(path)
