@@ -89,6 +89,19 @@ def test_a_graph_that_means_nothing(model: Path, name: str) -> None:
         backend_from_file(model, name)
 
 
+def test_what_an_engine_says_need_not_be_text(
+    model: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changed = onnx.load(model)
+    del changed.graph.node[0].attribute[:]
+    changed.graph.node[0].name = "nameless"
+    onnx.save(changed, model)
+    model.write_bytes(model.read_bytes().replace(b"nameless", b"\xb4" * 8))
+    with pytest.raises(ModelError, match=r"rgbd\.onnx: .*mfnet-export"):
+        backend_from_file(model, name)
+    assert capfd.readouterr().out == ""
+
+
 @pytest.mark.parametrize("opset", [7, 99])
 def test_unknown_opset(model: Path, name: str, opset: int) -> None:
     changed = onnx.load(model)

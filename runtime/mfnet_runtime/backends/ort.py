@@ -64,7 +64,10 @@ class OrtBackend:
         options.log_severity_level = FATAL
         with loading(path, self._engine):
             self._session: Any = onnxruntime.InferenceSession(
-                str(path.absolute()), options, providers=["CPUExecutionProvider"]
+                str(path.absolute()),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # there is none, and its announcement goes to standard output
             )
         for nodes, specs in (
             (self._session.get_inputs(), self.inputs),
