@@ -21,7 +21,7 @@ from mfnet_runtime.errors import UsageError
 
 BlendName = Literal["uniform", "hann", "centre"]
 BLENDS = ("uniform", "hann", "centre")
-DEFAULT_BLEND: BlendName = "uniform"  # benchmarks/TRIED.md
+DEFAULT_BLEND: BlendName = "hann"  # benchmarks/TRIED.md
 Profile = npt.NDArray[np.float64]
 
 

@@ -97,7 +97,7 @@ def test_scores_are_those_of_the_plain_loop(
     }
     assert list(maps) == [(s, blend) for s in (8, 16, 32) for blend in ("uniform", "hann")]
     assert result["reference"] == result["published"] == [32, "uniform"]
-    assert result["default"] == [16, "uniform"]
+    assert result["default"] == [16, "hann"]
     published = maps[32, "uniform"]
     scores = set()
     for row in result["rows"]:

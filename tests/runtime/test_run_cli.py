@@ -47,7 +47,7 @@ def test_folder_of_scenes(tmp_path: Path, model: Path, folder: Path, capsys: Cap
         assert row["dsm_low"] < row["dsm_high"]
     with rasterio.open(tmp_path / "out" / "a.tif") as found:
         assert (found.crs, found.transform) == (UTM["crs"], UTM["transform"])
-        assert found.tags()["MFNET_BLEND"] == "uniform"
+        assert found.tags()["MFNET_BLEND"] == "hann"
 
 
 @pytest.mark.parametrize("backend", RUNS[".onnx", "cpu"])
