@@ -20,9 +20,13 @@ from support import RGBD, SHARED, UTM, plan_facts, read, write_raster, write_rgb
 
 from mfnet_runtime.cli import main
 from mfnet_runtime.contract import Contract, DsmRule, ImageRule
+from mfnet_runtime.doctor.facts import facts_from_file
+from mfnet_runtime.doctor.findings import Findings
 from mfnet_runtime.doctor.look import CELL, Counts, Coverage, End, Spread, sample_of
+from mfnet_runtime.doctor.storage import examine_blocks, examine_storage
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.plan import sidecar_of
+from mfnet_runtime.raster_limits import DEFAULT_LIMITS
 from mfnet_runtime.windows import WindowGrid
 
 Capture = pytest.CaptureFixture[str]
@@ -153,7 +157,15 @@ def _long_name(case: Case) -> None:
         path.rename(path.with_stem("n" * 245))
 
 
+def _polygons_without_an_area(case: Case) -> None:
+    place = {"crs": None}
+    case.pixels(lambda pixels: pixels, **place)
+    case.heights(lambda heights: heights, **place)
+    case.words += ["--vectors", "gpkg", "--min-area", 5]
+
+
 REFUSED: dict[str, Any] = {
+    "polygons without an area": _polygons_without_an_area,
     "a name too long": _long_name,
     "no DSM": _lost_dsm,
     "no raster": _text,
@@ -333,7 +345,7 @@ def test_masks_by_cause(case: Case, capsys: Capture) -> None:
     case.words = ["--nodata-image", 77]
     _, summary = case.checked(capsys)
     (scene,) = summary["scenes"]
-    shares = {"NaN or infinite": 24, "nodata value -9999.0": 48, "--nodata-image 77": 48}
+    shares = {"NaN or infinite": 24, "nodata value -9999": 48, "--nodata-image 77": 48}
     assert scene["image"]["masked"] == {
         name: pytest.approx(pixels / 1920, abs=1e-6) for name, pixels in shares.items()
     }
@@ -503,6 +515,25 @@ def test_an_image_without_a_place(case: Case, capsys: Capture) -> None:
     assert "no place on Earth" in note
     (warning,) = case.texts(capsys, "warning")
     assert "fitted by their size alone" in warning
+
+
+def test_rows_stored_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.zeros((3, 64, 80), np.uint8)
+    strips = write_raster(tmp_path / "strips.tif", array, blockysize=32, **UTM)
+    tiles = write_raster(
+        tmp_path / "tiles.tif", array, tiled=True, blockxsize=32, blockysize=32, **UTM
+    )
+    files = [facts_from_file(path, DEFAULT_LIMITS) for path in (strips, tiles)]
+    found = Findings()
+    examine_blocks(found, files, 1)
+    assert found.made == []
+    examine_blocks(found, files, 2)
+    (finding,) = found.made
+    assert finding.text.startswith("strips.tif: is stored by whole rows")
+    monkeypatch.setattr("mfnet_runtime.doctor.storage.LARGE_BLOCK", 32 * 80 * 3 - 1)
+    for facts in files:
+        examine_storage(found, facts)
+    assert [one.text[:10] for one in found.made if one.level == "warning"] == ["strips.tif"]
 
 
 # --- the model, and the run as a whole -----------------------------------------------------------

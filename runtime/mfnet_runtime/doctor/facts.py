@@ -13,8 +13,6 @@ from mfnet_runtime.grid import grid_of
 from mfnet_runtime.raster_file import open_raster
 from mfnet_runtime.raster_limits import RasterLimits
 
-LARGE_BLOCK = 64 << 20  # bytes; more at a time make reading slow
-
 
 @dataclass(frozen=True)
 class RasterFacts:

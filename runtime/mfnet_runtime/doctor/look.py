@@ -31,6 +31,11 @@ class Sample:
     share: float  # of the raster's pixels
 
     @property
+    def pixels(self) -> int:
+        """How many are looked at."""
+        return sum(window.width * window.height for window in self.windows)
+
+    @property
     def whole(self) -> bool:
         """Every pixel was seen."""
         return self.share == 1.0
@@ -131,6 +136,11 @@ class Counts:
         """Of all pixels; those that are none left out."""
         whole = max(self.pixels, 1)
         return {name: count / whole for name, count in self.by.items() if count}
+
+
+def in_words(shares: dict[str, float]) -> str:
+    """`Counts.shares` in one line."""
+    return ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
 
 
 class Coverage:

@@ -10,7 +10,7 @@ from pathlib import Path
 from mfnet_runtime.doctor.findings import Findings
 from mfnet_runtime.doctor.scene import Checkup, Work
 from mfnet_runtime.errors import ResourceError, UsageError, missing_package
-from mfnet_runtime.output_paths import OutputPaths, require_places
+from mfnet_runtime.output_paths import require_places
 from mfnet_runtime.run_folder import WORK
 from mfnet_runtime.scenes import Scene
 from mfnet_runtime.vector_file import require_vectors
@@ -27,9 +27,7 @@ def examine_folder(found: Findings, scenes: Sequence[Scene], work: Work) -> None
                 raise UsageError(missing_package(fault.name) or str(fault)) from fault
     if folder is None:
         return
-    places = [
-        OutputPaths.of(folder, scene.name, work.options.layers, work.vectors) for scene in scenes
-    ]
+    places = [paths for scene in scenes if (paths := work.paths(scene))]
     with found.refusals("output"):
         require_places(scenes, places, folder)
         here = _existing(folder)

@@ -12,12 +12,15 @@ import rasterio
 from mfnet_runtime.alignment import Alignment
 from mfnet_runtime.areas import AreaMask
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.doctor.facts import LARGE_BLOCK, RasterFacts, facts_from_file
+from mfnet_runtime.doctor.facts import RasterFacts, facts_from_file
 from mfnet_runtime.doctor.findings import Finding, Findings, Level, worst
 from mfnet_runtime.doctor.grids import examine_alignment, examine_place, examine_same_grid
-from mfnet_runtime.doctor.heights import HeightLook, examine_heights, look_at_heights
-from mfnet_runtime.doctor.image import ImageLook, examine_image, look_at_image
+from mfnet_runtime.doctor.height_look import HeightLook, look_at_heights
+from mfnet_runtime.doctor.heights import examine_heights
+from mfnet_runtime.doctor.image import examine_image
+from mfnet_runtime.doctor.image_look import ImageLook, look_at_image
 from mfnet_runtime.doctor.look import Coverage, sample_of
+from mfnet_runtime.doctor.storage import examine_blocks, examine_storage
 from mfnet_runtime.estimate import Estimate, estimate_of
 from mfnet_runtime.grid import grid_of
 from mfnet_runtime.heights import HeightBand
@@ -44,6 +47,12 @@ class Work:
     read: ReadOptions
     vectors: VectorOptions | None = None
     folder: Path | None = None  # of the outputs; None: not told
+
+    def paths(self, scene: Scene) -> OutputPaths | None:
+        """Where the outputs of a scene would go."""
+        if self.folder is None:
+            return None
+        return OutputPaths.of(self.folder, scene.name, self.options.layers, self.vectors)
 
 
 @dataclass
@@ -137,7 +146,7 @@ def _examine_image(
     scene, read = about.scene, work.read
     about.image = facts
     examine_place(found, facts)
-    _examine_storage(found, facts)
+    examine_storage(found, facts)
     for area in read.areas:
         with found.refusals("area"):
             AreaMask(area, scene.image, grid_of(image))
@@ -152,7 +161,7 @@ def _examine_dsm(found: Findings, about: Checkup, facts: RasterFacts, dsm: Any, 
     scene = about.scene
     about.dsm = facts
     if scene.dsm != scene.image:
-        _examine_storage(found, facts)
+        examine_storage(found, facts)
     band = HeightBand(scene.dsm, dsm, scene.dsm_band, work.read.dsm_nodata)
     about.heights = look_at_heights(band, facts)
     examine_heights(found, band, about.heights, facts, work.options.dsm or work.contract.dsm)
@@ -170,9 +179,9 @@ def _examine_together(found: Findings, about: Checkup, work: Work) -> None:
             examine_alignment(found, reader.alignment)
         with found.refusals("run"):
             about.estimate = estimate_of(reader, contract, work.batch, work.options, 0.0)
-        _examine_blocks(found, about)
-        if work.folder is not None:
-            paths = OutputPaths.of(work.folder, about.scene.name, work.options.layers, work.vectors)
+        if about.estimate is not None:
+            examine_blocks(found, [about.image, about.dsm], about.estimate.blocks)
+        if (paths := work.paths(about.scene)) is not None:
             with found.refusals("output"):
                 SceneOutputs(
                     paths,
@@ -211,35 +220,10 @@ def _examine_cover(found: Findings, about: Checkup, reader: SceneReader, work: W
         )
 
 
-def _examine_storage(found: Findings, facts: RasterFacts) -> None:
-    if facts.block_bytes > LARGE_BLOCK:
-        rows, columns = facts.block
-        found.warning(
-            "run",
-            f"{facts.file}: is stored in blocks of {rows} x {columns} px, "
-            f"{facts.block_bytes >> 20} MiB each, which makes reading slow; write it in tiles with "
-            "gdal_translate -co TILED=YES",
-        )
-
-
-def _examine_blocks(found: Findings, about: Checkup) -> None:
-    """Whether rows stored as a whole are read again for every block of columns."""
-    if about.estimate is None or about.estimate.blocks == 1:
-        return
-    for facts in (about.image, about.dsm):
-        if facts is not None and not facts.tiled:
-            found.note(
-                "run",
-                f"{facts.file}: is stored by whole rows, which are read again for each of "
-                f"{about.estimate.blocks} blocks of columns; tiles (gdal_translate -co TILED=YES) "
-                "or more --max-memory are faster",
-            )
-
-
 def _examine_outputs(found: Findings, about: Checkup, work: Work) -> None:
-    if work.folder is None:
+    paths = work.paths(about.scene)
+    if paths is None:
         return
-    paths = OutputPaths.of(work.folder, about.scene.name, work.options.layers, work.vectors)
     with found.refusals("output"):
         paths.require_short_names()
         about.replaced = [path.name for path in paths.all if path.exists()]

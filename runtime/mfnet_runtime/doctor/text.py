@@ -9,8 +9,8 @@ import click
 
 from mfnet_runtime.doctor.facts import RasterFacts
 from mfnet_runtime.doctor.findings import Finding, Level
-from mfnet_runtime.doctor.heights import HeightLook
-from mfnet_runtime.doctor.image import ImageLook
+from mfnet_runtime.doctor.height_look import HeightLook
+from mfnet_runtime.doctor.image_look import ImageLook
 from mfnet_runtime.doctor.model import ModelFacts
 from mfnet_runtime.doctor.scene import Checkup
 
