@@ -1,12 +1,16 @@
-"""What tests of the runtime run: the tiny model in a file, and every backend that is installed."""
+"""What tests of the runtime run: the tiny model, every backend that is installed, whole runs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from faults.runner import RUN, ForkServer
+from resumed_run import COMMAND
 from support import write_rgbd_model
+from undisturbed import Undisturbed
 
 from mfnet_runtime.backends import RUNS
 
@@ -21,3 +25,16 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return write_rgbd_model(tmp_path / "rgbd.onnx")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Runs that may be killed."""
+    with ForkServer(tmp_path_factory.mktemp("said"), COMMAND, RUN) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def undisturbed(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Two small scenes, and everything that can be made of them."""
+    return Undisturbed(server, tmp_path_factory.mktemp("undisturbed"), vectors="fgb")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 from resumed_run import Told, digests, run, write_scenes
+from undisturbed import SIZES
 
 from mfnet_runtime import provenance
 from mfnet_runtime.errors import ResourceError, UsageError
@@ -24,7 +25,6 @@ from mfnet_runtime.scene_work import SceneWork
 
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
-SIZES = ((48, 100), (20, 25))
 
 
 @pytest.fixture
