@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
@@ -51,10 +52,16 @@ def test_sound_files(tmp_path: Path, path: Path, capsys: pytest.CaptureFixture[s
     dsm = write_raster(tmp_path / "dsm.tif", heights, **place)
     model = write_rgbd_model(tmp_path / "rgbd.onnx", window=64)
     out = tmp_path / "out"
-    code = main(words(model, path, dsm, out))
+    asked = words(model, path, dsm, out)
+    foretold, told = main([*asked, "--check", "--json"]), capsys.readouterr().out
+    code = main(asked)
     err = capsys.readouterr().err
+    assert foretold == code
     if not colour and code != 0:
         assert_refused(code, err, path, out)
+        findings = json.loads(told)["scenes"][0]["findings"]
+        refused = [one["text"] for one in findings if one["level"] == "refused"]
+        assert any(text in err for text in refused)
         return
     assert code == 0, err
     (written,) = out.glob("*.tif")
