@@ -16,6 +16,7 @@ from mfnet_runtime.command import (
     one_line,
     only_option,
     run_command,
+    say,
 )
 from mfnet_runtime.engine_cli import EngineWords, engine_options
 from mfnet_runtime.errors import SceneError, UsageError
@@ -134,10 +135,10 @@ def command(
             rows = [outcome.row for outcome in outcomes]
     failed = sum(row["status"] == "failed" for row in rows)
     if as_json:
-        click.echo(json.dumps({**ran, "failed": failed, "scenes": rows}))
+        say(json.dumps({**ran, "failed": failed, "scenes": rows}))
     else:
         for row in rows:
-            click.echo(one_line(_sentence(row)))
+            say(one_line(_sentence(row)))
     if failed:
         others = "" if failed == len(rows) else "; the others are valid"
         click.echo(f"{failed} of {len(rows)} scenes failed{others}", err=True)

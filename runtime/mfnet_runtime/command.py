@@ -7,6 +7,7 @@ rest are valid, 5 out of disk or memory, 130 and 143 interrupted.
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import traceback
@@ -141,8 +142,27 @@ def run_command(command: click.Command, args: Sequence[str] | None = None) -> in
         remedy = f"{fault.filename or ''}: {fault.strerror}; check free space and permission"
         return _failed(name, remedy, ResourceError.exit_code, debug)
     except Exception as fault:  # whatever else comes is our bug
+        if _is_lack_of_memory(fault):
+            remedy = f"out of memory ({fault}); free some, or allow the process more"
+            return _failed(name, remedy, ResourceError.exit_code, debug)
         return _bug(name, fault, debug)
     return int(code or 0)
+
+
+def say(text: str) -> None:
+    """A result, on standard output; if nobody reads it any more, it and all later ones are lost.
+
+    Raises:
+        ResourceError: standard output is a file on a full disk, say.
+    """
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as fault:
+        raise ResourceError(
+            f"standard output: {fault.strerror}; check free space; outputs in files are there"
+        ) from fault
 
 
 @contextmanager
@@ -181,6 +201,13 @@ def _failed(name: str, message: str, code: int, debug: bool) -> int:
 def _bug(name: str, fault: BaseException, debug: bool) -> int:
     kind = type(fault).__name__
     return _failed(name, f"bug: {kind}: {fault}; run again with --debug and report it", 1, debug)
+
+
+def _is_lack_of_memory(fault: Exception) -> bool:
+    """Neither threads nor libraries that cannot be had raise a MemoryError."""
+    from mfnet_runtime.backends.checks import NO_MEMORY
+
+    return isinstance(fault, ImportError | RuntimeError) and bool(NO_MEMORY.search(str(fault)))
 
 
 @contextmanager

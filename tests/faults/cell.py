@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.bench import Bench
-from faults.runner import Ended
+from faults.runner import Conditions, Ended
 from faults.watched import Watched
 from faults.workplace import OTHERS, Workplace, digests, snapshot
 from support import read
@@ -24,7 +24,6 @@ from mfnet_runtime.run_folder import WORK
 
 MEMORY = 256 << 20  # bytes resident: Python with its libraries takes 100 MiB of them
 SECONDS = 10.0
-RESUMABLE = {5, 130, 143}  # exit codes after which a run goes on
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Cell:
     says: tuple[str, ...] = ()  # parts of the one error line; else of all that was said
     check: Callable[[Workplace, Ended], Any] | None = None  # what else is to hold
     act: Callable[[Workplace], Ended] = Workplace.run
-    others: tuple[str, ...] = OTHERS  # scenes that must come out as without the fault
+    others: tuple[str, ...] | None = None  # scenes that must come out as without the fault
     template: str = "small"
     exports: bool = False  # mfnet-export is run, on the workplace's checkpoint
     seconds: float = SECONDS
@@ -63,12 +62,8 @@ def outcome_of(cell: Cell, bench: Bench) -> Ended:
     assert ended.code == cell.code, ended.err  # I1
     _assert_said(cell, ended)  # I2
     _assert_whole(place)  # I3
-    _assert_nothing_left(place, cell.code)  # I4
-    if cell.code in (0, 4) or cell.code < 0:
-        found, sound = digests(place.out), bench.reference(place, cell.template, cell.others)
-        assert cell.code < 0 or sound.items() <= found.items()  # I5
-    else:
-        assert cell.code in RESUMABLE or not place.out.exists()
+    _assert_nothing_left(cell, place)  # I4
+    _assert_untouched(cell, place, bench)  # I5
     _assert_noted(cell, place, ended)  # I6
     assert ended.seconds <= cell.seconds  # I7
     assert not ended.hung
@@ -111,16 +106,21 @@ def _assert_whole(place: Workplace) -> None:
         read(path, None)
 
 
-def _assert_nothing_left(place: Workplace, code: int) -> None:
-    if not place.out.is_dir():
-        return
-    names = {name for scene in place.manifest().scenes.values() for name in _files(scene.done)}
-    allowed = {FILE} | ({WORK} if code in RESUMABLE or code < 0 else set())
-    assert {path.name for path in place.out.iterdir()} - names <= allowed
+def _assert_nothing_left(cell: Cell, place: Workplace) -> None:
+    """Besides outputs and the manifest; what a run goes on from stays in one folder."""
+    if place.out.is_dir():
+        allowed = {FILE, *digests(place.out)} | ({WORK} if cell.resumed else set())
+        assert {path.name for path in place.out.iterdir()} <= allowed
 
 
-def _files(done: dict[str, Any] | None) -> list[str]:
-    return list(done["files"]) if done else []
+def _assert_untouched(cell: Cell, place: Workplace, bench: Bench) -> None:
+    """Other scenes are as without the fault; where nothing was begun, nothing is there."""
+    others = (OTHERS if cell.code in (0, 4) else ()) if cell.others is None else cell.others
+    if others:
+        sound = bench.reference(place, cell.template, others)
+        assert sound.items() <= digests(place.out).items()
+    elif cell.code in (2, 3) and not cell.resumed:
+        assert not place.out.exists()
 
 
 def _assert_noted(cell: Cell, place: Workplace, ended: Ended) -> None:
@@ -154,7 +154,7 @@ _ROOTS = _roots()
 
 
 def _assert_goes_on(cell: Cell, place: Workplace, bench: Bench) -> None:
-    place.conditions = type(place.conditions)()
+    place.conditions = Conditions()
     ended = place.run("--resume")
     assert ended.code == 0, ended.err
     assert digests(place.out) == bench.reference(place, cell.template, ("a", "b", "c"))

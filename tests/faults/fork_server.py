@@ -8,6 +8,7 @@ Python. Asked by lines of JSON on standard input, answers by lines on standard o
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import pkgutil
@@ -17,6 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,15 @@ OPTIONAL = {"pycuda", "tensorrt"}  # packages that need not be there
 LATER = ("click._termui_impl", "numpy.ma")  # what a command would import only when it needs it
 
 
+@dataclass(frozen=True)
+class _Started:
+    """A child."""
+
+    at: float  # seconds, monotonic
+    events: int  # end of a pipe, to which no limit on files applies
+    log: Path  # where they go in the end
+
+
 def main() -> None:
     """Answer until standard input ends."""
     commands = {name: _entry(name) for name in sys.argv[1:] if ":" in name}
@@ -35,19 +46,24 @@ def main() -> None:
     _import_all("mfnet_runtime")
     for module in LATER:
         import_module(module)
-    started: dict[int, float] = {}
+    started: dict[int, _Started] = {}
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         if asked["do"] == "start":
             assert len(os.listdir("/proc/self/task")) == 1
+            reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 1 << 20)
             pid = os.fork()
             if not pid:
-                sys.exit(_run(commands[asked["command"]], asked))
-            started[pid] = time.monotonic()
+                os.close(reader)
+                sys.exit(_run(commands[asked["command"]], asked, writer))
+            os.close(writer)
+            started[pid] = _Started(time.monotonic(), reader, Path(asked["said"]) / "events")
             print(json.dumps({"pid": pid}), flush=True)
         else:
-            print(json.dumps(_ended(asked["pid"], started, asked["watchdog"])), flush=True)
+            pid = asked["pid"]
+            print(json.dumps(_ended(pid, started.pop(pid), asked["watchdog"])), flush=True)
 
 
 def _entry(name: str) -> Callable[[list[str]], int]:
@@ -66,7 +82,7 @@ def _import_all(package: str) -> None:
                 raise
 
 
-def _run(command: Callable[[list[str]], int], asked: dict[str, Any]) -> int:
+def _run(command: Callable[[list[str]], int], asked: dict[str, Any], events: int) -> int:
     """In the child: the command under the conditions asked for."""
     os.setsid()  # a signal to its group is no signal to the server
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,14 +91,13 @@ def _run(command: Callable[[list[str]], int], asked: dict[str, Any]) -> int:
     os.close(0)
     _redirect(1, asked["stdout"] or str(said / "out"))
     _redirect(2, str(said / "err"))
-    log = os.open(said / "events", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for name, value in asked["limits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
     if asked["plain_user"]:  # root without capabilities is bound by the modes of files
         head, none = (ctypes.c_uint32 * 2)(CAPABILITIES, 0), (ctypes.c_uint32 * 6)()
         assert ctypes.CDLL(None).capset(head, none) == 0
     os.chdir(asked["folder"])
-    sys.addaudithook(_noted(log))
+    sys.addaudithook(_noted(events))
     code = command(asked["words"])
     if asked["at_once"]:
         sys.stdout.flush()
@@ -115,18 +130,20 @@ def _noted(log: int) -> Callable[[str, tuple[Any, ...]], None]:
     return hook
 
 
-def _ended(pid: int, started: dict[int, float], watchdog: float) -> dict[str, Any]:
+def _ended(pid: int, child: _Started, watchdog: float) -> dict[str, Any]:
     """How a child ended; one that does not is killed."""
     hung = False
     while True:
         found, status, usage = os.wait4(pid, os.WNOHANG)
         if found:
             break
-        if time.monotonic() - started[pid] > watchdog:
+        if time.monotonic() - child.at > watchdog:
             hung = True
             os.kill(pid, signal.SIGKILL)
         time.sleep(POLL)
-    seconds = time.monotonic() - started.pop(pid)
+    seconds = time.monotonic() - child.at
+    with open(child.events, "rb") as events:
+        child.log.write_bytes(events.read() or b"")
     code = os.waitstatus_to_exitcode(status)
     return {"code": code, "seconds": seconds, "memory": usage.ru_maxrss << 10, "hung": hung}
 

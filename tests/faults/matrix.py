@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faults import checkpoints, models, names, pairs, rasters, reach, values
+from faults import checkpoints, models, names, pairs, processes, rasters, reach, values
 from faults.cell import Cell
 
 CELLS: tuple[Cell, ...] = (
@@ -13,4 +13,5 @@ CELLS: tuple[Cell, ...] = (
     *pairs.CELLS,
     *checkpoints.CELLS,
     *models.CELLS,
+    *processes.CELLS,
 )

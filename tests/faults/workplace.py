@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,8 @@ class Workplace:
         state = RunState()
         path = self.out / FILE
         for line in path.read_text().splitlines() if path.is_file() else ():
-            state.add(json.loads(line))
+            with suppress(json.JSONDecodeError):  # one that was cut short
+                state.add(json.loads(line))
         return state
 
 

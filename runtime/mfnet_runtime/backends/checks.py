@@ -27,7 +27,7 @@ GPU_ONLY = {
 # What the engines say when an allocation fails; none of them raises a type of its own.
 NO_MEMORY = re.compile(
     r"failed to allocate|failed to map segment|can't alloc|cannot allocate|bad_alloc"
-    r"|out ?of ?memory|insufficient mem|could not (be )?allocate",
+    r"|out ?of ?memory|insufficient mem|could not (be )?allocate|can't start new thread",
     re.IGNORECASE,
 )
 
