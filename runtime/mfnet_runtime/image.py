@@ -110,7 +110,7 @@ class ImageBands:
         for window in self._sample():
             image, valid = self.read(window)
             if valid.any():
-                seen = image[:, valid]
+                seen = image if valid.all() else image[:, valid]
                 ends += [float(seen.min()), float(seen.max())]
         largest = max(ends, default=self.full_scale)
         if largest < DARK * self.full_scale:
@@ -129,8 +129,9 @@ class ImageBands:
     def _sample(self) -> Iterator[Window]:
         height, width = self.dataset.height, self.dataset.width
         rows, columns = min(SAMPLE_SIDE, height), min(SAMPLE_SIDE, width)
-        for top in np.linspace(0, height - rows, SAMPLES, dtype=int):
-            for left in np.linspace(0, width - columns, SAMPLES, dtype=int):
+        # a small image is looked at once
+        for top in np.unique(np.linspace(0, height - rows, SAMPLES, dtype=int)):
+            for left in np.unique(np.linspace(0, width - columns, SAMPLES, dtype=int)):
                 yield Window(int(left), int(top), columns, rows)
 
     def _beyond(self, image: Pixels, valid: BoolArray) -> float | None:

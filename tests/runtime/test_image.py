@@ -82,6 +82,25 @@ def test_the_sample_sees_the_whole_extent(tmp_path: Path) -> None:
     assert image_of(tmp_path, pixels).warning() is None
 
 
+@pytest.mark.parametrize(
+    ("shape", "places"), [((256, 256), 1), ((8, 900), 3), ((257, 300), 6), ((900, 1000), 9)]
+)
+def test_a_small_image_is_sampled_no_place_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], places: int
+) -> None:
+    image = image_of(tmp_path, np.ones((3, *shape), np.uint8))
+    looked: list[Window] = []
+    read = image.read
+
+    def noted(window: Window) -> Any:
+        looked.append(window)
+        return read(window)
+
+    monkeypatch.setattr(image, "read", noted)
+    image.warning()
+    assert len(looked) == len(set(looked)) == places
+
+
 def test_too_large_values_are_refused_before_anything_else(tmp_path: Path) -> None:
     with pytest.raises(SceneError, match="pixel values reach 4095, the model expects 0 to 255"):
         image_of(tmp_path, ramp(np.uint16, 4095)).warning()
