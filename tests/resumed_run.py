@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -40,6 +41,7 @@ from mfnet_runtime.scenes import scenes_from
 from mfnet_runtime.shard import ALONE, shard_from_text
 from mfnet_runtime.vectors import VectorOptions
 
+STUCK = 20.0  # seconds
 COMMAND = "resumed_run:main"
 
 
@@ -49,7 +51,9 @@ class Fault:
 
     target: str  # module:name, module:class.name, or module:os.name as that module sees it
     call: int  # which one, from 1
-    kind: str  # killed "before", "after" or "half" of what it writes; or the name of an errno
+    # Killed "before", "after" or "half" of what it writes; "stuck"; the name of an errno; or of a
+    # signal that it gets, or its group too: "SIGINT to all".
+    kind: str
     lasting: bool = False  # every later call fails too
 
 
@@ -167,17 +171,30 @@ def faulty(fault: Fault, sound: Callable[..., Any]) -> Callable[..., Any]:
             here = calls == fault.call or (fault.lasting and calls > fault.call)
         if not here:
             return sound(*words, **named)
-        if fault.kind not in ("before", "after", "half"):
-            number = getattr(errno, fault.kind)
-            raise OSError(number, os.strerror(number))
-        if fault.kind == "half":
-            handle, line = words
-            sound(handle, line[: len(line) // 2])
-        elif fault.kind == "after":
-            sound(*words, **named)
-        os.kill(os.getpid(), signal.SIGKILL)
+        return happens(fault.kind, sound, *words, **named)
 
     return calling
+
+
+def happens(kind: str, sound: Callable[..., Any], *words: Any, **named: Any) -> Any:
+    """A fault, instead of a call or besides it."""
+    if kind.startswith("SIG"):
+        (os.killpg if kind.endswith("to all") else os.kill)(
+            os.getpid(), getattr(signal, kind.split()[0])
+        )
+        return sound(*words, **named)
+    if kind == "stuck":
+        time.sleep(STUCK)
+        return sound(*words, **named)
+    if kind in dir(errno):
+        number = getattr(errno, kind)
+        raise OSError(number, os.strerror(number))
+    if kind == "half":
+        handle, line = words
+        sound(handle, line[: len(line) // 2])
+    elif kind == "after":
+        sound(*words, **named)
+    return os.kill(os.getpid(), signal.SIGKILL)
 
 
 def write_scenes(

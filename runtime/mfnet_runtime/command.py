@@ -117,7 +117,7 @@ def run_command(command: click.Command, args: Sequence[str] | None = None) -> in
     debug = "--debug" in words
     name = command.name or "mfnet"
     try:
-        with _sigterm_raises():
+        with _signals_raise():
             code = command.main(words, prog_name=name, standalone_mode=False)
     except click.exceptions.Abort:
         return _failed(name, "interrupted; nothing half-written has a name", INTERRUPTED, debug)
@@ -211,16 +211,24 @@ def _is_lack_of_memory(fault: Exception) -> bool:
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    def raise_terminated(*_: object) -> None:
-        raise _Terminated
+def _signals_raise() -> Iterator[None]:
+    """Ctrl-C and SIGTERM unwind, so that temporary files go; a second one ends it all at once."""
 
+    def raised(number: int, frame: object) -> None:
+        for sent in previous:
+            signal.signal(sent, signal.SIG_DFL)
+        raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    previous: dict[signal.Signals, Any] = {}
     try:
-        previous = signal.signal(signal.SIGTERM, raise_terminated)
+        for sent in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(sent) is not signal.SIG_IGN:
+                previous[sent] = signal.signal(sent, raised)
     except ValueError:  # not the main thread: whoever runs us there handles signals
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for sent, handler in previous.items():
+            signal.signal(sent, handler)
