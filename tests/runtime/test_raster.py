@@ -208,9 +208,11 @@ def test_dsm_with_a_height_datum_is_the_same_grid(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["image", "dsm"])
 def test_one_without_a_place_is_fitted_by_its_size_and_said(tmp_path: Path, part: str) -> None:
-    with SceneReader(scene_of(tmp_path, plain(), HEIGHTS)) as reader:
+    image = plain()
+    image[:, 0, 0] = 200  # of one value alone, an image is warned about
+    with SceneReader(scene_of(tmp_path, image, HEIGHTS)) as reader:
         assert reader.report().warnings == ()
-    scene = scene_of(tmp_path / "b", plain(), HEIGHTS, **{f"{part}_profile": {}})
+    scene = scene_of(tmp_path / "b", image, HEIGHTS, **{f"{part}_profile": {}})
     with SceneReader(scene) as reader:
         (warning,) = reader.report().warnings
     assert warning.startswith(f"{getattr(scene, part)}: has no geotransform, a.tif has one")
