@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from mfnet_runtime.doctor.storage import examine_blocks, examine_storage
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.plan import sidecar_of
 from mfnet_runtime.raster_limits import DEFAULT_LIMITS
+from mfnet_runtime.run_folder import WORK
 from mfnet_runtime.windows import WindowGrid
 
 Capture = pytest.CaptureFixture[str]
@@ -574,6 +577,12 @@ def test_a_full_disk(case: Case, capsys: Capture, monkeypatch: pytest.MonkeyPatc
     assert "make room" in finding["text"]
 
 
+def test_an_unfinished_run_is_told(case: Case, capsys: Capture) -> None:
+    (case.out / WORK).mkdir(parents=True)
+    _, summary = case.checked(capsys)
+    assert "a run there is not finished; add --resume" in summary["findings"][0]["text"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written(case: Case, capsys: Capture) -> None:
     case.folder.chmod(0o500)
@@ -611,6 +620,17 @@ def test_lines_fit_a_terminal(tmp_path: Path, capsys: Capture) -> None:
         "1 scene: 0 well, 1 would be refused, 0 with warnings. Nothing was written.",
     ):
         assert part in out
+
+
+def test_nobody_needs_to_read_on(case: Case) -> None:
+    """As `mfnet-run ... --check | head -1`."""
+    code = f"import sys; sys.path[:] = {sys.path!r}; from mfnet_runtime.cli import main; "
+    words = [sys.executable, "-c", code + f"sys.exit(main({[*case.command(), '--check']!r}))"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_quiet_is_about_trouble_alone(case: Case, capsys: Capture) -> None:

@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import click
-
+from mfnet_runtime.command import say
 from mfnet_runtime.doctor.findings import Findings, exit_code_of
 from mfnet_runtime.doctor.model import ModelWords as ModelWords
 from mfnet_runtime.doctor.model import largest_batch, model_facts
@@ -49,24 +48,28 @@ def checked_scenes(
         UsageError: the model is missing, or nothing runs it as asked.
         ModelError: it has no contract, or a damaged one.
     """
+
+    def tell(lines: Iterable[str]) -> None:
+        for line in () if as_json else lines:
+            say(line)
+
     found, end = Findings(), Findings()
-    say = (lambda lines: None) if as_json else _say
     model = model_facts(found, words)
     batch = largest_batch(found, options.batch, model.batches)
     work = Work(model.contract, batch, options, read, vectors, folder)
     examine_folder(found, scenes, work)
-    say(model_lines(model))
-    say(run_lines(found.made, quiet))
+    tell(model_lines(model))
+    tell(run_lines(found.made, quiet))
     checkups = []
     for scene in scenes:
         checkups.append(checkup_of(scene, work))
-        say(scene_lines(checkups[-1], quiet))
+        tell(scene_lines(checkups[-1], quiet))
     if folder is not None:
         examine_disk(end, folder, checkups)
-    say(run_lines(end.made, quiet))
+    tell(run_lines(end.made, quiet))
     run = [*found.made, *end.made]
     code = exit_code_of([*run, *(one for checkup in checkups for one in checkup.findings)])
-    say([summary_line(checkups, code)])
+    tell([summary_line(checkups, code)])
     if as_json:
         summary = {
             **model.to_json(),
@@ -74,10 +77,5 @@ def checked_scenes(
             "refused": sum(checkup.verdict == "refused" for checkup in checkups),
             "scenes": [checkup.to_json() for checkup in checkups],
         }
-        click.echo(json.dumps(summary))
+        say(json.dumps(summary))
     return code
-
-
-def _say(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
