@@ -53,9 +53,9 @@ def require_within(path: Path, dataset: Any, limits: RasterLimits) -> None:
     pixels = dataset.width * dataset.height
     if pixels > limits.max_pixels:
         raise SceneError(
-            f"{path}: is {dataset.height} x {dataset.width} px, together {pixels:.3g}; allowed are "
-            f"{limits.max_pixels:.3g}; if it is as large as that, allow it with --max-pixels, or "
-            "cut it with gdal_translate -srcwin"
+            f"{path}: is {dataset.height} x {dataset.width} px, together more than "
+            f"{limits.max_pixels}; if it really is so large, allow it with --max-pixels {pixels}, "
+            "or cut it with gdal_translate -srcwin"
         )
     if dataset.count > MAX_BANDS:
         raise SceneError(

@@ -174,7 +174,7 @@ _OPTIONS = (
         "--max-pixels",
         type=click.IntRange(min=1),
         default=MAX_PIXELS,
-        help=f"Refuse larger rasters [default: {MAX_PIXELS:.0e}].",
+        help=f"Refuse larger rasters [default: {MAX_PIXELS}].",
     ),
 )
 
