@@ -103,7 +103,12 @@ def command(
         from mfnet_runtime.doctor.check import ModelWords, checked_scenes
 
         words = ModelWords(
-            model, engine.backend, engine.device, engine.trust_plan, engine.precision
+            model,
+            engine.backend,
+            engine.device,
+            engine.trust_plan,
+            engine.untrusted,
+            engine.precision,
         )
         return checked_scenes(words, found, out, options, read, vectors, as_json, quiet)
     if out is None:

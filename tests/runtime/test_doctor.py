@@ -196,6 +196,7 @@ REFUSED: dict[str, Any] = {
     "a file for a folder": lambda case: case.out.write_text(""),
     "a folder for a file": lambda case: (case.out / "a.tif").mkdir(parents=True),
     "too little memory": lambda case: case.words.extend(["--max-memory", "1M"]),
+    "no BF16": lambda case: case.words.extend(["--backend", "onnxruntime", "--precision", "bf16"]),
     "stride too large": lambda case: case.words.extend(["--stride", 33]),
 }
 
@@ -439,8 +440,8 @@ def test_values_no_place_on_earth_has(case: Case, capsys: Capture) -> None:
     [
         (1.0, None, "no file states the unit"),
         (3.28084, "ft", "heights are in ft, as the file states"),
-        (100.0, None, "heights are in centimetres, it seems"),
-        (100.0, "m", "heights are in centimetres, it seems"),
+        (100.0, None, "heights are in centimetres or less, it seems"),
+        (100.0, "m", "heights are in centimetres or less, it seems"),
         (0.001, None, "no unit but shares"),
     ],
 )

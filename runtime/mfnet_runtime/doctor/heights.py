@@ -19,7 +19,7 @@ USED = 0.2  # share of the network's input range that nearly all heights should 
 FLAGGED = 1e-4  # share of the pixels from which one value at an end, far from others, is a flag
 SEVERAL = 10  # and their number: fewer are errors of measurement
 APART = 0.2  # how far, as a share of the range that nearly all heights lie in
-ROUGH = 10.0  # metres up and down for a metre on the ground; cities and forests have one or two
+ROUGH = 20.0  # metres up and down for a metre on the ground; cities and forests have one or two
 LOSSY = ("JPEG", "WEBP", "JPEG2000")
 METRES = {"metre", "meter", "metres", "meters", "m"}
 
@@ -146,9 +146,8 @@ def _guessed(look: HeightLook, facts: RasterFacts) -> tuple[str, str] | None:
     """A unit that the numbers give away, and how; None for metres, feet, or no idea."""
     stated = (look.unit or "metre").lower()
     if stated in METRES and look.roughness is not None and look.roughness > ROUGH:
-        unit = "centimetres" if look.roughness < 100 * ROUGH else "millimetres"
         rough = f"{look.roughness:.0f} m up and down for each on the ground"
-        return f"{unit}, it seems", f"metres would make {rough}"
+        return "centimetres or less, it seems", f"metres would make {rough}"
     if look.unit is None and look.low >= 0 and look.high <= 1:
         return "no unit but shares, it seems", f"they lie in {look.low:g} .. {look.high:g}"
     if look.unit is None and facts.dtype == "uint8":

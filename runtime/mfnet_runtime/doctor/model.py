@@ -1,7 +1,7 @@
-"""What a model says about itself, and whether it could run here, without loading it.
+"""What a model says about itself, and whether it could run here.
 
-Its header, or the file beside a plan, says all that is asked; whether an engine takes its graph
-only a run shows.
+Its header, or the file beside a plan, says nearly all; an engine loads it only where that is not
+enough. Whether the usual engine takes a sound graph only a run shows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ class ModelWords:
     backend: str = "auto"
     device: str = "auto"
     trust_plan: bool = False
+    untrusted: bool = False
     precision: str | None = None
+
+    @property
+    def unusual(self) -> bool:
+        """Only the engine can tell."""
+        return self.untrusted or self.precision is not None
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class ModelFacts:
 
 
 def model_facts(found: Findings, words: ModelWords) -> ModelFacts:
-    """What can be known of a model without loading it; whether it would run goes to `found`.
+    """What a model promises; whether it would run goes to `found`.
 
     Raises:
         UsageError: the file is missing, or nothing runs it as asked.
@@ -79,6 +85,10 @@ def model_facts(found: Findings, words: ModelWords) -> ModelFacts:
     with found.refusals("model"):
         if find_spec(name) is None:
             raise UsageError(f"backend {name} {missing_package(name) or 'is not installed'}")
+        if words.unusual or device != "cpu":
+            backend_from_file(
+                path, name, device, untrusted=words.untrusted, precision=words.precision
+            )
     return ModelFacts(path.name, name, device, contract, Batches())
 
 
@@ -93,7 +103,9 @@ def _plan_facts(found: Findings, words: ModelWords, name: str, device: str) -> M
         if facts:
             require_digest(path, facts, path.read_bytes())
     with found.refusals("model"):
-        backend_from_file(path, name, device, words.trust_plan, precision=words.precision)
+        backend_from_file(
+            path, name, device, words.trust_plan, words.untrusted, precision=words.precision
+        )
     return ModelFacts(path.name, name, device, contract, batches)
 
 

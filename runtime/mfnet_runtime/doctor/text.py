@@ -71,8 +71,8 @@ def summary_line(checkups: Sequence[Checkup], code: int) -> str:
     ]
     well = count["ok"] + count["note"]
     scenes = f"{len(checkups)} scene{'s' * (len(checkups) != 1)}"
-    end = "" if code in (0, 4) else "; the run itself would be refused"
-    return f"\n{scenes}: {well} well, {', '.join(parts)}{end}. Nothing was written."
+    whole = "" if code in (0, 4) else "\nThe run as a whole would be refused."
+    return f"\n{scenes}: {well} well, {', '.join(parts)}.{whole} Nothing was written."
 
 
 def _table(checkup: Checkup) -> Iterator[str]:
@@ -153,7 +153,8 @@ def _work_lines(checkup: Checkup) -> Iterator[str]:
     estimate = checkup.estimate
     if estimate is None:
         return
-    text = f"{estimate.windows} windows in {estimate.blocks} block{'s' * (estimate.blocks > 1)}"
+    windows, blocks = estimate.windows, estimate.blocks
+    text = f"{windows} window{'s' * (windows > 1)} in {blocks} block{'s' * (blocks > 1)}"
     if checkup.skipped:
         text += f", {checkup.skipped} or more of them without data and skipped"
     if checkup.wanted is not None:
