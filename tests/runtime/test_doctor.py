@@ -475,8 +475,11 @@ def test_heights_in_a_band_of_the_image(case: Case, capsys: Capture) -> None:
     case.pixels(
         lambda pixels: np.concatenate([pixels.astype(np.float32) / 255, read(case.dsm, None)])
     )
+    with rasterio.open(case.image, "r+") as target:  # as GDAL does by itself
+        target.colorinterp = [*target.colorinterp[:3], ColorInterp.alpha]
     shutil.rmtree(case.dsm.parent)
     case.words = ["--dsm-band", 4]
+    assert not any("alpha" in text for text in case.texts(capsys, "warning"))
     code, summary = case.checked(capsys)
     (scene,) = summary["scenes"]
     assert (code, scene["verdict"]) == (main(case.command()), "warning")

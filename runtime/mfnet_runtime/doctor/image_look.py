@@ -45,8 +45,16 @@ class ImageLook:
         }
 
 
-def look_at_image(pixels: ImageBands, facts: RasterFacts, options: ReadOptions) -> ImageLook:
+def look_at_image(
+    pixels: ImageBands, facts: RasterFacts, options: ReadOptions, heights: int | None = None
+) -> ImageLook:
     """Reads all of an image, or an even sample.
+
+    Args:
+        pixels: Open.
+        facts: Of the file.
+        options: How a run would read.
+        heights: A band of this file that holds heights, and no alpha whatever it is called.
 
     Raises:
         SceneError: damaged data.
@@ -57,6 +65,7 @@ def look_at_image(pixels: ImageBands, facts: RasterFacts, options: ReadOptions) 
     causes, valid_pixels, black, white, between = Counts(), 0, 0, 0, 0
     farthest, distance = None, -1.0
     alpha = alpha_band(facts) if options.use_alpha else None
+    alpha = None if alpha == heights else alpha
     kind = np.dtype(dataset.dtypes[0])
     largest = int(np.iinfo(kind).max) if np.issubdtype(kind, np.integer) else None
     for window in sample.windows:

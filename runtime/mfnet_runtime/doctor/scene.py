@@ -153,7 +153,7 @@ def _examine_image(
     own = scene.dsm_band if scene.dsm == scene.image else None
     plain = replace(read, image_percentiles=None)  # for which the reader makes a pass of its own
     pixels = ImageBands(scene.image, image, work.contract.image.full_scale, plain, own)
-    about.pixels = look_at_image(pixels, facts, read)
+    about.pixels = look_at_image(pixels, facts, read, own)
     examine_image(found, pixels, about.pixels, facts, work.contract, read)
 
 
