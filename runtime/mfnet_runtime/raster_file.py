@@ -17,14 +17,15 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
-from mfnet_runtime.raster_limits import DEFAULT_LIMITS, VRT, RasterLimits, require_within
-from mfnet_runtime.raster_reach import (
-    SIGNATURES,
-    driver_of,
-    require_own_overviews,
-    require_own_sidecars,
-    require_own_sources,
+from mfnet_runtime.raster_limits import (
+    DEFAULT_LIMITS,
+    GEOTIFF,
+    VRT,
+    RasterLimits,
+    require_within,
 )
+from mfnet_runtime.raster_reach import SIGNATURES, driver_of, own_masks, require_own_overviews
+from mfnet_runtime.vrt_sources import own_sources
 
 PIECE = 1 << 21  # pixels read at a time where a raster is looked through
 
@@ -37,22 +38,16 @@ def open_raster(path: Path, limits: RasterLimits = DEFAULT_LIMITS) -> Any:
     """
     try:
         drivers = _drivers_for(path, limits)
-        if drivers == [VRT]:
-            require_own_sources(path)
-        require_own_sidecars(path)
-        dataset = _opened(path, drivers)
+        sources = own_sources(path) if drivers == [VRT] else []
+        masks = [mask for file in (path, *sources) for mask in own_masks(file)]
+        for part in (*sources, *masks):
+            _within(part, [GEOTIFF], limits).close()
+        return _within(path, drivers, limits)
     except (RasterioError, OSError, UnicodeError) as fault:
         raise SceneError(
             f"{path}: cannot be opened ({_reason(fault)}); "
             "check it with gdalinfo and write it again as GeoTIFF"
         ) from fault
-    try:
-        require_within(path, dataset, limits)
-        require_own_overviews(path, dataset)
-    except BaseException:
-        dataset.close()
-        raise
-    return dataset
 
 
 @contextmanager
@@ -107,6 +102,22 @@ def _drivers_for(path: Path, limits: RasterLimits) -> list[str]:
     if not others:
         raise OSError(f"starts like no file of {allowed}; --allow-driver names others")
     return others
+
+
+def _within(path: Path, drivers: list[str], limits: RasterLimits) -> Any:
+    """An open dataset that is not too large and names no other file.
+
+    Raises:
+        SceneError: it is, or does.
+    """
+    dataset = _opened(path, drivers)
+    try:
+        require_within(path, dataset, limits)
+        require_own_overviews(path, dataset)
+    except BaseException:
+        dataset.close()
+        raise
+    return dataset
 
 
 def _opened(path: Path, drivers: list[str]) -> Any:

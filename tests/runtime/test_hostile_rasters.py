@@ -28,6 +28,7 @@ from mfnet_runtime.raster_limits import GEOTIFF, VRT, RasterLimits
 from mfnet_runtime.read_cli import ReadWords, read_options
 from mfnet_runtime.read_options import ReadOptions
 from mfnet_runtime.scenes import Scene
+from mfnet_runtime.vrt_sources import own_sources
 
 WITH_VRT = RasterLimits((GEOTIFF, VRT))
 ONES = np.ones((1, 16, 16), np.uint8)
@@ -193,9 +194,27 @@ def test_vrts_that_are_more_than_mosaics(
 
 
 def test_vrts_in_circles_and_too_deep(tmp_path: Path) -> None:
-    refused(vrt(tmp_path / "a.vrt", source("a.vrt")), r"a\.vrt: is a VRT inside 8 others, or insi")
+    refused(vrt(tmp_path / "a.vrt", source("a.vrt")), r"a\.vrt: is a VRT inside 8 others")
     vrt(tmp_path / "c.vrt", source("d.vrt"))
     refused(vrt(tmp_path / "d.vrt", source("c.vrt")), r"is a VRT inside 8 others")
+
+
+def test_a_hundred_million_ways_through_vrts(tmp_path: Path) -> None:
+    """Each names the next ten times: every file is looked at once."""
+    write_raster(tmp_path / "8.tif", ONES, **UTM)
+    for index in range(8):
+        following = f"{index + 1}.vrt" if index < 7 else "8.tif"
+        vrt(tmp_path / f"{index}.vrt", source(following) * 10)
+    assert own_sources(tmp_path / "0.vrt") == [tmp_path / "8.tif"]
+
+
+def test_parts_are_as_limited_as_the_whole(tmp_path: Path) -> None:
+    (tmp_path / "b.tif").write_bytes(sizes(30_000, 30_000, 30_000))
+    mosaic = vrt(tmp_path / "a.vrt", source("b.tif"))
+    refused(mosaic, r"b\.tif: is stored in blocks of 30000 x 30000 px")
+    path = write_raster(tmp_path / "c.tif", ONES, **UTM)
+    (tmp_path / "b.tif").rename(tmp_path / "c.tif.msk")
+    refused(path, r"c\.tif\.msk: is stored in blocks of 30000 x 30000 px")
 
 
 def test_a_source_that_is_no_tiff(tmp_path: Path) -> None:
