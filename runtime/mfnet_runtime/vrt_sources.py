@@ -6,6 +6,7 @@ mosaics are let through, and their sources are found before GDAL opens them.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -45,7 +46,7 @@ def own_sources(path: Path) -> list[Path]:
             the VRT and what was found in it.
         OSError: a file cannot be read.
     """
-    found = _Sources(path.resolve().parent)
+    found = _Sources(_followed(path).parent)
     found.take(path, 0)
     return list(found.tiffs)
 
@@ -60,16 +61,18 @@ class _Sources:
 
     def take(self, path: Path, above: int) -> None:
         """Look through a VRT that is a source of others, `above` of them in a row."""
-        real = path.resolve()  # GDAL counts from there too
+        real = _followed(path)  # GDAL counts from there too
         if above == MAX_NESTED:
-            raise SceneError(f"{path}: is a VRT inside {above} others; name TIFFs")
+            raise SceneError(
+                f"{path}: is a VRT inside {above} others, or inside itself; name TIFFs"
+            )
         for element in _elements(path):
             _require_plain(path, element)
             if element.tag != "SourceFilename":
                 continue
             named = element.text or ""
             source = real.parent / named if element.get("relativeToVRT") == "1" else Path(named)
-            inside = source.is_absolute() and source.resolve().is_relative_to(self.folder)
+            inside = source.is_absolute() and _followed(source).is_relative_to(self.folder)
             if ":" in named or not inside:
                 raise SceneError(
                     f"{path}: names {named[:200]!r}; expected files in {self.folder} or below, "
@@ -85,8 +88,13 @@ class _Sources:
             self.tiffs[source] = None
         elif driver != VRT:  # GDAL offers a source to all drivers; a TIFF no other takes
             raise SceneError(f"{source}: is no TIFF, as a source of {vrt.name} must be")
-        elif source.resolve() not in self.vrts:
+        elif _followed(source) not in self.vrts:
             self.take(source, above + 1)
+
+
+def _followed(path: Path) -> Path:
+    """Where links lead; of links in a circle, themselves: `Path.resolve` would not return."""
+    return Path(os.path.realpath(path))
 
 
 def _require_plain(path: Path, element: ElementTree.Element) -> None:

@@ -139,6 +139,7 @@ def refused(path: Path, message: str) -> None:
         ("/etc/passwd", 1),
         ("b.tif", 0),  # of the folder the command runs in
         ("link.tif", 1),
+        ("loop.tif", 1),
         ("below/../../secret.tif", 1),
         ("/vsicurl/http://127.0.0.1/a.tif", 0),
         ("/vsizip/b.zip/b.tif", 1),
@@ -157,7 +158,11 @@ def test_sources_that_lie_elsewhere(
     write_raster(folder / "GTIFF_DIR:1:b.tif", ONES)
     (folder / "below").mkdir()
     (folder / "link.tif").symlink_to(secret)
-    refused(vrt(folder / "a.vrt", source(name, relative)), r"names '.*expected files in|a folder")
+    (folder / "loop.tif").symlink_to("loop.tif")
+    refused(
+        vrt(folder / "a.vrt", source(name, relative)),
+        r"names '.*expected files in|a folder|Too many levels",
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,7 +199,7 @@ def test_vrts_that_are_more_than_mosaics(
 
 
 def test_vrts_in_circles_and_too_deep(tmp_path: Path) -> None:
-    refused(vrt(tmp_path / "a.vrt", source("a.vrt")), r"a\.vrt: is a VRT inside 8 others")
+    refused(vrt(tmp_path / "a.vrt", source("a.vrt")), r"a\.vrt: is a VRT inside 8 others, or insi")
     vrt(tmp_path / "c.vrt", source("d.vrt"))
     refused(vrt(tmp_path / "d.vrt", source("c.vrt")), r"is a VRT inside 8 others")
 
