@@ -93,7 +93,7 @@ class _Sources:
 
 
 def _followed(path: Path) -> Path:
-    """Where links lead; of links in a circle, themselves: `Path.resolve` would not return."""
+    """Where links lead; those in a circle lead nowhere, where `Path.resolve` would raise."""
     return Path(os.path.realpath(path))
 
 
