@@ -5,15 +5,23 @@ docs/RELIABILITY.md is the table of the same cells as last run; `print_matrix.py
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from faults.bench import Bench
-from faults.cell import Cell, outcome_of
-from faults.matrix import CELLS
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, limits, inotify")
+if sys.platform != "linux":
+    pytest.skip("needs fork, limits of a process, inotify", allow_module_level=True)
+
+from faults.bench import Bench
+from faults.cell import Cell, is_known, outcome_of
+from faults.matrix import CELLS
+from print_matrix import FILE, described, rows_in
+from support import write_rgbd_model, write_scene
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +39,57 @@ def bench() -> Iterator[Bench]:
 )
 def test_cell(bench: Bench, cell: Cell) -> None:
     outcome_of(cell, bench)
+
+
+def test_the_table_lists_these_cells() -> None:
+    """It is printed by a run of all of them: `python tests/print_matrix.py`."""
+    assert rows_in(FILE.read_text()) == [described(cell) for cell in CELLS]
+    assert len({cell.name for cell in CELLS}) == len(CELLS)
+
+
+EVERY_FAULT = {
+    *(f"R{number}" for number in range(1, 17)),
+    *(f"P{number}" for number in range(1, 7)),
+    *(f"M{number}" for number in range(1, 13)),
+    *(f"X{number}" for number in range(1, 10)),
+    *(f"D{number}" for number in range(1, 6)),
+}
+
+
+def test_every_fault_is_run_or_said_not_to_be() -> None:
+    said = FILE.read_text().partition("## What was not run")[2]
+    left_out = set(re.findall(r"\b[RPMXD]\d+\b", said))
+    assert {cell.fault for cell in CELLS} == EVERY_FAULT - left_out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_what_a_run_opens_as_the_kernel_sees_it(tmp_path: Path) -> None:
+    """GDAL's and the engine's own opening too."""
+    for name in "ab":
+        write_scene(tmp_path / "scenes", name)
+    (tmp_path / "scenes" / "image" / "b.tif").write_bytes(b"II*\0broken")
+    model, log = write_rgbd_model(tmp_path / "rgbd.onnx"), tmp_path / "log"
+    words = [model, tmp_path / "scenes", "-o", tmp_path / "out", "--backend", "onnxruntime"]
+    call = f"import sys; sys.path[:] = {sys.path!r}; from mfnet_runtime.cli import main; "
+    code = call + f"sys.exit(main({[str(word) for word in words]!r}))"
+    kinds = ["-e", "trace=open,openat,openat2,creat,socket,connect,execve"]
+    command = ["strace", "-f", "-qq", "-o", str(log), *kinds, sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    if "ptrace" in done.stderr:
+        pytest.skip(f"strace may not trace here: {done.stderr.strip()}")
+    assert done.returncode == 4, done.stderr
+    calls = log.read_text().splitlines()
+    assert not [call for call in calls if re.search(r"\b(socket|connect)\(", call)]
+    assert sum("execve(" in call and "= 0" in call for call in calls) == 1  # Python itself
+    opened = [
+        match[1]
+        for call in calls
+        if (match := re.search(r'open\w*\(.*?"(.*?)".* = \d+', call)) and "O_DIRECTORY" not in call
+    ]
+    assert str(tmp_path / "scenes" / "dsm" / "a.tif") in opened
+    libraries = re.compile(r"(/usr)?/lib.*\.so[.\d]*|/etc/ld\.so\.cache")
+    foreign = [
+        path for path in opened if not is_known(path, tmp_path) and not libraries.fullmatch(path)
+    ]
+    assert sorted(set(foreign)) == []

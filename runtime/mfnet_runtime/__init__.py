@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from mfnet_runtime.raster import SceneReader
     from mfnet_runtime.read_options import ReadOptions
     from mfnet_runtime.scenes import scenes_from
+
+# From 1.29 on ONNX Runtime reports names and hashes of models to its maker, from its import on.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Contract",

@@ -20,7 +20,7 @@ from mfnet_runtime.files import sha256_from_file
 IN_MEMORY = Path("/dev/shm")  # no disk to wait for
 SIZES = {  # rows and columns of the scenes, pixels
     "small": (40, 48),
-    "large": (320, 400),  # seconds with --stride 8
+    "large": (320, 400),  # some time with --stride 16
 }
 
 

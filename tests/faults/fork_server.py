@@ -97,6 +97,7 @@ def _run(command: Callable[[list[str]], int], asked: dict[str, Any], events: int
         head, none = (ctypes.c_uint32 * 2)(CAPABILITIES, 0), (ctypes.c_uint32 * 6)()
         assert ctypes.CDLL(None).capset(head, none) == 0
     os.chdir(asked["folder"])
+    os.nice(asked["niceness"])
     sys.addaudithook(_noted(events))
     code = command(asked["words"])
     if asked["at_once"]:

@@ -78,7 +78,7 @@ CELLS = (
         "VRT allowed, raw bytes of a file", "write it as GeoTIFF",
         vrt("{secret}", kind=' subClass="VRTRawRasterBand"', raw=RAW),
     ),
-    refused("VRT allowed, of itself", "inside itself; name TIFFs", vrt("b.tif")),
+    refused("VRT allowed, of itself", "name TIFFs", vrt("b.tif")),
     refused("VRT allowed, of links in a circle", "Too many levels of symbolic links", circle),
     Cell(
         "R14", "mask beside a TIFF that is a VRT", 4, f"{SKIPPED}; nothing opened", mask_beside,

@@ -25,6 +25,7 @@ class Conditions:
     limits: tuple[tuple[str, int], ...] = ()  # as ("RLIMIT_FSIZE", bytes)
     plain_user: bool = False  # not as root, if root runs the tests
     stdout: str | None = None  # a file, or "closed pipe"
+    niceness: int = 0  # 19 gives way to all others
     at_once: bool = False  # end without Python's tidying up: torch's takes seconds
     watchdog: float = WATCHDOG
 
@@ -88,15 +89,17 @@ class ForkServer:
 
     def __init__(self, folder: Path, *imports: str) -> None:
         self._folder, self._imports = folder, imports
+        self.home = folder / "home"  # of whoever the children run as
 
     def __enter__(self) -> ForkServer:
         script = Path(__file__).with_name("fork_server.py")
         # no threads before a fork
         alone = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+        self.home.mkdir(exist_ok=True)
         path = os.pathsep.join(part for part in sys.path if part)
         self._process = subprocess.Popen(
             [sys.executable, str(script), *self._imports],
-            env={**os.environ, **alone, "PYTHONPATH": path},
+            env={**os.environ, **alone, "PYTHONPATH": path, "HOME": str(self.home)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -128,6 +131,7 @@ class ForkServer:
                 "limits": dict(conditions.limits),
                 "plain_user": conditions.plain_user,
                 "at_once": conditions.at_once,
+                "niceness": conditions.niceness,
             }
         )
         return Running(self, facts["pid"], said, conditions.watchdog)
