@@ -5,15 +5,23 @@ from __future__ import annotations
 import random
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 from faults.runner import ForkServer
 from resumed_run import Told
 from undisturbed import Undisturbed, state_in, wait_for_pieces
 
+from mfnet_runtime.finished import CLASSES_ALONE, FinishedRows
+from mfnet_runtime.output_paths import OutputPaths
+from mfnet_runtime.pieces import PieceWriter
 from mfnet_runtime.run_folder import WORK, ResumeOptions, RunFolder
+from mfnet_runtime.scene_work import SceneWork
+from mfnet_runtime.scenes import scenes_from
 from mfnet_runtime.shard import MANY, Shard
+from mfnet_runtime.windows import WindowGrid
 
 SLOW = {"seconds": 0.02}  # for a batch
 
@@ -162,3 +170,39 @@ def test_the_last_shard_at_work_ends_the_run(tmp_path: Path) -> None:
         other.end()
     assert state_in(tmp_path).ended
     assert not (tmp_path / WORK).exists()
+
+
+def test_who_makes_the_last_piece_finishes_the_scene(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    """Also while another looks whether all are there, and finds that one missing."""
+    scene = scenes_from(Path(undisturbed.told.scenes))[0]
+    paths = OutputPaths.of(tmp_path, scene.name, CLASSES_ALONE, None)
+    blocks = WindowGrid(8, 6, 32, 16).blocks(3)
+    with ExitStack() as opened:
+        one, other = (
+            SceneWork(
+                opened.enter_context(
+                    RunFolder(tmp_path, {}, ResumeOptions(shard=Shard(index, 2)), ["a"])
+                ),
+                scene,
+                paths,
+                {"classes": 1},
+            )
+            for index in (1, 2)
+        )
+
+        def made(work: SceneWork, block: WindowGrid) -> None:
+            with PieceWriter(work.folder, ["classes"], work.note, 60) as writer:
+                classes = np.zeros((8, 3), np.uint8)
+                writer.write(FinishedRows(classes, place=(0, block.made.start)))
+
+        made(one, blocks[0])
+        with one.every_piece(blocks) as found:
+            assert found is None
+            made(other, blocks[1])
+            with other.every_piece(blocks) as all_there:
+                assert all_there is not None
+                assert len(all_there) == 2
+                with one.every_piece(blocks) as found:
+                    assert found is None, "the other is at it"
