@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,15 @@ HEAVY = (
     "matplotlib",
     "mfnet",
     "mfnet_export",
+)
+# By these they know that they are tested, and report nothing.
+QUIET = (
+    "CI",
+    "GITHUB_ACTIONS",
+    "TF_BUILD",
+    "JENKINS_URL",
+    "ORT_DISABLE_TELEMETRY",
+    "XDG_CACHE_HOME",
 )
 MODULES = [
     module.name for module in pkgutil.walk_packages(mfnet_runtime.__path__, "mfnet_runtime.")
@@ -76,3 +87,28 @@ def test_commands_name_the_extra_they_need(
 
 def test_the_block_works() -> None:
     assert "ModuleNotFoundError" in python("import torch").stderr
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_engines_report_to_nobody(tmp_path: Path, engine: str) -> None:
+    """Both do by themselves, from their import on, and leave who they take you for in your home."""
+    if find_spec(engine) is None:
+        pytest.skip(f"{engine} is not installed")
+    model = write_rgbd_model(tmp_path / "rgbd.onnx")
+    home = tmp_path / "home"
+    home.mkdir()
+    known = {name: value for name, value in os.environ.items() if name not in QUIET}
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; from pathlib import Path; "
+        f"from mfnet_runtime import backend_from_file; "
+        f"backend_from_file(Path({str(model)!r}), {engine!r}); "
+        "assert sys.modules.get('openvino_telemetry') is None"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**known, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(home.iterdir()) == []

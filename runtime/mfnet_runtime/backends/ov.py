@@ -7,6 +7,7 @@ little, and its weights are in memory once whatever the batch (benchmarks/TRIED.
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from mfnet_runtime.backends.checks import (
 from mfnet_runtime.batch_size import DEFAULT, Batches
 from mfnet_runtime.errors import ModelError, UsageError
 
+# Reports each import of OpenVINO to its maker, unasked; where it cannot be imported, nothing does.
+REPORTER = "openvino_telemetry"
 FLOATS = {"fp32": "f32", "bf16": "bf16"}  # our name, OpenVINO's
 INT8 = ("i8", "u8")
 PRODUCTS = ("FullyConnected", "MatMul", "Convolution")  # operators that INT8 is for
@@ -52,6 +55,7 @@ class OpenVinoBackend:
     def __init__(
         self, path: Path, threads: int = 0, precision: str | None = None, batch: int | None = None
     ) -> None:
+        sys.modules.setdefault(REPORTER, None)  # type: ignore[arg-type]
         import openvino
 
         self._tensor, self._path = openvino.Tensor, path
