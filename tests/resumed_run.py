@@ -42,6 +42,7 @@ from mfnet_runtime.shard import ALONE, shard_from_text
 from mfnet_runtime.vectors import VectorOptions
 
 STUCK = 20.0  # seconds
+import_module("pyogrio.raw")  # once, before any fork
 COMMAND = "resumed_run:main"
 
 
@@ -123,7 +124,7 @@ def run(told: Told) -> Any:
         Path(told.out),
         SegmentOptions(**walk, layers=layers),
         read_options(**told.read),
-        VectorOptions(told.vectors) if told.vectors else None,  # type: ignore[arg-type]
+        VectorOptions(told.vectors, sieve=9) if told.vectors else None,  # type: ignore[arg-type]
         resume=ResumeOptions(told.resume, told.restart, shard, told.checkpoint),
         tags=told.tags,
         quiet=True,

@@ -13,7 +13,7 @@ from resumed_run import COMMAND, Told, digests, write_scenes
 from mfnet_runtime.manifest import Manifest, RunState
 from mfnet_runtime.run_folder import WORK
 
-PLAIN = Conditions()
+PLAIN = Conditions(at_once=True)
 SIZES = ((48, 100), (20, 25))
 
 

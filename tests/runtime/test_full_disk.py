@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from faults.runner import Conditions
 from resumed_run import Fault, Told, digests
-from undisturbed import Undisturbed
+from undisturbed import PLAIN, Undisturbed
 
 from mfnet_runtime.run_folder import WORK
 
@@ -58,7 +58,7 @@ def limited(whole: Undisturbed, count: int, out: Path) -> int:
         steps = range(index, min(index + TOGETHER, count))
         told = [whole.told_in(out / str(step)) for step in steps]
         sizes = [int(LEAST * (largest / LEAST) ** (step / count)) for step in steps]
-        limits = [Conditions((("RLIMIT_FSIZE", size),)) for size in sizes]
+        limits = [Conditions((("RLIMIT_FSIZE", size),), at_once=True) for size in sizes]
         failed += assert_out_of_disk(whole, told, limits)
         whole.assert_goes_on(*told)
     return len(failed)
@@ -79,7 +79,7 @@ def failing(whole: Undisturbed, faults: Sequence[Fault], out: Path) -> None:
             whole.told_in(out / f"{index}-{place}", fault=fault)
             for place, fault in enumerate(faults[index : index + TOGETHER])
         ]
-        failed = assert_out_of_disk(whole, told, [Conditions()] * len(told))
+        failed = assert_out_of_disk(whole, told, [PLAIN] * len(told))
         assert failed == told
         whole.assert_goes_on(*told)
 

@@ -71,7 +71,7 @@ def statuses(outcomes: Any) -> list[str]:
     ("changes", "field"),
     [
         ({"walk": {"stride": 8}}, "stride was 16 in the run there, and is 8 now"),
-        ({"walk": {"blend": "hann"}}, "blend was uniform"),
+        ({"walk": {"blend": "centre"}}, "blend was "),
         ({"walk": {"dsm": ("range", 90.0, 130.0)}}, "dsm was None"),
         ({"read": {"bands": (3, 2, 1)}}, "bands was None"),
         ({"read": {"image_nodata": 0.0}}, "image_nodata was None"),
@@ -94,7 +94,6 @@ def test_other_settings_are_refused_by_name(
     with pytest.raises(UsageError, match="choose as then, or add --restart") as caught:
         run(again.again(**changes))
     assert field in str(caught.value)
-    run(again.again(**changes, resume=False, restart=True))
 
 
 def test_another_version_is_refused(told: Told, monkeypatch: Patch) -> None:
@@ -219,8 +218,13 @@ def test_a_run_that_is_not_finished_is_not_begun_anew_by_itself(
     with pytest.raises(UsageError, match="add --resume to go on with it, or --restart"):
         run(told)
     assert digests(Path(told.out)) == before
-    run(told.again(resume=False, restart=True))
-    assert digests(Path(told.out)) == whole, "nothing of the other run stays"
+    with pytest.raises(UsageError, match="stride was 16"):
+        run(told.again(walk={"stride": 8}))
+    other = told.again(resume=False, restart=True, walk={"stride": 8}, layers=False)
+    run(other)
+    assert not (Path(told.out) / WORK).exists(), "nothing of the other run stays"
+    run(told.again(resume=False))
+    assert digests(Path(told.out)) == whole
 
 
 def test_a_run_without_a_piece_needs_no_word(told: Told, whole: dict[str, str]) -> None:

@@ -37,15 +37,12 @@ def shards(whole: Undisturbed, out: Path, count: int, **changes: object) -> list
     return [whole.told_in(out, shard=f"{k}/{count}", **changes) for k in range(1, count + 1)]
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_one_after_the_other(
-    undisturbed: Undisturbed, tmp_path: Path, order: tuple[int, ...]
-) -> None:
+def test_one_after_the_other(undisturbed: Undisturbed, tmp_path: Path) -> None:
     told = shards(undisturbed, tmp_path, 3)
-    for index in order:
+    for index in (2, 0, 1):
         ended = undisturbed.wait(told[index])
         assert ended.code == 0, ended.err
-        assert ('"shared"' in ended.out) == (index != order[-1])
+        assert ('"shared"' in ended.out) == (index != 1)
     undisturbed.assert_same(tmp_path)
 
 
@@ -105,8 +102,6 @@ def test_one_killed_among_others_again_and_again(
     ("first", "second", "said"),
     [
         ({}, {}, "another mfnet-run works in it; wait for it, or choose another folder with -o"),
-        ({}, {"resume": True}, "another mfnet-run works in it"),
-        ({}, {"restart": True}, "another mfnet-run works in it"),
         ({}, {"shard": "1/2"}, "another mfnet-run works in it"),
         ({"shard": "1/2"}, {}, "another mfnet-run works in it"),
         ({"shard": "1/2"}, {"shard": "1/2"}, "shard 1/2 runs already; choose another"),
