@@ -139,6 +139,7 @@ class SceneWork:
 
         Raises:
             ResourceError: some are not there any more.
+            OtherInput: an input changed while they were made.
         """
         with ExitStack() as opened:
             with self._run.turn():  # so of those that make the last pieces one finds all
@@ -153,6 +154,8 @@ class SceneWork:
                 to_do = not (lacking or self._state.done) and opened.enter_context(
                     self._run.alone_with(self._scene.name)
                 )
+            if to_do:
+                self._require_as_then(self._inputs)
             yield pieces if to_do else None
 
     def rows(self, pieces: Sequence[Piece]) -> Iterator[FinishedRows]:

@@ -105,6 +105,13 @@ MUTANTS = (
         "test_resume.py -k another_input",
     ),
     Mutant(
+        "inputs are compared with those of the begin once more at the end",
+        "scene_work.py",
+        "                self._require_as_then(self._inputs)\n",
+        "                pass\n",
+        "test_resume.py -k changes_while",
+    ),
+    Mutant(
         "outputs are compared with those of the manifest",
         "scene_work.py",
         "Fingerprint(**found).fits(here / name) for name, found",

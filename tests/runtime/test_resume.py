@@ -190,6 +190,33 @@ def test_an_input_that_was_only_touched_is_the_same(told: Told, whole: dict[str,
     assert digests(Path(told.out)) == whole
 
 
+def test_an_input_that_changes_while_it_is_read(
+    told: Told, capsys: Capture, monkeypatch: Patch
+) -> None:
+    """As one that is still being copied: some pixels are of the one, some of the other."""
+    path, note = Path(told.scenes) / "dsm" / "a.tif", SceneWork.note
+
+    def changed(work: SceneWork, piece: Piece) -> None:
+        note(work, piece)
+        rewritten(path)
+
+    monkeypatch.setattr(SceneWork, "note", changed)
+    assert statuses(run(told)) == ["failed", "done"]
+    assert "dsm/a.tif: is not the file it was when the run began" in capsys.readouterr().err
+    assert not (Path(told.out) / "a.tif").exists()
+    run(told.again(resume=False, restart=True))
+
+
+def test_a_scene_that_came_later(told: Told, whole: dict[str, str], tmp_path: Path) -> None:
+    both = tmp_path / "scenes"
+    for part in ("image", "dsm"):
+        (tmp_path / "first" / part).mkdir(parents=True)
+        shutil.copy2(both / part / "a.tif", tmp_path / "first" / part)
+    run(told.again(resume=False, scenes=str(tmp_path / "first")))
+    assert [outcome.row["resumed"] for outcome in run(told.again())] == [True, False]
+    assert digests(Path(told.out)) == whole
+
+
 def test_an_input_changed_after_its_scene_was_done(told: Told, capsys: Capture) -> None:
     run(told)
     path = Path(told.scenes) / "dsm" / "a.tif"
