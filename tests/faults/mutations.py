@@ -74,14 +74,14 @@ MUTANTS = (
         "pieces.py",
         "if checksums != piece.checksums:",
         "if False:",
-        "test_resume.py -k with_other_bytes",
+        "test_resume_files.py -k with_other_bytes",
     ),
     Mutant(
         "sizes of pieces",
         "pieces.py",
         "path.is_file() and path.stat().st_size == size",
         "path.is_file()",
-        "test_resume.py -k not_whole",
+        "test_resume_files.py -k not_whole",
     ),
     Mutant(
         "checksums of the manifest's lines",
@@ -116,7 +116,7 @@ MUTANTS = (
         "scene_work.py",
         "Fingerprint(**found).fits(here / name) for name, found",
         "True for name, found",
-        "test_resume.py -k not_as_written",
+        "test_resume_files.py -k not_as_written",
     ),
     Mutant(
         "settings are compared",
@@ -130,14 +130,14 @@ MUTANTS = (
         "run_folder.py",
         "if not joins and not options.restart and state.unfinished:",
         "if False:",
-        "test_resume.py -k not_begun_anew",
+        "test_resume_files.py -k not_begun_anew",
     ),
     Mutant(
         "files of an earlier run go",
         "scene_work.py",
         "            (self._outputs.folder / Path(file).name).unlink(missing_ok=True)\n",
         "            pass\n",
-        "test_resume.py -k earlier_run",
+        "test_resume_files.py -k earlier_run",
     ),
     Mutant(
         "one run in a folder",
@@ -158,6 +158,6 @@ MUTANTS = (
         "run_folder.py",
         "if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):",
         "if False:",
-        "test_resume.py -k folder_that_goes",
+        "test_resume_files.py -k folder_that_goes",
     ),
 )

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from faults.runner import RUN, ForkServer
-from resumed_run import COMMAND
+from resumed_run import COMMAND, Told, digests, run, write_scenes
 from support import write_rgbd_model
-from undisturbed import Undisturbed
+from undisturbed import SIZES, Undisturbed
 
 from mfnet_runtime.backends import RUNS
 
@@ -38,3 +38,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
 def undisturbed(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """Two small scenes, and everything that can be made of them."""
     return Undisturbed(server, tmp_path_factory.mktemp("undisturbed"), vectors="fgb")
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Told:
+    """A run over two small scenes."""
+    return Told(str(write_scenes(tmp_path / "scenes", SIZES)), str(tmp_path / "out"))
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Digests of what it leaves where nobody disturbs it."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(Told(str(write_scenes(folder / "scenes", SIZES)), str(folder / "out")))
+    return digests(folder / "out")
