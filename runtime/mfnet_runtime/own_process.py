@@ -15,6 +15,8 @@ from importlib import import_module
 
 from mfnet_runtime.errors import MFNetError
 
+PR_SET_PDEATHSIG = 1  # of Linux' prctl
+
 
 def call_apart(
     module: str,
@@ -60,6 +62,14 @@ def call_apart(
         raise OSError(lines[-1])
 
 
+def end_with_parent() -> None:
+    """Have this process killed when the one that started it ends, even if that is killed. Linux."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def limit_memory(most: int) -> None:
     """Have this process take no more bytes of addresses, nor leave a memory image if it crashes."""
     try:
@@ -72,6 +82,7 @@ def limit_memory(most: int) -> None:
 
 if __name__ == "__main__":
     try:
+        end_with_parent()
         if sys.argv[4] != "None":
             limit_memory(int(sys.argv[4]))
         getattr(import_module(sys.argv[1]), sys.argv[2])(*json.loads(sys.argv[3]))

@@ -176,7 +176,7 @@ def remove_others(folder: Path, pieces: Iterable[Piece]) -> None:
     kept = {piece.file for piece in pieces}
     for path in folder.iterdir():
         if path.is_dir():
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
         elif path.stem not in kept and path.suffix != ".lock":
             path.unlink()
 
