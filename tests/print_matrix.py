@@ -19,6 +19,7 @@ from faults.bench import Bench
 from faults.cell import Cell, outcome_of
 from faults.geotiffs import PARTS, outcomes
 from faults.matrix import CELLS
+from faults.mutations import MUTANTS
 from faults.runner import Ended
 
 FILE = Path(__file__).parents[1] / "docs" / "RELIABILITY.md"
@@ -46,15 +47,14 @@ def rows_in(text: str) -> list[tuple[str, ...]]:
 
 def between(text: str, name: str) -> str:
     """The generated part of a document that has this name."""
-    return text.partition(f"<!-- {name} -->\n")[2].partition(f"\n<!-- end of {name} -->")[0]
+    return text.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- end of {name} -->")[0]
 
 
 def with_part(text: str, name: str, part: str) -> str:
     """A document with another generated part of this name."""
-    begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-    before, found, rest = text.partition(begin)
-    assert found, name
-    return f"{before}{begin}{part}{end}{rest.partition(end)[2]}"
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    before, rest = text.split(begin)
+    return f"{before}{begin}{part}\n{end}{rest.split(end)[1]}"
 
 
 def measured(cell: Cell, ended: Ended) -> tuple[str, ...]:
@@ -81,6 +81,13 @@ def geotiffs(bench: Bench) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def mutations() -> str:
+    """Which tests miss which safeguard."""
+    lines = [("Without", "In", "Red"), ("---",) * 3]
+    lines += [(one.without, f"`{one.file}`", f"`{one.tests}`") for one in MUTANTS]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def main() -> int:
     """Entry point; returns the exit code."""
     rows, broken = [], []
@@ -96,6 +103,7 @@ def main() -> int:
         return 1
     text = with_part(FILE.read_text(), "matrix", table(rows))
     text = with_part(text, "run", circumstances(len(rows)))
+    text = with_part(text, "mutations", mutations())
     FILE.write_text(with_part(text, "geotiffs", files))
     return 0
 

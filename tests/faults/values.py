@@ -118,9 +118,7 @@ def bomb(side: int, **more: Any) -> Cell:
         assert row_of(ended)["dsm_constant"]
 
     what = f"{side:,} x {side:,} zeros, compressed"
-    return Cell(
-        "R13", what, 0, "runs in bounded memory", plant, check=check, **more
-    )
+    return Cell("R13", what, 0, "runs in bounded memory", plant, check=check, **more)
 
 
 def all_of(array: Array, value: float) -> Array:
@@ -146,5 +144,5 @@ CELLS = (
     ),
     *(sized(*size) for size in [(1, 1), (1, 50), (31, 31), (32, 32), (33, 33), (201, 200)]),
     bomb(BOMB),
-    bomb(10 * BOMB, slow=True, seconds=900, memory=384 << 20),
+    bomb(10 * BOMB, slow=True, seconds=900, memory=384 << 20, starts=True),
 )  # fmt: skip
