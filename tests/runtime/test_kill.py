@@ -65,6 +65,22 @@ def test_killed_at_every_kind_of_point(undisturbed: Undisturbed, tmp_path: Path)
     killed_at(undisturbed, found, tmp_path)
 
 
+def test_killed_over_an_earlier_run(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """Its files go too, those that the new run does not replace."""
+    found = [
+        Fault(POINTS["an output gets its name"], 2, "after"),
+        Fault(POINTS["outputs reach the disk"], 6, "after"),
+        Fault("mfnet_runtime.scene_work:Path.unlink", 1, "before"),
+        Fault("mfnet_runtime.scene_work:SceneWork.finish", 1, "after"),
+    ]
+    earlier = {"vectors": "gpkg", "walk": {"stride": 8}}
+    told = [undisturbed.told_in(tmp_path / f"0-{place}", **earlier) for place in range(len(found))]
+    for running in [undisturbed.start(one) for one in told]:
+        assert running.wait().code == 0
+    assert (tmp_path / "0-0" / "a.gpkg").exists()
+    killed_at(undisturbed, found, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", POINTS)
 def test_killed_at_every_call_of_a_point(
