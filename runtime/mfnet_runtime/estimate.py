@@ -141,6 +141,7 @@ def estimate_of(
         windows,
         len(blocks),
         needs.of(max(len(block.under) for block in blocks)),
-        2 * pixels + pixels * 4 // 3,  # pieces, all of them as one, and that with overviews
+        # pieces, all of them as one, overviews, and all that once more in its last form
+        2 * pixels + pixels // 3 + pixels * 4 // 3,
         windows * seconds,
     )

@@ -80,17 +80,17 @@ def area_from_equator(latitudes: Squares, axis: float, flattening: float) -> Squ
 
 
 class ClassAreas:
-    """Adds up the area of each class.
+    """Adds up the pixels of each class, and their area.
 
     Args:
-        ground: Of the scene's pixels.
+        ground: Of the scene's pixels; None where that is not known.
         classes: Their number.
     """
 
-    def __init__(self, ground: GroundArea, classes: int) -> None:
-        self.how = ground.how
-        self._cells = np.diff(ground.above)
-        if ground.uniform:
+    def __init__(self, ground: GroundArea | None, classes: int) -> None:
+        self.how = ground.how if ground else None
+        self._cells = np.diff(ground.above) if ground else np.zeros(1)
+        if ground and ground.uniform:
             self._cells = self._cells[:1]
         # Whole numbers: the same areas in whatever pieces the rows come
         self._counts = np.zeros((len(self._cells), classes), np.int64)
@@ -105,6 +105,11 @@ class ClassAreas:
             counts += np.bincount(row, minlength=count)[:count]
 
     @property
-    def m2(self) -> list[float]:
+    def pixels(self) -> list[int]:
         """Of each class."""
-        return [float(area) for area in self._cells @ self._counts]
+        return [int(count) for count in self._counts.sum(axis=0)]
+
+    @property
+    def m2(self) -> list[float] | None:
+        """Of each class; None where it is not known."""
+        return [float(area) for area in self._cells @ self._counts] if self.how else None

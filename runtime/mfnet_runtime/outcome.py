@@ -67,9 +67,8 @@ def finished_row(
         read: Of the files.
         written: Left.
     """
-    pixels = written.pixels
-    valid = sum(pixels)
-    shares = written.areas.m2 if written.areas else [float(count) for count in pixels]
+    pixels, m2 = written.areas.pixels, written.areas.m2
+    shares = m2 or [float(count) for count in pixels]
     whole = sum(shares) or 1.0
     return {
         "scene": scene,
@@ -86,10 +85,10 @@ def finished_row(
         "class_percent": {
             name: round(100 * share / whole, 4) for name, share in zip(classes, shares, strict=True)
         },
-        "class_area_m2": dict(zip(classes, shares, strict=True)) if written.areas else None,
-        "area_from": written.areas.how if written.areas else None,
+        "class_area_m2": dict(zip(classes, m2, strict=True)) if m2 else None,
+        "area_from": written.areas.how,
         "nodata_pixels": written.nodata,
-        "valid_pixels": valid,
+        "valid_pixels": sum(pixels),
         "backend_s": round(report.backend_s, 4),
         "total_s": round(report.total_s, 4),
     }

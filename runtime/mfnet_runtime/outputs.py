@@ -14,10 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from rasterio.errors import RasterioError
 
-from mfnet_runtime.blend import ClassRows
 from mfnet_runtime.classmap import (
     CLASSES_TAG,
     category_names,
@@ -27,7 +25,7 @@ from mfnet_runtime.files import replace_files
 from mfnet_runtime.fingerprint import Fingerprint
 from mfnet_runtime.finished import FinishedRows
 from mfnet_runtime.ground_area import ClassAreas, ground_area
-from mfnet_runtime.labels import IGNORE, ClassTable
+from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.layer_file import LayerFile
 from mfnet_runtime.output_paths import OutputPaths
 from mfnet_runtime.vector_file import vectors_from_classmap
@@ -69,26 +67,15 @@ class SceneOutputs:
         self._place = {key: value for key, value in profile.items() if value is not None}
         self._tags = {CLASSES_TAG: json.dumps(classes.to_json()), **tags}
         self._ground = ground_area(self._place, shape[0])
-        self._areas = ClassAreas(self._ground, len(classes)) if self._ground else None
+        self.areas = ClassAreas(self._ground, len(classes))  # once the files are there
         self._files: dict[str, LayerFile] = {}
-        self._counts = np.zeros(IGNORE + 1, np.int64)
         self.fingerprints: dict[str, Fingerprint] = {}  # of the files there are, by name
         self._require_polygons_have_a_place()
 
     @property
-    def areas(self) -> ClassAreas | None:
-        """Of each class, once the files are there; None where pixels have no known area."""
-        return self._areas
-
-    @property
-    def pixels(self) -> list[int]:
-        """Of each class, once the files are there."""
-        return [int(count) for count in self._counts[: len(self._classes)]]
-
-    @property
     def nodata(self) -> int:
         """Pixels without a class, once the files are there."""
-        return int(self._counts[IGNORE])
+        return self._shape[0] * self._shape[1] - sum(self.areas.pixels)
 
     def __enter__(self) -> SceneOutputs:
         try:
@@ -139,7 +126,7 @@ class SceneOutputs:
 
     def _finished(self) -> list[tuple[Path, Path]]:
         """Every finished file and its place, the class map last: where it is new, all are."""
-        paths, counted = self._paths, {"classes": self._count}
+        paths, counted = self._paths, {"classes": self.areas.add}
         done: dict[Path, Path] = {
             getattr(paths, kind): file.finish(counted.get(kind))
             for kind, file in self._files.items()
@@ -154,11 +141,6 @@ class SceneOutputs:
         done[paths.names] = self._folder / "names.xml"
         done[paths.names].write_text(category_names(self._classes), encoding="utf-8")
         return [(file, path) for path, file in {**done, paths.classes: classmap}.items()]
-
-    def _count(self, start: int, rows: ClassRows) -> None:
-        self._counts += np.bincount(rows.ravel(), minlength=len(self._counts))
-        if self._areas:
-            self._areas.add(start, rows)
 
     def _require_polygons_have_a_place(self) -> None:
         if self._vectors is None:

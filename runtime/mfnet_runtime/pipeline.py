@@ -136,7 +136,7 @@ def segment_scene(
             processing, backend, reader, block, span, options.blend, sizes, options.layers
         )
         _segment_block(part, sink, report, sizes, tick)
-        return_freed()
+        return_freed(len(block.made) * len(block.made_rows))
     report.batch = sizes.chosen
     report.total_s = time.perf_counter() - started
     return report

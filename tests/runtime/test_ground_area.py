@@ -88,6 +88,7 @@ def test_classes_add_up_in_whatever_pieces(crs: str) -> None:
             parts.add(start, CLASSES[:, start : start + 20, columns])
     cells = np.diff(ground.above)
     expected = [(cells * (CLASSES[0] == index).sum(axis=1)).sum() for index in range(5)]
+    assert whole.m2 is not None
     np.testing.assert_allclose(whole.m2, expected, rtol=1e-12)
     assert whole.m2 == parts.m2
 

@@ -65,7 +65,6 @@ def test_every_file_is_there_at_the_end_and_none_before(tmp_path: Path) -> None:
             tags = found.tags()
         assert ClassTable.from_json(json.loads(tags[CLASSES_TAG])) == RGBD
         assert (tags["MFNET_STRIDE"], tags["MFNET_DSM_LOW"]) == ("32", "1.5")
-    assert target.areas is not None
     assert target.areas.m2 == (np.bincount(CLASSES.ravel()) * 0.25).tolist()
 
 
