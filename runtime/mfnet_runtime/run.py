@@ -96,10 +96,11 @@ def segment_scenes(
                         shared.manifest.append("failed", scene=scene.name, error=str(fault))
                     outcomes.append(failed_scene(scene.name, str(fault)))
         except BaseException:
-            done = sum(not outcome.failed for outcome in outcomes)
-            click.echo(
-                f"{done} of {len(scenes)} scenes are done; --resume goes on from here", err=True
-            )
+            if shared.manifest.state.unfinished:
+                done = sum(not outcome.failed for outcome in outcomes)
+                click.echo(
+                    f"{done} of {len(scenes)} scenes are done; --resume goes on from here", err=True
+                )
             raise
         shared.end()
     if options.batch == "auto":
