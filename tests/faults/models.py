@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -36,6 +37,12 @@ def refused(fault: str, what: str, says: str, plant: Callable[[Workplace], Any])
 
 def graph(fault: str, what: str, says: str, change: Change) -> Cell:
     return refused(fault, what, says, changed(change))
+
+
+def unlike_its_contract(what: str, change: Change) -> Cell:
+    return replace(
+        graph("M11", what, "its contract implies", change), result="model refused, both named"
+    )
 
 
 def node(operator: str, domain: str = "", **attributes: Any) -> Change:
@@ -179,11 +186,10 @@ CELLS = (
     refused("M8", "ONNX file cut in half", "not an ONNX file", truncated),
     refused("M8", "text named .onnx", "not an ONNX file",
             lambda place: place.model.write_text("no model")),
-    graph("M11", "an input of another name", "its contract implies", renamed_input),
-    graph("M11", "inputs of another type", "its contract implies", other_type),
-    graph("M11", "other channels", "its contract implies", other_channels),
-    graph("M11", "a class too few in the contract", "its contract implies",
-          contract(classes("a", "b", "c"))),
+    unlike_its_contract("an input of another name", renamed_input),
+    unlike_its_contract("inputs of another type", other_type),
+    unlike_its_contract("other channels", other_channels),
+    unlike_its_contract("a class too few in the contract", contract(classes("a", "b", "c"))),
     graph("M12", "10 MB class name", "are read", contract(classes("x" * 10_000_000, *"bcd"))),
     graph("M12", "ANSI escape in a class name", "printable", contract(classes("\x1b[2J", *"bcd"))),
     graph("M12", "NUL in a class name", "printable", contract(classes("a\0", "b", "c", "d"))),

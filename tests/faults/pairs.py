@@ -65,7 +65,7 @@ EVERYTHING = (slice(None), slice(None))
 
 def refused(fault: str, what: str, plant: Plant, *says: str) -> Cell:
     parts = ("scenes/dsm/b.tif: ", *says)
-    return Cell(fault, what, 4, f"{SKIPPED}; both values named", plant, parts)
+    return Cell(fault, what, 4, SKIPPED, plant, parts)
 
 
 def warped(

@@ -6,7 +6,6 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import onnx
@@ -57,11 +56,11 @@ def signalled(
 
 
 def interrupted(
-    fault: str, what: str, code: int, act: Callable[[Workplace], Ended], *says: str, **more: Any
+    fault: str, what: str, code: int, act: Callable[[Workplace], Ended], *says: str
 ) -> Cell:
+    result = f"refused; {GOES_ON}" if code == 2 else GOES_ON
     return Cell(
-        fault, what, code, GOES_ON, more.pop("plant", slowly), says, act=act, template="large",
-        resumed=True, **more,
+        fault, what, code, result, slowly, says, act=act, template="large", resumed=True
     )  # fmt: skip
 
 

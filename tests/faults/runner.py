@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,8 +46,8 @@ class Ended:
 
     @property
     def errors(self) -> list[str]:
-        """Lines that say one."""
-        return [line for line in self.err.splitlines() if "error: " in line]
+        """Lines of the command that say one; libraries may say more."""
+        return re.findall(r"^(?:mfnet-\w+: )?error: .*", self.err, re.MULTILINE)
 
 
 @dataclass(frozen=True)
