@@ -21,6 +21,7 @@ Resampling = Literal["mode", "average"]
 BLOCK = 512  # pixels a side
 UNPACKED = {"COG_TMP_COMPRESSION": "NONE"}  # overviews on their way: packing takes a third of all
 CACHE = 64 << 20  # bytes: GDAL would take 5% of all memory
+ROWS = "128"  # of large files: as many as GDAL takes are 200 MiB where they are 100,000 px wide
 PIXELS_HERE = 1 << 28  # more take so long that they get a process of their own: some 5 s
 
 
@@ -38,15 +39,17 @@ def cog_from_tiff(source: Path, target: Path, overviews: Resampling, pixels: int
     """
     words = (str(source), str(target), overviews)
     if pixels > PIXELS_HERE:
-        call_apart(__name__, "write_cog", *words)
+        call_apart(__name__, "write_cog", *words, ROWS)
     else:
         write_cog(*words)
 
 
-def write_cog(source: str, target: str, overviews: Resampling) -> None:
-    """`cog_from_tiff` in this process."""
+def write_cog(source: str, target: str, overviews: Resampling, rows: str | None = None) -> None:
+    """`cog_from_tiff` in this process, by so many rows of an overview at a time if told."""
     try:
         options = {"CPL_TMPDIR": str(Path(target).parent), "GDAL_CACHEMAX": CACHE, **UNPACKED}
+        if rows is not None:
+            options["GDAL_OVR_CHUNKYSIZE"] = rows
         with rasterio.Env(**options), no_place_is_fine():
             rasterio.shutil.copy(
                 source,

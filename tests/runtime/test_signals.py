@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from faults.runner import Conditions
 from resumed_run import STUCK, Fault
-from undisturbed import WORK, Undisturbed
+from undisturbed import Undisturbed
+
+from mfnet_runtime.run_folder import WORK
 
 SOON = 10.0  # seconds
 PHASES = {
