@@ -112,6 +112,7 @@ def test_everything_but_pytorch_on_a_gpu(work: Path, tmp_path: Path, machine: Ri
     assert "NVIDIA Fake" in (tmp_path / "out/gpu.md").read_text()
 
 
+@pytest.mark.slow
 def test_what_runs_on_the_gpu_is_timed_without_pytorch(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from networks import INDEX, reference_state, reference_windows, references, use_export
+from networks import INDEX, reference_state, reference_windows, use_export
 from support import write_scene
 
 import mfnet_export.export
@@ -68,7 +68,13 @@ def test_report(made: Made) -> None:
     ]
 
 
-@references
+@pytest.mark.parametrize(
+    "name",
+    [  # by default both tunings, each with tables
+        pytest.param(name, marks=() if "_relpos_7cls" in name else pytest.mark.slow)
+        for name in sorted(INDEX)
+    ],
+)
 def test_official_files_export_and_give_the_official_logits(name: str, tmp_path: Path) -> None:
     path = tmp_path / "official.pth"
     torch.save(reference_state(name), path)

@@ -83,6 +83,7 @@ def test_the_report_is_lines_for_people(made_fp16: Fp16Report) -> None:
     assert text.endswith("mIoU        not measured: no label/ there")
 
 
+@pytest.mark.slow
 def test_a_large_stream_is_raised_and_right(made: Made, windows: Windows, tmp_path: Path) -> None:
     source = onnx_with_outlier(made.onnx, tmp_path / "outlier.onnx", 20_000)
     report = fp16_from_onnx(source, tmp_path / "a.fp16.onnx", windows, Bounds(), threads=1)
