@@ -149,8 +149,8 @@ class RunFolder:
         Raises:
             UsageError: the latest run is not finished, or had other settings.
         """
-        options, alone = self._options, self._options.shard.alone
-        joins = (options.resume or not alone) and not options.restart
+        options = self._options
+        joins = (options.resume or not self.alone) and not options.restart
         if not joins and not options.restart and state.unfinished:
             done = sum(one.done is not None for one in state.scenes.values())
             raise UsageError(
@@ -166,7 +166,7 @@ class RunFolder:
             self.manifest.append("resumed", shard=str(options.shard))
             return
         # Shards that only wait for their turn to begin are no reason; an upgrade, for this moment.
-        if not alone and not state.ended and not locked(self.manifest.handle):
+        if not self.alone and not state.ended and not locked(self.manifest.handle):
             raise UsageError(f"{self.folder}: other shards of another run work in it; wait")
         shutil.rmtree(self._pieces, ignore_errors=True)
         self.manifest.append(
@@ -176,7 +176,7 @@ class RunFolder:
             shards=options.shard.count,
             scenes=len(self._scenes),
         )
-        if not alone:
+        if not self.alone:
             locked(self.manifest.handle, shared=True)
 
     def _differing(self, state: RunState) -> str | None:

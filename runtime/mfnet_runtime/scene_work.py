@@ -193,8 +193,8 @@ class SceneWork:
         return self._run.manifest.state.of(self._scene.name)
 
     def _whole_pieces(self) -> list[Piece]:
-        pieces = self._state.pieces.values()
-        return [piece for piece in pieces if is_whole(self.folder, piece, self.bands)]
+        pieces, folder = self._state.pieces.values(), self.folder  # made once, not for each
+        return [piece for piece in pieces if is_whole(folder, piece, self.bands)]
 
     def _goes_on(
         self, record: dict[str, Any], files: Sequence[tuple[str, Path]], block: int
