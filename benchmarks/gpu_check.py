@@ -24,8 +24,8 @@ sys.path[:0] = FOLDERS  # it need not be installed, here or in the Python of its
 os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, os.environ.get("PYTHONPATH", "")])
 
 from mfnet_bench.gpu.request import RANDOM, STEPS, CheckRequest, dry  # noqa: E402
-from mfnet_bench.latency_request import parse_list, parse_sizes  # noqa: E402
-from mfnet_runtime.command import debug_option, run_command  # noqa: E402
+from mfnet_bench.latency.request import parse_list, parse_sizes  # noqa: E402
+from mfnet_runtime.console import debug_option, run_command  # noqa: E402
 from mfnet_runtime.errors import SceneError, UsageError  # noqa: E402
 
 PATH = click.Path(path_type=Path)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mfnet_runtime.command import (
+from mfnet_runtime.console import (
     debug_option,
     only_option,
     parse_bands,
@@ -76,8 +76,8 @@ def command(**asked: Any) -> None:
     """  # noqa: E501 (a command must be on one line to be copied)
     import torch
 
-    from mfnet.prepare import training_from_request
-    from mfnet.run_folder import RunFolder
+    from mfnet.training.prepare import training_from_request
+    from mfnet.training.run_directory import RunFolder
 
     if asked["threads"]:
         torch.set_num_threads(asked["threads"])
@@ -90,8 +90,8 @@ def command(**asked: Any) -> None:
 
 def _request(asked: dict[str, Any]) -> Any:
     """The request that the options make; an option not given leaves the default of its field."""
-    from mfnet.prepare import TrainRequest
-    from mfnet.train_config import TrainConfig
+    from mfnet.training.prepare import TrainRequest
+    from mfnet.training.train_config import TrainConfig
     from mfnet_runtime.contract import DsmRule
 
     sgd = asked["optimizer"] == "sgd"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from mfnet.network import MFNet
+from mfnet.model.network import MFNet
 from mfnet_runtime.backends.base import Arrays, Feed, check_feed, specs_of
-from mfnet_runtime.batch_size import Batches
 from mfnet_runtime.contract import Contract
+from mfnet_runtime.tiling.batch_size import Batches
 
 
 class TorchBackend:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from resumed_run import Told, run
 
-from mfnet_runtime.manifest import FILE as MANIFEST
-from mfnet_runtime.manifest import Piece
-from mfnet_runtime.scene_work import SceneWork
+from mfnet_runtime.run.manifest import FILE as MANIFEST
+from mfnet_runtime.run.manifest import Piece
+from mfnet_runtime.run.progress import SceneWork
 
 
 def interrupt(told: Told, pieces: int = 3) -> Told:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mfnet_runtime.finished import FinishedRows
-from mfnet_runtime.raster import SceneRows
-from mfnet_runtime.scaling import Heights
+from mfnet_runtime.scene.normalize import Heights
+from mfnet_runtime.scene.reader import SceneRows
+from mfnet_runtime.tiling.rows import FinishedRows
 
 UNTOUCHED = 254  # no class has this index
 

@@ -26,20 +26,20 @@ import rasterio
 from place_backend import PlaceBackend
 from support import write_scene
 
-from mfnet_runtime.areas import area_from_box
-from mfnet_runtime.command import run_command
+from mfnet_runtime.console import run_command
 from mfnet_runtime.contract import DsmRule
 from mfnet_runtime.files import sha256_from_file
-from mfnet_runtime.finished import Layers
-from mfnet_runtime.manifest import FILE as MANIFEST
-from mfnet_runtime.pipeline import SegmentOptions
-from mfnet_runtime.raster_limits import DEFAULT_LIMITS
-from mfnet_runtime.read_options import ReadOptions
-from mfnet_runtime.run import segment_scenes
-from mfnet_runtime.run_folder import ResumeOptions
-from mfnet_runtime.scenes import scenes_from
-from mfnet_runtime.shard import ALONE, shard_from_text
-from mfnet_runtime.vectors import VectorOptions
+from mfnet_runtime.raster.limits import DEFAULT_LIMITS
+from mfnet_runtime.raster.polygons import VectorOptions
+from mfnet_runtime.run.manifest import FILE as MANIFEST
+from mfnet_runtime.run.segment import segment_scenes
+from mfnet_runtime.run.shard import ALONE, shard_from_text
+from mfnet_runtime.run.workdir import ResumeOptions
+from mfnet_runtime.scene.aoi import area_from_box
+from mfnet_runtime.scene.discovery import scenes_from
+from mfnet_runtime.scene.options import ReadOptions
+from mfnet_runtime.tiling.pipeline import SegmentOptions
+from mfnet_runtime.tiling.rows import Layers
 
 STUCK = 20.0  # seconds
 import_module("pyogrio.raw")  # once, before any fork

@@ -16,8 +16,8 @@ from fakes.fake_tensorrt import FakeTensorRT, fake_tensorrt
 from fakes.trt_plan import FakePlan
 from support import RGBD, write_rgbd_model
 
+from mfnet_runtime.backends.tensorrt.plan_file import PlanFacts, Profile, sidecar_of
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.plan import PlanFacts, Profile, sidecar_of
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from onnx import TensorProto, helper
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
+from mfnet_runtime.backends.tensorrt.plan_file import PlanFacts, Profile
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.labels import ClassTable
-from mfnet_runtime.manifest import FILE as MANIFEST
-from mfnet_runtime.plan import PlanFacts, Profile
-from mfnet_runtime.scenes import Scene
-from mfnet_runtime.windows import BlendName, window_profile
+from mfnet_runtime.run.manifest import FILE as MANIFEST
+from mfnet_runtime.scene.discovery import Scene
+from mfnet_runtime.tiling.grid import BlendName, window_profile
 
 SHARED = Path(__file__).parents[2] / "shared"
 UTM = {"crs": "EPSG:32632", "transform": from_origin(500000.0, 5400000.0, 0.5, 0.5)}

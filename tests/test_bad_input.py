@@ -14,7 +14,7 @@ import torch
 from networks import random_network
 from support import UTM, results_in, write_raster, write_rgbd_model, write_scene
 
-from mfnet.checkpoint import Checkpoint, save_checkpoint
+from mfnet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.labels import ClassTable
 

@@ -80,7 +80,7 @@ def test_what_a_run_opens_as_the_kernel_sees_it(tmp_path: Path, engine: str) -> 
     (tmp_path / "scenes" / "image" / "b.tif").write_bytes(b"II*\0broken")
     model, log = write_rgbd_model(tmp_path / "rgbd.onnx"), tmp_path / "log"
     words = [model, tmp_path / "scenes", "-o", tmp_path / "out", "--backend", engine]
-    call = f"import sys; sys.path[:] = {sys.path!r}; from mfnet_runtime.cli import main; "
+    call = f"import sys; sys.path[:] = {sys.path!r}; from mfnet_runtime.cli.main import main; "
     code = call + f"sys.exit(main({[str(word) for word in words]!r}))"
     kinds = ["-e", "trace=open,openat,openat2,creat,socket,connect,execve"]
     command = ["strace", "-f", "-qq", "-o", str(log), *kinds, sys.executable, "-c", code]

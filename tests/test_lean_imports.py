@@ -58,7 +58,7 @@ def test_runs_without_heavy_libraries(tmp_path: Path) -> None:
     model = write_rgbd_model(tmp_path / "rgbd.onnx")
     write_scene(tmp_path / "scenes")
     words = [str(model), str(tmp_path / "scenes"), "-o", str(tmp_path / "out")]
-    done = python(f"from mfnet_runtime.cli import main; sys.exit(main({words!r}))")
+    done = python(f"from mfnet_runtime.cli.main import main; sys.exit(main({words!r}))")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "a.tif").is_file()
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from faults.runner import Conditions, Ended, ForkServer, Running
 from resumed_run import COMMAND, Told, digests, write_scenes
 
-from mfnet_runtime.manifest import Manifest, RunState
-from mfnet_runtime.run_folder import WORK
+from mfnet_runtime.run.manifest import Manifest, RunState
+from mfnet_runtime.run.workdir import WORK
 
 PLAIN = Conditions(at_once=True)
 SIZES = ((48, 100), (20, 25))

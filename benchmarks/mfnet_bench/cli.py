@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-from mfnet_runtime.command import (
+from mfnet_runtime.console import (
     debug_option,
     json_option,
     only_option,
     run_command,
     threads_option,
 )
-from mfnet_runtime.windows import BLENDS, DEFAULT_BLEND
+from mfnet_runtime.tiling.grid import BLENDS, DEFAULT_BLEND
 
 PATH = click.Path(path_type=Path)
 
@@ -54,8 +54,8 @@ def miou(out: Path | None, as_json: bool, **asked: Any) -> None:
       mfnet-bench miou best.pt best.onnx scenes/
       mfnet-bench miou best.onnx Vaihingen/ --dataset vaihingen --paper
     """
-    from mfnet_bench.miou import MiouRequest, scored_models, summary_table, write_results
-    from mfnet_runtime.command import parse_bands
+    from mfnet_bench.accuracy.miou import MiouRequest, scored_models, summary_table, write_results
+    from mfnet_runtime.console import parse_bands
 
     asked["bands"] = parse_bands(asked["bands"]) if asked["bands"] else None
     classes, rows = scored_models(MiouRequest(**asked))
@@ -96,8 +96,8 @@ def sweep(out: Path | None, as_json: bool, **asked: Any) -> None:
       mfnet-bench sweep best.onnx scenes/ -o sweep/
       mfnet-bench sweep best.onnx Vaihingen/ --dataset vaihingen --strides 128,256
     """
-    from mfnet_bench.sweep import SweepRequest, swept
-    from mfnet_bench.sweep_report import sweep_table, write_sweep
+    from mfnet_bench.accuracy.sweep import SweepRequest, swept
+    from mfnet_bench.accuracy.sweep_report import sweep_table, write_sweep
 
     result = swept(SweepRequest(**asked))
     click.echo(json.dumps(result.to_dict()) if as_json else sweep_table(result))
@@ -150,9 +150,9 @@ def latency(
       mfnet-bench latency best.onnx
       mfnet-bench latency lora.onnx lora.int8.onnx adapter.onnx --scenes scenes/ -o results/
     """
-    from mfnet_bench.latency import measured
-    from mfnet_bench.latency_report import latency_table, require_appendable, write_latency
-    from mfnet_bench.latency_request import LatencyRequest, parse_list, parse_sizes
+    from mfnet_bench.latency.report import latency_table, require_appendable, write_latency
+    from mfnet_bench.latency.request import LatencyRequest, parse_list, parse_sizes
+    from mfnet_bench.latency.run import measured
 
     request = LatencyRequest(
         backends=parse_list(backends),
@@ -204,7 +204,7 @@ def table(results: Path, into: Path | None) -> None:
     Example:
       mfnet-bench table benchmarks/results/latency --into README.md
     """
-    from mfnet_bench.latency_summary import MARK, summary_from_folder
+    from mfnet_bench.latency.summary import MARK, summary_from_folder
     from mfnet_bench.table import update_document
 
     found = summary_from_folder(results)

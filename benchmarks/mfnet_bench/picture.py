@@ -17,10 +17,10 @@ import numpy.typing as npt
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
-from mfnet_runtime.classmap import CLASSES_TAG
 from mfnet_runtime.errors import MFNetError, ResourceError, SceneError
 from mfnet_runtime.labels import IGNORE, ClassTable, Colour
-from mfnet_runtime.raster import open_raster
+from mfnet_runtime.run.classmap import CLASSES_TAG
+from mfnet_runtime.scene.reader import open_raster
 
 PANEL = 700  # pixels of the longer side of a panel, at most
 DPI = 150

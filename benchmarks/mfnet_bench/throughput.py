@@ -20,18 +20,18 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from mfnet.synthetic import draw_town
-from mfnet_bench.machine import machine_facts
+from mfnet_bench.latency.machine import machine_facts
 from mfnet_runtime.backends.base import Arrays, Feed, specs_of
-from mfnet_runtime.batch_size import DEFAULT, Batches
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.labels import ClassTable
-from mfnet_runtime.memory import block_width, pixel_memory
-from mfnet_runtime.pipeline import SegmentOptions, segment_scene
-from mfnet_runtime.raster import SceneReader
-from mfnet_runtime.run import segment_scenes
-from mfnet_runtime.scaling import dsm_range
-from mfnet_runtime.scenes import Scene
+from mfnet_runtime.run.segment import segment_scenes
+from mfnet_runtime.scene.discovery import Scene
+from mfnet_runtime.scene.normalize import dsm_range
+from mfnet_runtime.scene.reader import SceneReader
+from mfnet_runtime.tiling.batch_size import DEFAULT, Batches
+from mfnet_runtime.tiling.memory import block_width, pixel_memory
+from mfnet_runtime.tiling.pipeline import SegmentOptions, segment_scene
 
 WINDOW, CLASSES = 256, 6  # pixels a side; as many as the ISPRS scenes have
 TOWN, TILE = 1024, 512  # pixels a side: drawn once and repeated; stored

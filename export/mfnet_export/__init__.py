@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mfnet_export.export import exported
-    from mfnet_export.merge import merged_from_network
-    from mfnet_export.parity import compared
-    from mfnet_export.to_onnx import onnx_from_network
+    from mfnet_export.graph.export import onnx_from_network
+    from mfnet_export.rewrites.steps import merged_from_network
+    from mfnet_export.validation.parity import compared
 
 __all__ = ["compared", "exported", "merged_from_network", "onnx_from_network"]
 
 _HOME = {
-    "compared": "mfnet_export.parity",
+    "compared": "mfnet_export.validation.parity",
     "exported": "mfnet_export.export",
-    "merged_from_network": "mfnet_export.merge",
-    "onnx_from_network": "mfnet_export.to_onnx",
+    "merged_from_network": "mfnet_export.rewrites.steps",
+    "onnx_from_network": "mfnet_export.graph.export",
 }
 
 

@@ -9,8 +9,13 @@ from typing import Any
 
 import click
 
-from mfnet_export.plan_cli import PATH, PlanFlags, plan_options, require_only_plan_options
-from mfnet_runtime.command import debug_option, json_option, run_command
+from mfnet_export.tensorrt.cli_options import (
+    PATH,
+    PlanFlags,
+    plan_options,
+    require_only_plan_options,
+)
+from mfnet_runtime.console import debug_option, json_option, run_command
 
 
 @click.command("mfnet-export")
@@ -76,17 +81,17 @@ def command(
     wish = flags.wish(ckpt, fp16)
     report: Any
     if flags.onnx is not None:
-        from mfnet_export.plan_build import plan_from_onnx
-        from mfnet_export.plan_options import plan_beside
+        from mfnet_export.tensorrt.build import plan_from_onnx
+        from mfnet_export.tensorrt.options import plan_beside
 
         require_only_plan_options(click.get_current_context())
         target = out or plan_beside(flags.onnx)
         report = plan_from_onnx(flags.onnx, target, wish.options, _tell)
     else:
         from mfnet_export.export import ExportRequest, exported
-        from mfnet_export.int8 import options_from_flags
-        from mfnet_export.judge import bounds_from_flags
-        from mfnet_runtime.command import parse_bands
+        from mfnet_export.precision.accuracy import bounds_from_flags
+        from mfnet_export.precision.int8 import options_from_flags
+        from mfnet_runtime.console import parse_bands
 
         assert ckpt is not None  # `wish` refuses neither
         chosen = parse_bands(bands) if bands else None

@@ -10,23 +10,23 @@ from typing import Any
 
 import torch
 
-from mfnet.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint
-from mfnet.dataset_labels import classes_from_file
-from mfnet.network import MFNet
+from mfnet.checkpoints.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint
+from mfnet.data.dataset_labels import classes_from_file
+from mfnet.model.network import MFNet
 from mfnet.torch_backend import TorchBackend
-from mfnet_export.calibrate import calibration_set
 from mfnet_export.errors import ExportError
 from mfnet_export.files import size_of_files, size_text, staged
-from mfnet_export.fp16 import Fp16Report, fp16_beside, fp16_from_onnx
-from mfnet_export.int8 import Int8Options, Int8Report, int8_beside, int8_from_onnx
-from mfnet_export.judge import Bounds
-from mfnet_export.merge import Work, merged
-from mfnet_export.parity import ParityReport, compared
-from mfnet_export.plan_build import PlanReport, plan_from_onnx
-from mfnet_export.plan_machine import NoBuilderError, require_builder
-from mfnet_export.plan_options import PlanWish, plan_beside
-from mfnet_export.sample import Windows, sample_windows
-from mfnet_export.to_onnx import onnx_from_network
+from mfnet_export.graph.export import onnx_from_network
+from mfnet_export.precision.accuracy import Bounds
+from mfnet_export.precision.calibration import calibration_set
+from mfnet_export.precision.fp16 import Fp16Report, fp16_beside, fp16_from_onnx
+from mfnet_export.precision.int8 import Int8Options, Int8Report, int8_beside, int8_from_onnx
+from mfnet_export.rewrites.steps import Work, merged
+from mfnet_export.tensorrt.build import PlanReport, plan_from_onnx
+from mfnet_export.tensorrt.machine import NoBuilderError, require_builder
+from mfnet_export.tensorrt.options import PlanWish, plan_beside
+from mfnet_export.validation.parity import ParityReport, compared
+from mfnet_export.validation.sample_windows import Windows, sample_windows
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import MFNetError, ModelError, UsageError

@@ -16,7 +16,7 @@ from onnx import shape_inference
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from mfnet.network import MFNet
+from mfnet.model.network import MFNet
 from mfnet_export.errors import ExportError
 
 GIGA = 1e9

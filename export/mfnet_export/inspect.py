@@ -11,10 +11,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from mfnet_runtime.backends.tensorrt.plan_file import PLAN_SUFFIX, facts_of_plan
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.files import sha256_from_file
-from mfnet_runtime.plan import PLAN_SUFFIX, facts_of_plan
 
 TOP_OPERATORS = 8
 _TORCH_STARTS = (b"PK\x03\x04", b"\x80")  # zip, and the plain pickles of old
@@ -54,8 +54,8 @@ def inspected(path: Path) -> Facts:
 def _facts_from_checkpoint(path: Path) -> tuple[str, Facts]:
     import torch
 
-    from mfnet.checkpoint import load_checkpoint
-    from mfnet.network import MFNet
+    from mfnet.checkpoints.checkpoint import load_checkpoint
+    from mfnet.model.network import MFNet
 
     checkpoint = load_checkpoint(path)
     with torch.device("meta"):  # shapes only

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mfnet_runtime.command import debug_option, json_option, run_command
+from mfnet_runtime.console import debug_option, json_option, run_command
 
 
 @click.command("mfnet-inspect")

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from mfnet.synthetic import MIN_SIZE, PIXEL, write_town
-from mfnet_runtime.command import debug_option, run_command
+from mfnet_runtime.console import debug_option, run_command
 
 
 @click.command("mfnet.synthetic")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mfnet_runtime.backends import backend_from_file
     from mfnet_runtime.contract import Contract
-    from mfnet_runtime.pipeline import SegmentOptions, segment_scene
-    from mfnet_runtime.raster import SceneReader
-    from mfnet_runtime.read_options import ReadOptions
-    from mfnet_runtime.scenes import scenes_from
+    from mfnet_runtime.scene.discovery import scenes_from
+    from mfnet_runtime.scene.options import ReadOptions
+    from mfnet_runtime.scene.reader import SceneReader
+    from mfnet_runtime.tiling.pipeline import SegmentOptions, segment_scene
 
 # From 1.29 on ONNX Runtime reports names and hashes of models to its maker, from its import on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -28,12 +28,12 @@ __all__ = [
 ]
 _HOMES = {
     "Contract": "contract",
-    "ReadOptions": "read_options",
-    "SceneReader": "raster",
-    "SegmentOptions": "pipeline",
+    "ReadOptions": "scene.options",
+    "SceneReader": "scene.reader",
+    "SegmentOptions": "tiling.pipeline",
     "backend_from_file": "backends",
-    "scenes_from": "scenes",
-    "segment_scene": "pipeline",
+    "scenes_from": "scene.discovery",
+    "segment_scene": "tiling.pipeline",
 }
 
 

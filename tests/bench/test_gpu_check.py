@@ -29,9 +29,9 @@ from mfnet_bench.gpu.report import (
 from mfnet_bench.gpu.request import STEPS, CheckRequest, dry, origin
 from mfnet_bench.gpu.summary import MARK, summary_from_folder
 from mfnet_bench.table import with_table
-from mfnet_export.parity import ParityReport
+from mfnet_export.validation.parity import ParityReport
 from mfnet_runtime.backends.base import Arrays, Feed
-from mfnet_runtime.backends.trt import TensorRtBackend
+from mfnet_runtime.backends.tensorrt.backend import TensorRtBackend
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.files import sha256_from_file
 

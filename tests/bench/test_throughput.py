@@ -13,8 +13,8 @@ from support import read
 from mfnet_bench import throughput
 from mfnet_bench.cli import main
 from mfnet_bench.throughput import StubBackend, drawn_scene
-from mfnet_runtime.pipeline import SegmentOptions
-from mfnet_runtime.run import segment_scenes
+from mfnet_runtime.run.segment import segment_scenes
+from mfnet_runtime.tiling.pipeline import SegmentOptions
 
 SIZE = 300  # pixels a side: a window and a moved one on each axis
 

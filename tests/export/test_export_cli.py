@@ -19,9 +19,9 @@ from networks import INDEX, reference_state, reference_windows, use_export
 from support import write_scene
 
 import mfnet_export.export
-from mfnet.checkpoint import FORMAT
+from mfnet.checkpoints.checkpoint import FORMAT
 from mfnet_export.cli import main
-from mfnet_export.merge import STEPS
+from mfnet_export.rewrites.steps import STEPS
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import METADATA_KEY, Contract
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mfnet.tuning import tuning_names
 from mfnet_export.errors import ExportError
 from mfnet_export.flops import gflop_from_network, gflop_from_onnx
-from mfnet_export.merge import merged_from_network
+from mfnet_export.rewrites.steps import merged_from_network
 
 
 def write(path: Path, nodes: list[onnx.NodeProto], shape: list[int], **weights: list[int]) -> Path:

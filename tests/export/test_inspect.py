@@ -11,11 +11,11 @@ import torch
 from networks import INDEX, reference_state, references
 from support import plan_facts, write_rgbd_model
 
-import mfnet_export.to_onnx
+import mfnet_export.graph.export
+from mfnet_export.graph.export import onnx_from_network
 from mfnet_export.inspect import inspected
 from mfnet_export.inspect_cli import main
 from mfnet_export.inspect_text import lines_from
-from mfnet_export.to_onnx import onnx_from_network
 from mfnet_runtime.contract import Contract, DsmRule
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.labels import ISPRS
@@ -75,8 +75,10 @@ def test_onnx_with_weights_beside(
 ) -> None:
     import onnx_ir as ir
 
-    monkeypatch.setattr(mfnet_export.to_onnx, "_ir_from_network", lambda *_: ir.load(made.onnx))
-    monkeypatch.setattr(mfnet_export.to_onnx, "EXTERNAL_ABOVE", 1000)
+    monkeypatch.setattr(
+        mfnet_export.graph.export, "_ir_from_network", lambda *_: ir.load(made.onnx)
+    )
+    monkeypatch.setattr(mfnet_export.graph.export, "EXTERNAL_ABOVE", 1000)
     path = tmp_path / "large.onnx"
     onnx_from_network(made.network, made.contract, path)
     (tmp_path / "large.onnx.data").unlink()  # not needed to know what the file promises

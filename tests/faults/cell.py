@@ -19,8 +19,8 @@ from faults.watched import Watched
 from faults.workplace import OTHERS, Workplace, digests, snapshot
 from support import read
 
-from mfnet_runtime.manifest import FILE
-from mfnet_runtime.run_folder import WORK
+from mfnet_runtime.run.manifest import FILE
+from mfnet_runtime.run.workdir import WORK
 
 MEMORY = 256 << 20  # bytes resident: Python with its libraries takes 100 MiB of them
 SECONDS = 10.0

@@ -17,7 +17,7 @@ from faults.workplace import Workplace
 from networks import random_network
 from torch import Tensor
 
-from mfnet.checkpoint import FORMAT
+from mfnet.checkpoints.checkpoint import FORMAT
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.labels import ClassTable
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-RUN = "mfnet_runtime.cli:main"
+RUN = "mfnet_runtime.cli.main:main"
 EXPORT = "mfnet_export.cli:main"
 WATCHDOG = 120.0  # seconds, after which a child is killed
 

@@ -17,7 +17,7 @@ from faults.runner import EXPORT, RUN, Conditions, Ended, ForkServer, Running
 from support import UTM, read, write_raster
 
 from mfnet_runtime.files import sha256_from_file
-from mfnet_runtime.manifest import FILE, RunState
+from mfnet_runtime.run.manifest import FILE, RunState
 
 OTHERS = ("a", "c")  # scenes that no fault is in
 # The same engine wherever the tests run, and pieces as small as they get.

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import rasterio
 
-from mfnet.datasets import dataset_from_folder
+from mfnet.data.datasets import dataset_from_folder
 from mfnet.synthetic import NODATA, PIXEL, TOWN, TownScene, draw_town, write_town
 from mfnet.synthetic.__main__ import main
 from mfnet.synthetic.light import Sun, lambert, shadow, smooth_noise
 from mfnet.synthetic.plan import plan_town
 from mfnet_runtime.errors import ResourceError, UsageError
 from mfnet_runtime.labels import IGNORE, ClassTable
-from mfnet_runtime.scenes import scenes_from
+from mfnet_runtime.scene.discovery import scenes_from
 
 GROUND, BUILDING, TREE, LOW, CAR, WATER = range(len(TOWN))
 
@@ -126,7 +126,7 @@ def test_command_writes_both_splits(tmp_path: Path) -> None:
 
 
 def test_knows_no_torch() -> None:
-    code = "import mfnet.synthetic, mfnet.datasets, sys; assert 'torch' not in sys.modules"
+    code = "import mfnet.synthetic, mfnet.data.datasets, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
 
 

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from mfnet_bench.throughput import StubBackend
-from mfnet_runtime.pipeline import SegmentOptions
-from mfnet_runtime.run import segment_scenes
-from mfnet_runtime.scenes import Scene
+from mfnet_runtime.run.segment import segment_scenes
+from mfnet_runtime.scene.discovery import Scene
+from mfnet_runtime.tiling.pipeline import SegmentOptions
 
 
 def own_peak() -> int:

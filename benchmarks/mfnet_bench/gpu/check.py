@@ -30,9 +30,9 @@ from mfnet_bench.gpu.report import DONE, FAILED, NOT_RUN, CheckReport, StepResul
 from mfnet_bench.gpu.request import CheckRequest, NetworkFiles, making, origin
 from mfnet_bench.gpu.scene import scene_rows
 from mfnet_bench.gpu.speed import TimedPlan, speed_of
-from mfnet_bench.machine import machine_facts
-from mfnet_export.judge import scores_on_scenes
-from mfnet_runtime.command import one_line
+from mfnet_bench.latency.machine import machine_facts
+from mfnet_export.precision.accuracy import scores_on_scenes
+from mfnet_runtime.console import one_line
 from mfnet_runtime.errors import MFNetError, ModelError
 
 AGREEMENT = {"fp32": 0.9999, "fp16": 0.999}  # least share of pixels that keep PyTorch's class

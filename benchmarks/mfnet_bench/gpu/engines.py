@@ -13,16 +13,16 @@ import numpy as np
 from mfnet_bench.gpu.parity import recorded
 from mfnet_bench.gpu.request import CheckRequest, NetworkFiles
 from mfnet_bench.gpu.speed import RunPlan
-from mfnet_export.plan_build import plan_from_onnx
-from mfnet_export.plan_machine import NoBuilderError, plan_machine
-from mfnet_export.plan_options import PlanOptions
+from mfnet_export.tensorrt.build import plan_from_onnx
+from mfnet_export.tensorrt.machine import NoBuilderError, plan_machine
+from mfnet_export.tensorrt.options import PlanOptions
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.backends.base import Backend
-from mfnet_runtime.backends.ort_cuda import has_cuda_provider
+from mfnet_runtime.backends.onnxruntime_cuda import has_cuda_provider
+from mfnet_runtime.backends.tensorrt.plan_file import Profile, facts_of_plan
 from mfnet_runtime.cuda.device import CudaDevice
 from mfnet_runtime.errors import ModelError
 from mfnet_runtime.files import sha256_from_file
-from mfnet_runtime.plan import Profile, facts_of_plan
 
 WAYS = ("gpu", "cpu")  # where windows of a plan are cut and blended
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mfnet_runtime.blend import LogitMosaic, classes_from_logits, confidence_from_logits
 from mfnet_runtime.contract import ImageRule
 from mfnet_runtime.cuda.device import CudaDevice
 from mfnet_runtime.cuda.kernels import (
@@ -26,8 +25,9 @@ from mfnet_runtime.cuda.kernels import (
     Shares,
     Sums,
 )
-from mfnet_runtime.scaling import DsmRange, padded, scaled_dsm, scaled_image
-from mfnet_runtime.windows import AxisWeights, WindowGrid
+from mfnet_runtime.scene.normalize import DsmRange, padded, scaled_dsm, scaled_image
+from mfnet_runtime.tiling.blend import LogitMosaic, classes_from_logits, confidence_from_logits
+from mfnet_runtime.tiling.grid import AxisWeights, WindowGrid
 
 Array = npt.NDArray[Any]
 WINDOW, STRIDE, CLASSES = 32, 12, 5

@@ -16,16 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from mfnet.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint, save_checkpoint
-from mfnet.config import config_from_preset
-from mfnet.network import MFNet
+from mfnet.checkpoints.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    network_from_checkpoint,
+    save_checkpoint,
+)
+from mfnet.model.config import config_from_preset
+from mfnet.model.network import MFNet
 from mfnet.torch_backend import TorchBackend
 from mfnet_bench.gpu.request import CLASSES, NetworkFiles
-from mfnet_bench.published import PublishedMFNet
+from mfnet_bench.latency.published_network import PublishedMFNet
 from mfnet_export.export import ExportRequest, exported
 from mfnet_export.flops import gflop_from_network, gflop_from_onnx
-from mfnet_export.judge import Bounds, logits_of
-from mfnet_export.sample import sample_windows
+from mfnet_export.precision.accuracy import Bounds, logits_of
+from mfnet_export.validation.sample_windows import sample_windows
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.files import replace_text
 from mfnet_runtime.labels import ClassTable

@@ -20,9 +20,9 @@ from mfnet.synthetic import write_town
 from mfnet_bench.gpu.request import CheckRequest
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.errors import MFNetError
-from mfnet_runtime.pipeline import SegmentOptions
-from mfnet_runtime.run import segment_scenes
-from mfnet_runtime.scenes import Scene, scenes_from
+from mfnet_runtime.run.segment import segment_scenes
+from mfnet_runtime.scene.discovery import Scene, scenes_from
+from mfnet_runtime.tiling.pipeline import SegmentOptions
 
 ROUNDS = 3
 SEED = 11

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from mfnet_bench.ceiling import gemm_shapes
 from mfnet_bench.gpu.request import CheckRequest, NetworkFiles
-from mfnet_bench.latency_engines import compared_logits
-from mfnet_bench.latency_process import EngineProcess, EngineRefusedError
-from mfnet_bench.latency_rounds import (
+from mfnet_bench.latency.engines import compared_logits
+from mfnet_bench.latency.peak_gemm import gemm_shapes
+from mfnet_bench.latency.process import EngineProcess, EngineRefusedError
+from mfnet_bench.latency.rounds import (
     DroppedError,
     Samples,
     Turn,

@@ -1,6 +1,6 @@
 """PyTorch on a GPU as the baselines: eager FP32, autocast FP16, torch.compile FP16; and products.
 
-Runs in a child of its own (`mfnet_bench.latency_worker`), in the Python that has torch. Inputs lie
+Runs in a child of its own (`mfnet_bench.latency.worker`), in the Python that has torch. Inputs lie
 on the device, so no copy is timed; CUDA events take the times. Without a GPU, for a dry run, the
 same code runs on the CPU with its clock.
 """
@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mfnet.checkpoint import load_checkpoint, network_from_checkpoint
+from mfnet.checkpoints.checkpoint import load_checkpoint, network_from_checkpoint
 from mfnet.torch_backend import device_name
-from mfnet_bench.published import PublishedMFNet
+from mfnet_bench.latency.published_network import PublishedMFNet
 
 WARM_UP = 3  # calls of a batch before the first that counts
 

@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mfnet.network import MFNet
-from mfnet.sam_blocks import Block
+from mfnet.model.network import MFNet
+from mfnet.model.sam_blocks import Block
 from mfnet.tuning.base import BlockTuning, wide
 from mfnet_export.rewrites.encoder import FastEncoder
 from mfnet_export.rewrites.surgery import shell, with_children, with_weights

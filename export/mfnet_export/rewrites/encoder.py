@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from mfnet.encoder import TwoStreamEncoder, attention, resized_position, two_stream_block
+from mfnet.model.encoder import TwoStreamEncoder, attention, resized_position, two_stream_block
 from mfnet.tuning.base import BlockTuning, Streams
 from mfnet_export.rewrites.attention import PaddingFreeAttention
 from mfnet_export.rewrites.surgery import shell

@@ -7,10 +7,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mfnet.decoder_attention import DecoderBlock
-from mfnet.fusion import ChannelNorm
-from mfnet.network import MFNet
-from mfnet.sam_blocks import LayerNorm2d
+from mfnet.model.decoder_attention import DecoderBlock
+from mfnet.model.fusion import ChannelNorm
+from mfnet.model.network import MFNet
+from mfnet.model.sam_blocks import LayerNorm2d
 from mfnet.tuning.base import wide
 from mfnet_export.rewrites.surgery import replaced, with_children, with_weights
 

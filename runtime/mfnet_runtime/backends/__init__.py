@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from mfnet_runtime.backends.base import Backend, TensorSpec
-from mfnet_runtime.backends.trial import require_harmless
+from mfnet_runtime.backends.isolation import require_harmless
 from mfnet_runtime.errors import ModelError, UsageError, missing_package
 
 __all__ = ["BACKENDS", "DEVICES", "Backend", "TensorSpec", "backend_for", "backend_from_file"]
 
 # Name and device to class.
 BACKENDS = {
-    "openvino": {"cpu": "mfnet_runtime.backends.ov:OpenVinoBackend"},
+    "openvino": {"cpu": "mfnet_runtime.backends.openvino_cpu:OpenVinoBackend"},
     "onnxruntime": {
-        "cpu": "mfnet_runtime.backends.ort:OrtBackend",
-        "cuda": "mfnet_runtime.backends.ort_cuda:OrtCudaBackend",
+        "cpu": "mfnet_runtime.backends.onnxruntime_cpu:OrtBackend",
+        "cuda": "mfnet_runtime.backends.onnxruntime_cuda:OrtCudaBackend",
     },
-    "tensorrt": {"cuda": "mfnet_runtime.backends.trt:TensorRtBackend"},
+    "tensorrt": {"cuda": "mfnet_runtime.backends.tensorrt.backend:TensorRtBackend"},
 }
 DEVICES = ("cpu", "cuda")
 # What runs a suffix on a device, the fastest first; `auto` takes the first that is installed.
@@ -108,8 +108,8 @@ def _device_for(path: Path, name: str) -> str:
         return "cuda"
     if name == "openvino":
         return "cpu"
-    from mfnet_runtime.backends.checks import contract_in_onnx
-    from mfnet_runtime.backends.ort_cuda import has_cuda_provider
+    from mfnet_runtime.backends.model_checks import contract_in_onnx
+    from mfnet_runtime.backends.onnxruntime_cuda import has_cuda_provider
 
     return "cuda" if contract_in_onnx(path).precision == "fp16" and has_cuda_provider() else "cpu"
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from mfnet_runtime.batch_size import Batches
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError
+from mfnet_runtime.tiling.batch_size import Batches
 
 if TYPE_CHECKING:
     from mfnet_runtime.cuda.device import CudaDevice, Stream

@@ -8,8 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mfnet_runtime.backends.onnx_graph import STANDARD, require_plain_graph, require_plain_model
-from mfnet_runtime.backends.protobuf import Field, MessageFile
+from mfnet_runtime.backends.onnx_reader import Field, MessageFile
+from mfnet_runtime.backends.onnx_validation import (
+    STANDARD,
+    require_plain_graph,
+    require_plain_model,
+)
 from mfnet_runtime.errors import ModelError
 
 # Field numbers of onnx.proto: ModelProto and OperatorSetIdProto.

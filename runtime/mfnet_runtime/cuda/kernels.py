@@ -16,7 +16,7 @@ from mfnet_runtime.contract import ImageRule
 from mfnet_runtime.cuda.device import CudaDevice, Stream
 from mfnet_runtime.cuda.faults import OLDEST_DRIVER
 from mfnet_runtime.errors import UsageError
-from mfnet_runtime.scaling import DsmRange
+from mfnet_runtime.scene.normalize import DsmRange
 
 IMAGE_VALID = 1  # bits of a mask
 DSM_VALID = 2

@@ -1,0 +1,1 @@
+"""Parity of exported files with the PyTorch network."""

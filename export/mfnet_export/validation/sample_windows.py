@@ -1,0 +1,143 @@
+"""The windows parity is proven on: cut from real scenes or drawn, and noise. Deterministic.
+
+Real windows go through the runtime's own reader and scaling. Knows no networks and no engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mfnet.synthetic import draw_town
+from mfnet_runtime.backends.base import Arrays, Backend
+from mfnet_runtime.contract import Contract, DsmRule, ImageRule
+from mfnet_runtime.errors import UsageError
+from mfnet_runtime.scene.discovery import Scene, scenes_from
+from mfnet_runtime.scene.normalize import dsm_range, padded, scaled_dsm, scaled_image
+from mfnet_runtime.scene.options import ReadOptions
+from mfnet_runtime.scene.reader import SceneReader
+from mfnet_runtime.tiling.grid import Offset, WindowGrid
+
+NOISE_WINDOWS = 2  # what no scene shows: every value, and only the extreme ones
+SEED = 2024
+
+Floats = npt.NDArray[np.float32]
+Window = tuple[Floats, Floats]  # image (3, row, column) and dsm (1, row, column) in [0, 1]
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Scaled windows and where they come from."""
+
+    image: Floats  # (n, 3, window, window) in [0, 1]
+    dsm: Floats  # (n, 1, window, window) in [0, 1]
+    source: str  # in words
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def feed(self, part: slice | npt.NDArray[np.int64], backend: Backend) -> Arrays:
+        """Some of the windows, in the number type that a backend takes."""
+        return {
+            spec.name: getattr(self, spec.name)[part].astype(spec.dtype, copy=False)
+            for spec in backend.inputs
+        }
+
+
+def sample_windows(
+    contract: Contract,
+    scenes: Path | None = None,
+    count: int = 4,
+    *,
+    bands: Sequence[int] | None = None,
+) -> Windows:
+    """`count` windows of scenes, or of a synthetic town without any, and two of noise.
+
+    Args:
+        contract: Gives window and scaling.
+        scenes: A folder with image/ and dsm/; None draws a town.
+        count: At least 1; a small scene may hold fewer.
+        bands: 1-based image bands of the scenes; None takes all but alpha.
+
+    Raises:
+        UsageError: no scenes there, none with a valid pixel, or `count` below 1.
+        SceneError: a scene is damaged or does not fit the contract.
+    """
+    if count < 1:
+        raise UsageError(f"{count} windows asked for; expected at least 1")
+    if scenes is None:
+        found, origin = synthetic_windows(contract.window, count), "of a synthetic town"
+    else:
+        found = windows_from_scenes(scenes_from(scenes), contract, count, bands)
+        origin = f"of {scenes.name}"
+        if not found:
+            raise UsageError(f"{scenes}: no window with a valid pixel; choose other scenes")
+    pairs = found + noise_windows(contract.window)
+    return Windows(
+        np.stack([image for image, _ in pairs]),
+        np.stack([dsm for _, dsm in pairs]),
+        f"{len(found)} {origin}, {NOISE_WINDOWS} of noise",
+    )
+
+
+def windows_from_scenes(
+    scenes: Sequence[Scene], contract: Contract, count: int, bands: Sequence[int] | None = None
+) -> list[Window]:
+    """Windows spread over scenes, evenly in each, leaving out those without a valid pixel."""
+    used = scenes[:count]
+    found: list[Window] = []
+    for index, scene in enumerate(used):
+        share = count // len(used) + (index < count % len(used))
+        with SceneReader(scene, contract.image.full_scale, ReadOptions(bands)) as reader:
+            found += _windows_from_reader(reader, contract, share)
+    return found
+
+
+def synthetic_windows(window: int, count: int) -> list[Window]:
+    """Windows of drawn towns, each scaled by its own heights whatever the contract's rule."""
+    return [_window_from_town(window, SEED + index) for index in range(count)]
+
+
+def noise_windows(window: int) -> list[Window]:
+    """One window of uniform noise, one of zeros and ones."""
+    rng = np.random.default_rng(SEED)
+    uniform = rng.random((4, window, window), np.float32)
+    extreme = rng.integers(0, 2, (4, window, window)).astype(np.float32)
+    return [(noise[:3], noise[3:]) for noise in (uniform, extreme)]
+
+
+def _windows_from_reader(reader: SceneReader, contract: Contract, count: int) -> list[Window]:
+    side = contract.window
+    span = dsm_range(contract.dsm, reader.heights)
+    places = list(WindowGrid(reader.height, reader.width, side, side))
+    found: list[Window] = []
+    for row, column in _spread(places, count):
+        rows = reader.read(row.start, min(row.start + side, reader.height))
+        cut = slice(column.start, column.start + side)
+        valid = rows.image_valid[:, cut] & rows.dsm_valid[:, cut]
+        if valid.any():
+            image = scaled_image(rows.image[:, :, cut], rows.image_valid[:, cut], contract.image)
+            dsm = scaled_dsm(rows.dsm[:, cut], rows.dsm_valid[:, cut], span)
+            found.append((padded(image, side), padded(dsm[None], side)))
+        if len(found) == count:
+            break
+    return found
+
+
+def _spread(places: list[tuple[Offset, Offset]], count: int) -> Iterator[tuple[Offset, Offset]]:
+    """`count` evenly spaced places first, then all others, for where those hold nothing."""
+    chosen = {(2 * index + 1) * len(places) // (2 * count) for index in range(count)}
+    rest = [index for index in range(len(places)) if index not in chosen]
+    return (places[index] for index in [*sorted(chosen), *rest])
+
+
+def _window_from_town(window: int, seed: int) -> Window:
+    town = draw_town((window, window), seed)
+    everywhere = np.ones(town.dsm.shape, np.bool_)
+    span = dsm_range(DsmRule(), lambda: [(town.dsm, everywhere)])
+    image = scaled_image(town.image, everywhere, ImageRule())
+    return image, scaled_dsm(town.dsm, everywhere, span)[None]

@@ -1,0 +1,194 @@
+"""Our checkpoint file, `best.pt`, and official `.pth` files read as one. Knows no training loop.
+
+The file is one torch.save of {"format", "config", "contract", "weights", "training", "metrics"}
+and, where training can go on from it, "resume".
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mfnet.checkpoints.official import from_official, is_official
+from mfnet.checkpoints.torch_file import read_torch_file, tensors_only, write_torch_file
+from mfnet.model.config import ModelConfig
+from mfnet.model.network import MFNet
+from mfnet_runtime.contract import Contract
+from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.labels import ISPRS, MMHUNAN, ClassTable
+
+FORMAT = "mfnet-checkpoint/1"
+SHOWN = 5  # weights that a message names
+_REMEDY = "copy it again, or train anew"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A trained network and all that is known about it.
+
+    Raises:
+        ModelError: configuration and contract disagree on classes or window.
+    """
+
+    config: ModelConfig
+    contract: Contract
+    weights: dict[str, Tensor]  # MFNet(config).state_dict()
+    training: dict[str, Any] = field(default_factory=dict)  # how it was trained; plain JSON
+    metrics: dict[str, Any] = field(default_factory=dict)  # how well it did; plain JSON
+
+    def __post_init__(self) -> None:
+        named, built = len(self.contract.classes), self.config.classes
+        if named != built:
+            raise ModelError(f"the contract names {named} classes, the network has {built}")
+        if self.contract.window != self.config.window:
+            raise ModelError(
+                f"the contract promises windows of {self.contract.window} px, "
+                f"the network takes {self.config.window}"
+            )
+
+
+def save_checkpoint(
+    path: Path, checkpoint: Checkpoint, resume: dict[str, Any] | None = None
+) -> None:
+    """Write a checkpoint in whole or not at all.
+
+    Args:
+        path: Replaced if it exists.
+        checkpoint: Weights on any device.
+        resume: State of optimizer, schedule and generators: tensors and plain types only.
+
+    Raises:
+        UsageError: the folder does not exist.
+        ResourceError: the disk is full or the folder read-only.
+        TypeError: training or metrics are not plain JSON.
+    """
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "config": checkpoint.config.to_dict(),
+        "contract": checkpoint.contract.to_dict(),
+        "weights": {name: _own(tensor) for name, tensor in checkpoint.weights.items()},
+        "training": json.loads(json.dumps(checkpoint.training)),
+        "metrics": json.loads(json.dumps(checkpoint.metrics)),
+    }
+    if resume is not None:
+        content["resume"] = resume
+    write_torch_file(path, content)
+
+
+def load_checkpoint(path: Path, *, window: int = 256) -> Checkpoint:
+    """Read our checkpoint or an official one; code in the file never runs.
+
+    Args:
+        path: `best.pt`, or a `.pth` of the official implementation.
+        window: Pixels a side, for an official file, which does not say it.
+
+    Raises:
+        UsageError: no such file.
+        ModelError: damaged, holding code, another kind of file, or contradicting itself.
+    """
+    data = read_torch_file(path, _REMEDY)
+    try:
+        if is_official(data):
+            return checkpoint_from_official(tensors_only(data, path, _REMEDY), window=window)
+        content = _content(data, path)
+        return Checkpoint(
+            config=ModelConfig.from_dict(content.get("config")),
+            contract=Contract.from_dict(content.get("contract")),
+            weights=tensors_only(content.get("weights"), path, _REMEDY),
+            training=_mapping(content, "training"),
+            metrics=_mapping(content, "metrics"),
+        )
+    except ModelError as fault:
+        if str(fault).startswith(str(path)):
+            raise
+        raise ModelError(f"{path}: {fault}; {_REMEDY}") from fault
+
+
+def load_resume(path: Path) -> dict[str, Any]:
+    """The state that training goes on from.
+
+    Raises:
+        UsageError: no such file, or it was saved without that state.
+        ModelError: damaged, holding code, or another kind of file.
+    """
+    content = _content(read_torch_file(path, _REMEDY), path)
+    if "resume" not in content:
+        raise UsageError(f"{path} holds no training state; resume from a file saved with it")
+    try:
+        return _mapping(content, "resume")
+    except ModelError as fault:
+        raise ModelError(f"{path}: {fault}; {_REMEDY}") from fault
+
+
+def checkpoint_from_official(state: dict[str, Tensor], *, window: int = 256) -> Checkpoint:
+    """An official state_dict with the contract its class count suggests (MFNET.md 6).
+
+    Raises:
+        ModelError: the tensors do not make an MFNet.
+    """
+    config, weights = from_official(state, window=window)
+    known = {len(ISPRS): ISPRS, len(MMHUNAN): MMHUNAN}
+    classes = known.get(config.classes) or ClassTable.numbered(config.classes)
+    contract = Contract(window=window, classes=classes).with_provenance(source="official")
+    return Checkpoint(config=config, contract=contract, weights=weights)
+
+
+def network_from_checkpoint(checkpoint: Checkpoint) -> MFNet:
+    """The network with its weights, in eval mode, on the CPU, in float32.
+
+    Raises:
+        ModelError: weights missing, unexpected, misshapen or not finite.
+    """
+    with torch.device("meta"):  # compared before anything of the claimed size is allocated
+        expected = {k: tuple(v.shape) for k, v in MFNet(checkpoint.config).state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
+    wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+    if wrong:
+        lines = [f"{k} is {found.get(k, 'missing')}, not {expected.get(k, 'here')}" for k in wrong]
+        raise ModelError(
+            f"weights do not fit the configuration ({len(wrong)} tensors): {_first(lines)}"
+        )
+    diverged = sorted(k for k, v in checkpoint.weights.items() if not torch.isfinite(v).all())
+    if diverged:
+        raise ModelError(
+            f"weights hold NaN or infinities ({len(diverged)} tensors): {_first(diverged)}"
+        )
+    network = MFNet(checkpoint.config)
+    network.load_state_dict(checkpoint.weights, strict=True)
+    return network.eval()
+
+
+def _first(lines: list[str]) -> str:
+    return "; ".join([*lines[:SHOWN], *(["..."] if len(lines) > SHOWN else [])])
+
+
+def _content(data: Any, path: Path) -> dict[str, Any]:
+    if isinstance(data, dict) and data.get("format") == FORMAT:
+        return data
+    found = "other data"
+    if isinstance(data, dict):
+        encoder = any(str(name).startswith("image_encoder.") for name in data)
+        found = "SAM's own weights" if encoder else f"format {data.get('format')!r}"
+    raise ModelError(
+        f"{path} holds {found}; expected format {FORMAT!r} or an official MFNet state_dict: "
+        "give the best.pt of a training run"
+    )
+
+
+def _mapping(content: dict[str, Any], name: str) -> dict[str, Any]:
+    value = content.get(name)
+    if not isinstance(value, dict):
+        raise ModelError(f"field {name!r} is {type(value).__name__}, not a mapping")
+    return value
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU and alone in its storage, since torch.save writes whole storages."""
+    tensor = tensor.detach().cpu().contiguous()
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor if whole else tensor.clone()

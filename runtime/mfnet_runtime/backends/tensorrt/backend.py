@@ -1,0 +1,205 @@
+"""TensorRT on an NVIDIA GPU: the plans that mfnet-export builds.
+
+Windows may come from the CPU's memory (`infer`), or be made and used on the GPU (`tensors`), which
+is what the pipeline does by itself: copies then overlap with the network's work.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mfnet_runtime.backends.base import Arrays, Feed, check_feed, specs_of
+from mfnet_runtime.backends.model_checks import require_known
+from mfnet_runtime.backends.tensorrt.compatibility import (
+    known_of_plan,
+    require_digest,
+    require_gpu,
+    require_version,
+    tensorrt_for,
+)
+from mfnet_runtime.backends.tensorrt.context import Execution
+from mfnet_runtime.backends.tensorrt.engine import Engine
+from mfnet_runtime.cuda.device import CudaDevice
+from mfnet_runtime.cuda.faults import DeviceLostError
+from mfnet_runtime.cuda.kernels import Kernels
+from mfnet_runtime.errors import ModelError, ResourceError, UsageError
+from mfnet_runtime.tiling.batch_size import Batches
+
+
+class TensorRtBackend:
+    """A plan with the file of facts beside it. No device is touched before it is entered.
+
+    For one thread at a time; other threads may run the same engine by an `Execution` each.
+
+    Args:
+        path: The plan.
+        threads: Not used: no CPU thread computes.
+        precision: The plan's own, or None.
+        batch: Windows a call that will be usual; None is what the plan is best at.
+        trust_plan: Run a plan whose digest, TensorRT and GPU nothing vouches for.
+
+    Raises:
+        ModelError: no facts, damaged ones, or a plan for another TensorRT or GPU.
+        UsageError: another precision than the plan's.
+        ModuleNotFoundError: TensorRT is not installed.
+    """
+
+    name = "tensorrt"
+    threads = 0
+
+    def __init__(
+        self,
+        path: Path,
+        threads: int = 0,
+        precision: str | None = None,
+        batch: int | None = None,
+        trust_plan: bool = False,
+    ) -> None:
+        self._path, self._asked, self._trusted = path, batch, trust_plan
+        self.contract, self._facts = known_of_plan(path, trust_plan)
+        self.precision = self.contract.precision
+        if precision != self.precision:
+            require_known(precision)
+            if precision is not None:
+                raise UsageError(
+                    f"{path}: was built in {self.precision}, which --precision cannot change; "
+                    "leave it out, or build another plan"
+                )
+        kind = np.float16 if self.precision == "fp16" else np.float32
+        self.inputs, self.outputs = specs_of(self.contract, kind)
+        self._trt = tensorrt_for(path, self._facts)
+        if self._facts is not None:
+            require_version(path, self._facts, self._trt.__version__)
+
+    def __enter__(self) -> TensorRtBackend:
+        with ExitStack() as opened:
+            self.cuda = opened.enter_context(CudaDevice())
+            if self._facts is not None:
+                require_gpu(self._path, self._facts, self.cuda.name, self.cuda.compute_capability)
+            plan = self._path.read_bytes()
+            if self._facts is not None:
+                require_digest(self._path, self._facts, plan)
+            self.engine = opened.enter_context(
+                Engine(
+                    self._path,
+                    plan,
+                    self._trt,
+                    self.cuda,
+                    (*self.inputs, *self.outputs),
+                    host_code=self._trusted or bool(self._facts and self._facts.version_compatible),
+                )
+            )
+            profile = self.engine.profile
+            if self._facts is not None and self._facts.profile != profile:
+                raise ModelError(
+                    f"{self._path}: was built for batches {profile}, the facts beside it say "
+                    f"{self._facts.profile}; build it again"
+                )
+            best = min(self._asked or profile.best, profile.largest)
+            self.batches = Batches(best, profile.largest)
+            self.device = f"{self.cuda.name}, TensorRT {self._trt.__version__}"
+            with self.cuda.current():
+                self._stream = self.cuda.stream()
+            self._execution: Execution | None = None
+            self._kernels: Kernels | None = None
+            self._pinned: dict[str, npt.NDArray[Any]] = {}
+            opened.callback(self._release)
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._opened.close()
+
+    def tensors(self, windows: int) -> Execution:
+        """The network's inputs and outputs on the GPU; see `DeviceBackend.tensors`."""
+        largest = self.engine.profile.largest
+        if windows > largest:
+            raise ModelError(
+                f"{self._path}: a batch of {windows} windows; it was built for at most {largest}"
+            )
+        if self._execution is None or self._execution.room < windows:
+            self._release()
+            with self.cuda.current():
+                self._execution = Execution(self.engine, windows)
+        return self._execution
+
+    def infer(self, feed: Feed) -> Arrays:
+        """Run one batch from and to the CPU's memory; see `Backend.infer`."""
+        check_feed(feed, self.inputs)
+        count = len(feed["image"])
+        with self.cuda.current():
+            tensors = self.tensors(count)
+            self._upload(feed, tensors)
+            tensors.enqueue(count, self._stream)
+            logits = self._pinned["logits"][:count]
+            self.cuda.download(logits, tensors.logits, self._stream)
+            self._stream.synchronize()
+        return {"logits": logits.copy()}  # page-locked memory is gone when the backend is left
+
+    def device_ms(self, feed: Feed, calls: int) -> list[float]:
+        """Milliseconds of each of several runs of one batch that lies on the GPU already.
+
+        Taken by CUDA events, so without copies and without the CPU's share, as long as that is
+        smaller. The first runs of a batch prepare for its shape.
+        """
+        check_feed(feed, self.inputs)
+        count = len(feed["image"])
+        with self.cuda.current(), ExitStack() as made:
+
+            def event() -> Any:
+                new = self.cuda.event(timing=True)
+                made.callback(new.free)
+                return new
+
+            tensors = self.tensors(count)
+            self._upload(feed, tensors)
+            marks = [event() for _ in range(calls + 1)]
+            marks[0].record(self._stream)
+            for mark in marks[1:]:
+                tensors.enqueue(count, self._stream)
+                mark.record(self._stream)
+            self._stream.synchronize()
+            return [end.milliseconds_since(start) for start, end in pairwise(marks)]
+
+    def kernels(self) -> Kernels:
+        """What cuts windows and blends logits for it; see `DeviceBackend.kernels`."""
+        if self._kernels is None:
+            with self.cuda.current():
+                self._kernels = Kernels(self.cuda, self.contract.window, self.inputs[0].dtype)
+        return self._kernels
+
+    def _upload(self, feed: Feed, tensors: Execution) -> None:
+        """Copy inputs to the GPU, by way of pinned memory: what that held was waited for."""
+        pinned = self._pinned_for(tensors.room)
+        for spec, pointer in zip(self.inputs, (tensors.image, tensors.dsm), strict=True):
+            staged = pinned[spec.name][: len(feed[spec.name])]
+            np.copyto(staged, feed[spec.name])
+            self.cuda.upload(pointer, staged, self._stream)
+
+    def _pinned_for(self, room: int) -> dict[str, npt.NDArray[Any]]:
+        """Page-locked arrays of the tensors, as large as those on the GPU."""
+        try:
+            for spec in (*self.inputs, *self.outputs):
+                if spec.name not in self._pinned:
+                    self._pinned[spec.name] = self.cuda.pinned((room, *spec.shape[1:]), spec.dtype)
+        except ResourceError:
+            self._release()
+            raise
+        return self._pinned
+
+    def _release(self) -> None:
+        """Give back what depends on the batch, once nothing uses it."""
+        with suppress(DeviceLostError), self.cuda.current():
+            self._stream.synchronize()
+            for array in self._pinned.values():
+                self.cuda.unpin(array)
+        self._pinned = {}
+        if self._execution is not None:
+            self._execution.close()
+            self._execution = None

@@ -1,0 +1,123 @@
+"""A plan opened by TensorRT on a GPU: its engine, which threads may share. Knows no sidecars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mfnet_runtime.backends.base import TensorSpec
+from mfnet_runtime.backends.model_checks import NO_MEMORY, require_graph
+from mfnet_runtime.backends.tensorrt.log import recording_logger
+from mfnet_runtime.backends.tensorrt.plan_file import Profile
+from mfnet_runtime.cuda.device import CudaDevice
+from mfnet_runtime.cuda.faults import DeviceLostError, never_destroyed
+from mfnet_runtime.errors import MFNetError, ModelError, ResourceError, UsageError
+
+
+class Engine:
+    """An engine and the memory of its weights. Use it in a `with` block.
+
+    Args:
+        path: The plan, for messages.
+        plan: Its bytes.
+        trt: The TensorRT module.
+        cuda: Where it runs; closed after the engine.
+        specs: The tensors it must have.
+        host_code: Whether code in the plan may run on the CPU: version-compatible plans need it.
+
+    Raises:
+        ModelError: TensorRT does not open it, or its tensors are not those expected.
+        ResourceError: the GPU has not the memory for its weights.
+        UsageError: TensorRT does not start with this driver.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        plan: bytes,
+        trt: Any,
+        cuda: CudaDevice,
+        specs: tuple[TensorSpec, ...],
+        host_code: bool,
+    ) -> None:
+        self.path, self.trt, self.cuda, self.specs = path, trt, cuda, specs
+        self._log = recording_logger(trt)
+        self._runtime: Any = None
+        self.raw: Any = None  # trt.ICudaEngine
+        try:
+            with cuda.current():
+                self._runtime = trt.Runtime(self._log)
+                if self._log.errors:  # the object is there all the same, and crashes when used
+                    raise UsageError(
+                        f"TensorRT {trt.__version__} cannot start ({self._log.errors[0]}); update "
+                        "the NVIDIA driver, or install the TensorRT built for its CUDA version"
+                    )
+                self._runtime.engine_host_code_allowed = host_code
+                self.raw = self._runtime.deserialize_cuda_engine(plan)
+            if self.raw is None:
+                raise self.refused("TensorRT cannot open it")
+            self.profile = self._profile()
+            require_graph(path, self._tensors(), specs)
+        except BaseException:
+            self.close()
+            raise
+
+    def refused(self, what: str) -> MFNetError:
+        """The fault to raise after TensorRT refused something.
+
+        Raises:
+            DeviceLostError: it refused because the device failed.
+        """
+        with self.cuda.current():
+            self.cuda.memory()  # any call would do: a failed device takes none
+        reason = self._log.reason
+        self._log.errors.clear()  # told; a smaller batch may be refused for another reason
+        if NO_MEMORY.search(reason):
+            return ResourceError(
+                f"{self.path}: does not fit in the GPU's memory (TensorRT: {reason}); "
+                "end other programs on the GPU, or use a smaller --batch"
+            )
+        return ModelError(
+            f"{self.path}: {what} (TensorRT {self.trt.__version__}: {reason}); build it again here"
+        )
+
+    def _profile(self) -> Profile:
+        """The batches of its one profile."""
+        if self.raw.num_optimization_profiles != 1:
+            raise ModelError(
+                f"{self.path}: has {self.raw.num_optimization_profiles} optimisation profiles; "
+                "expected one: build it with mfnet-export"
+            )
+        smallest, best, largest = self.raw.get_tensor_profile_shape(self.specs[0].name, 0)
+        return Profile(smallest[0], best[0], largest[0])
+
+    def _tensors(self) -> dict[str, tuple[object, tuple[int, ...]]]:
+        """Its inputs and outputs as `checks.require_graph` takes them."""
+        types = self.trt.DataType
+        known = {types.FLOAT: np.float32, types.HALF: np.float16}
+        found: dict[str, tuple[object, tuple[int, ...]]] = {}
+        for index in range(self.raw.num_io_tensors):
+            name = self.raw.get_tensor_name(index)
+            kind = self.raw.get_tensor_dtype(name)
+            shape = tuple(self.raw.get_tensor_shape(name))
+            if shape[:1] == (self.profile.largest,) and self.profile.smallest == shape[0]:
+                shape = (-1, *shape[1:])  # built for one batch alone
+            found[name] = (known.get(kind, kind), shape)
+        return found
+
+    def close(self) -> None:
+        """Give the memory of the weights back; its executions are closed before."""
+        try:
+            with self.cuda.current():
+                self.raw = None
+                self._runtime = None
+        except DeviceLostError:
+            never_destroyed(self.raw, self._runtime)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Rasters: opening them safely, their grids and CRSs, writing GeoTIFFs and polygons."""

@@ -1,0 +1,115 @@
+"""How many square metres pixels cover. Opens nothing.
+
+In a projected CRS that is the area in its plane: what Web Mercator, say, takes for it. In a
+geographic one it is the area on the ellipsoid, which differs from row to row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.crs import CRS
+
+from mfnet_runtime.raster.crs import ellipsoid, short_name
+from mfnet_runtime.raster.geotiff import Rows
+
+Squares = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GroundArea:
+    """Of the pixels of a scene."""
+
+    above: Squares  # (rows + 1,) m2 of one column of pixels, from the top down to each row's edge
+    uniform: bool  # whether all pixels have the same
+    how: str  # "plane of EPSG:32632", say
+
+    def of_ring(self, columns: Squares, rows: Squares) -> float:
+        """m2 inside of a closed ring along the edges of pixels; (n,) pixel coordinates."""
+        # Green's theorem: along horizontal edges, their length times the area above them
+        above = self.above[rows[:-1].astype(np.int64)]
+        return abs(float(np.sum(above * np.diff(columns))))
+
+
+def ground_area(place: Mapping[str, Any], height: int) -> GroundArea | None:
+    """The area of pixels; None without a CRS or transform, or on a turned geographic grid.
+
+    Args:
+        place: `crs` and `transform`, as far as the scene has them.
+        height: Rows.
+    """
+    crs, grid = place.get("crs"), place.get("transform")
+    if not crs or grid is None:
+        return None
+    crs = CRS.from_user_input(crs)
+    edges = np.arange(height + 1, dtype=np.float64)
+    if crs.is_projected:
+        cell = abs(grid.determinant) * crs.linear_units_factor[1] ** 2
+        return GroundArea(edges * cell, True, f"plane of {short_name(crs)}")
+    figure = ellipsoid(crs)
+    if not crs.is_geographic or figure is None or grid.b or grid.d:
+        return None
+    radians = crs.units_factor[1]
+    latitudes = np.clip((grid.f + edges * grid.e) * radians, -np.pi / 2, np.pi / 2)
+    strip = area_from_equator(latitudes, *figure)
+    above = abs(grid.a) * radians * np.abs(strip - strip[0])
+    return GroundArea(above, False, f"ellipsoid of {short_name(crs)}")
+
+
+def area_from_equator(latitudes: Squares, axis: float, flattening: float) -> Squares:
+    """m2 on an ellipsoid between the equator and latitudes, a radian wide.
+
+    Snyder, Map Projections: A Working Manual (1987), equation 3-12, times half the squared axis.
+
+    Args:
+        latitudes: Radians, south negative.
+        axis: Semi-major, metres.
+        flattening: 0 for a sphere.
+    """
+    squared = flattening * (2 - flattening)  # eccentricity
+    sine = np.sin(latitudes)
+    if not squared:
+        return np.asarray(axis**2 * sine)
+    root = np.sqrt(squared)
+    part = sine / (1 - squared * sine**2) + np.arctanh(root * sine) / root
+    return np.asarray(axis**2 / 2 * (1 - squared) * part)
+
+
+class ClassAreas:
+    """Adds up the pixels of each class, and their area.
+
+    Args:
+        ground: Of the scene's pixels; None where that is not known.
+        classes: Their number.
+    """
+
+    def __init__(self, ground: GroundArea | None, classes: int) -> None:
+        self.how = ground.how if ground else None
+        self._cells = np.diff(ground.above) if ground else np.zeros(1)
+        if ground and ground.uniform:
+            self._cells = self._cells[:1]
+        # Whole numbers: the same areas in whatever pieces the rows come
+        self._counts = np.zeros((len(self._cells), classes), np.int64)
+
+    def add(self, start: int, rows: Rows) -> None:
+        """Count rows of classes, (1, row, column), from scene row `start` on."""
+        count = self._counts.shape[1]
+        if len(self._cells) == 1:
+            self._counts[0] += [np.count_nonzero(rows == index) for index in range(count)]
+            return
+        for row, counts in zip(rows[0], self._counts[start:], strict=False):
+            counts += np.bincount(row, minlength=count)[:count]
+
+    @property
+    def pixels(self) -> list[int]:
+        """Of each class."""
+        return [int(count) for count in self._counts.sum(axis=0)]
+
+    @property
+    def m2(self) -> list[float] | None:
+        """Of each class; None where it is not known."""
+        return [float(area) for area in self._cells @ self._counts] if self.how else None

@@ -1,0 +1,206 @@
+"""An open image: three bands of pixel values on the model's scale, and where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window
+
+from mfnet_runtime.errors import SceneError
+from mfnet_runtime.raster.grid import require_plain_numbers
+from mfnet_runtime.raster.open import pieces_of, reading
+from mfnet_runtime.scene.normalize import BoolArray, valid_range
+from mfnet_runtime.scene.options import ReadOptions
+
+Pixels = npt.NDArray[Any]
+
+SAMPLES, SAMPLE_SIDE = 3, 256  # places a side, and pixels a side of each, for a look at the values
+DARK = 1 / 16  # share of the full scale: 12-bit values in 16 bits stay below it
+
+
+class ImageBands:
+    """The bands of an image that the model takes.
+
+    Args:
+        path: Of the dataset, for messages.
+        dataset: Open.
+        full_scale: Largest pixel value the model expects.
+        options: How to read.
+        heights: A band of this file that holds heights, counted from 1.
+
+    Raises:
+        SceneError: bands do not fit, or the image has no valid pixel to find percentiles of.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        dataset: Any,
+        full_scale: float,
+        options: ReadOptions,
+        heights: int | None = None,
+    ) -> None:
+        self.path = path
+        self.dataset = dataset
+        self.full_scale = full_scale
+        self.bands = _checked_bands(path, dataset, options.bands, heights)
+        # GDAL takes a fourth band for alpha whatever it holds
+        alpha = {i for i, kind in enumerate(dataset.colorinterp, 1) if kind is ColorInterp.alpha}
+        whole = dataset.mask_flag_enums == ([MaskFlags.all_valid],) * dataset.count
+        usable = not alpha or (options.use_alpha and heights not in alpha)
+        self._masked = usable and not whole
+        declared = [dataset.nodatavals[band - 1] for band in self.bands]
+        asked = [options.image_nodata] * len(self.bands)
+        self._nodata = [values for values in (declared, asked) if values != [None] * len(values)]
+        self.span = options.image_range  # pixel values that become 0 and the full scale
+        if options.image_percentiles is not None:
+            low, high, count = valid_range(self._values, options.image_percentiles)
+            if not count:
+                raise SceneError(f"{path}: no valid pixel to find percentiles of")
+            self.span = (low, high)
+
+    def read(self, window: Window) -> tuple[Pixels, BoolArray]:
+        """Pixels (3, row, column) of a window, and which of them (row, column) are valid.
+
+        Raises:
+            SceneError: damaged data, or pixel values above the model's full scale.
+        """
+        image, valid = self.stored(window)
+        if self.span is not None:
+            return self._stretched(image), valid
+        worst = self._beyond(image, valid)
+        if worst is not None:
+            raise SceneError(
+                f"{self.path}: pixel values reach {worst:g}, the model expects 0 to "
+                f"{self.full_scale:g}; rescale it or give their range (mfnet-run --image-range), "
+                "declare its nodata value, or use a model trained on such values"
+            )
+        return image, valid
+
+    def stored(self, window: Window) -> tuple[Pixels, BoolArray]:
+        """Pixels as the file has them, whatever their range, and which of them are valid.
+
+        Raises:
+            SceneError: damaged data.
+        """
+        with reading(self.path):
+            image = self.dataset.read(self.bands, window=window)
+            valid = np.ones(image.shape[1:], np.bool_)
+            for nodata in self._nodata:
+                valid &= ~self._equal(image, nodata)
+            if image.dtype.kind == "f":
+                valid &= np.isfinite(image).all(axis=0)
+            if self._masked:
+                valid &= self.dataset.dataset_mask(window=window) > 0
+        return image, valid
+
+    def warning(self) -> str | None:
+        """What a sample of the pixel values says against the model's scale; None for nothing.
+
+        Raises:
+            SceneError: damaged data, or pixel values above the model's full scale.
+        """
+        ends = []
+        for window in self._sample():
+            image, valid = self.read(window)
+            if valid.any():
+                seen = image if valid.all() else image[:, valid]
+                ends += [float(seen.min()), float(seen.max())]
+        largest = max(ends, default=self.full_scale)
+        if largest < DARK * self.full_scale:
+            return (
+                f"{self.path}: pixel values reach only {largest:g} in a sample, the model expects "
+                f"0 to {self.full_scale:g} and sees a nearly black image; give their range with "
+                "--image-range"
+            )
+        if ends and min(ends) == largest:
+            return (
+                f"{self.path}: all bands are {largest:g} wherever there is data in a sample, so "
+                "the network sees heights alone; check how it was written, or choose other --bands"
+            )
+        return None
+
+    def _sample(self) -> Iterator[Window]:
+        height, width = self.dataset.height, self.dataset.width
+        rows, columns = min(SAMPLE_SIDE, height), min(SAMPLE_SIDE, width)
+        # a small image is looked at once
+        for top in np.unique(np.linspace(0, height - rows, SAMPLES, dtype=int)):
+            for left in np.unique(np.linspace(0, width - columns, SAMPLES, dtype=int)):
+                yield Window(int(left), int(top), columns, rows)
+
+    def _beyond(self, image: Pixels, valid: BoolArray) -> float | None:
+        """The valid pixel value farthest above, or else below, the model's scale; None: all fit."""
+        slack = 0.001 * self.full_scale  # float rasters may overshoot by rounding
+        lowest, highest = -slack, self.full_scale + slack
+        if image.dtype.kind in "iu":
+            kind = np.iinfo(image.dtype)
+            if kind.min >= lowest and kind.max <= highest:
+                return None
+        seen: Any = {} if valid.all() else {"where": valid}
+        smallest, largest = image.min(**seen, initial=0), image.max(**seen, initial=0)
+        if largest > highest:
+            return float(largest)
+        return float(smallest) if smallest < lowest else None
+
+    def _stretched(self, image: Pixels) -> Pixels:
+        assert self.span is not None
+        low, high = self.span
+        if not low < high:
+            return np.zeros(image.shape, np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):  # where not valid
+            scaled = (image.astype(np.float32) - np.float32(low)) * np.float32(
+                self.full_scale / (high - low)
+            )
+        return np.asarray(np.clip(scaled, np.float32(0), np.float32(self.full_scale)))
+
+    def _values(self) -> Iterator[tuple[Pixels, BoolArray]]:
+        """All pixel values, a band at a time."""
+        for window in pieces_of(self.dataset):
+            image, valid = self.stored(window)
+            for band in image:
+                yield band, valid
+
+    def _equal(self, image: Pixels, nodata: Sequence[float | None]) -> BoolArray:
+        """Pixels (row, column) with these values: in all bands if they are a possible colour
+        (one black band is none), in any band if they are not."""
+        possible = all(0 <= (value or 0) <= self.full_scale for value in nodata)
+        of_bands = [
+            np.zeros(band.shape, np.bool_) if value is None else band == value
+            for band, value in zip(image, nodata, strict=True)
+        ]
+        return np.asarray(reduce(np.logical_and if possible else np.logical_or, of_bands))
+
+
+def _checked_bands(
+    path: Path, dataset: Any, bands: Sequence[int] | None, heights: int | None
+) -> list[int]:
+    if bands is None:
+        kinds = enumerate(dataset.colorinterp, start=1)
+        found = [
+            index for index, kind in kinds if index != heights and kind is not ColorInterp.alpha
+        ]
+        if len(found) != 3:
+            aside = "alpha" if heights is None else "alpha and heights"
+            raise SceneError(
+                f"{path}: has {len(found)} bands ({aside} aside), the model takes 3; "
+                "choose them with --bands, for example --bands 1,2,3"
+            )
+        return _plain_bands(path, dataset, found)
+    if len(bands) != 3 or not all(1 <= band <= dataset.count for band in bands):
+        raise SceneError(
+            f"{path}: bands {','.join(map(str, bands))} asked for, the file has "
+            f"{dataset.count}; choose three of them, counted from 1, with --bands"
+        )
+    return _plain_bands(path, dataset, list(bands))
+
+
+def _plain_bands(path: Path, dataset: Any, bands: list[int]) -> list[int]:
+    for band in bands:
+        require_plain_numbers(path, dataset, band)
+    return bands

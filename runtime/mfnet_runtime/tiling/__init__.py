@@ -1,0 +1,1 @@
+"""Sliding-window inference over a scene: grid, batches, blending, the pipeline."""

@@ -1,0 +1,143 @@
+"""Rows of a scene as they wait, raw, in page-locked memory for their way to the GPU.
+
+Filled by the reading thread, which makes no CUDA call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mfnet_runtime.cuda.kernels import DSM_VALID, IMAGE_VALID
+from mfnet_runtime.scene.reader import SceneRows
+from mfnet_runtime.tiling.batches import MAX_STRIPS, Batch, Place, RowSource, Strip, WindowRows
+from mfnet_runtime.tiling.grid import Offset, WindowGrid
+
+STAGED = 16 << 20  # bytes of rows that a batch is to have, where one row of windows has less
+AS_STORED = (np.dtype(np.uint8), np.dtype(np.uint16))  # other images go as float32
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many rows are held where, for a scene of any height, or a block of its columns.
+
+    A batch has room for the rows under one row of windows and for `max_strips - 1` strides more.
+    In bytes for each column held, u being 3, 6 or 12 bytes of a pixel's image:
+    page-locked 4 batches x rows x (u + 6); on the GPU slots x (u + 5) + rows x 4 x (classes + 1).
+    A scene 10,000 columns wide, of uint8, at stride 128, with 6 classes: 92 MB locked, 102 MB on
+    the GPU, whatever its height.
+    """
+
+    grid: WindowGrid
+    stored: np.dtype[Any]  # of the image: uint8, uint16 or float32
+    confidence: bool = False  # comes down too, another byte a pixel
+
+    @property
+    def width(self) -> int:
+        """Columns held: those under the windows."""
+        return len(self.grid.under)
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one row in a batch: image, DSM, mask, classes and confidence."""
+        return self.width * (3 * self.stored.itemsize + 4 + 1 + 1 + self.confidence)
+
+    @property
+    def max_strips(self) -> int:
+        """Strips in a batch; a wide scene has few, and fills batches within one row anyway."""
+        rows = STAGED // self.row_bytes
+        more = (rows - self._under_window) // self.grid.stride
+        return min(max(1 + more, 1), MAX_STRIPS)
+
+    @property
+    def rows(self) -> int:
+        """That a batch may stage, that lie under its windows, or that it may finish."""
+        return min(self._under_window + (self.max_strips - 1) * self.grid.stride, self.grid.height)
+
+    @property
+    def slots(self) -> int:
+        """Rows of the ring: under two batches, so that one goes up while the other is in use."""
+        return min(self.rows + self.max_strips * self.grid.stride, self.grid.height)
+
+    @property
+    def _under_window(self) -> int:
+        return min(self.grid.window, self.grid.height)
+
+
+def stored_type(image: np.dtype[Any]) -> np.dtype[Any]:
+    """The number type in which an image of this one goes to the GPU."""
+    return image if image in AS_STORED else np.dtype(np.float32)
+
+
+@dataclass(kw_only=True)
+class DeviceBatch(Batch):
+    """New rows and places of windows on their way up, classes on their way down: host's side."""
+
+    index: int  # among those that go round
+    image: npt.NDArray[Any]  # (3, rows, width)
+    dsm: npt.NDArray[np.float32]  # (rows, width)
+    mask: npt.NDArray[np.uint8]  # (rows, width) of IMAGE_VALID and DSM_VALID
+    placements: npt.NDArray[np.int32]  # (windows, 4), fields of kernels.PLACEMENT
+    classes: npt.NDArray[np.uint8]  # (rows, width)
+    confidence: npt.NDArray[np.uint8] | None  # (rows, width) if asked for
+    not_finite: npt.NDArray[np.int32]  # (1,)
+    first: int = 0  # scene row of the first staged
+    staged: int = 0  # rows
+    finished: int = 0  # rows of classes, once inferred
+
+    def clear(self, size: int) -> None:
+        """Be empty, for `size` new windows."""
+        super().clear(size)
+        self.staged = 0
+
+    @property
+    def stop(self) -> int | None:
+        """Scene row after the last finished; None if it finishes none."""
+        stops = [step.stop for step in self.steps if isinstance(step, Strip)]
+        return stops[-1] if stops else None
+
+
+class StagedRows(WindowRows[DeviceBatch]):
+    """Copies new rows into the batch that needs them first, and notes where its windows lie.
+
+    Args:
+        reader: The open scene.
+        grid: Where the windows lie.
+        row_shares: Which row of the tables of shares each offset has.
+        column_shares: Likewise.
+    """
+
+    def __init__(
+        self,
+        reader: RowSource,
+        grid: WindowGrid,
+        row_shares: dict[Offset, int],
+        column_shares: dict[Offset, int],
+    ) -> None:
+        super().__init__(reader, grid)
+        self._row_shares, self._column_shares = row_shares, column_shares
+
+    def take(self, fresh: SceneRows, kept: int, batch: DeviceBatch) -> None:
+        """Stage new rows."""
+        assert stored_type(fresh.image.dtype) == batch.image.dtype, "a scene has one number type"
+        if not batch.staged:
+            batch.first = self.start + kept
+        at = slice(batch.staged, batch.staged + len(fresh.dsm))
+        batch.image[:, at] = fresh.image
+        batch.dsm[at] = fresh.dsm
+        batch.mask[at] = fresh.image_valid * np.uint8(IMAGE_VALID)
+        batch.mask[at] |= fresh.dsm_valid * np.uint8(DSM_VALID)
+        batch.staged = at.stop
+
+    def cut(self, place: Place, batch: DeviceBatch) -> None:
+        """Note where the window lies."""
+        row, column = place.row, place.column
+        batch.placements[batch.windows] = (
+            row.start,
+            column.start - self.grid.under.start,
+            self._row_shares[row],
+            self._column_shares[column],
+        )

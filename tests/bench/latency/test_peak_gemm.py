@@ -1,0 +1,66 @@
+"""Products of matrices: every library's is a number above zero, and the fastest is the ceiling."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+
+from mfnet_bench.latency.gemm import PRODUCTS, GemmEngine
+from mfnet_bench.latency.peak_gemm import ceilings_from, gemm_shapes, product_turns
+
+NEEDS = {"numpy": "numpy", "torch": "torch", "onnxruntime": "onnx", "openvino": "openvino"}
+
+
+def test_shapes_are_the_networks_and_a_square() -> None:
+    shapes = gemm_shapes(768, 256, (1, 2, 4))
+    assert shapes[:2] == ((512, 768, 3072), (512, 3072, 768))
+    assert shapes[2:4] == ((2048, 768, 3072), (2048, 3072, 768))
+    assert len(shapes) == 5
+    m, k, n = shapes[-1]
+    assert m == k == n
+    assert len(gemm_shapes(32, 16, (2,))) == 3
+
+
+@pytest.mark.parametrize(("library", "precision"), list(PRODUCTS))
+def test_every_product_runs(library: str, precision: str) -> None:
+    pytest.importorskip(NEEDS[library])
+    spec = {"backend": library, "precision": precision, "threads": 1, "shapes": [(32, 32, 64)]}
+    engine = GemmEngine(spec)
+    assert engine.facts == {"shapes": ["32x32x64"]}
+    assert engine.measure("32x32x64", 3)["gflop_per_s"] > 0
+
+
+def test_int8_products_multiply_what_they_are_given() -> None:
+    """A graph that quantises wrongly would be a ceiling of something else."""
+    rng = np.random.default_rng(0)
+    left = rng.standard_normal((16, 32), np.float32)
+    right = rng.standard_normal((32, 8), np.float32)
+    (found,) = PRODUCTS["onnxruntime", "int8"](left, right, 1)()
+    assert np.abs(found - left @ right).max() < 0.05 * np.abs(left @ right).max()
+
+
+def test_contenders_are_measured_in_their_processes() -> None:
+    with ExitStack() as stack:
+        turns = product_turns(["fp32"], [(32, 32, 64), (64, 32, 32)], 1, stack)
+        assert 1 <= len(turns) <= 3
+        samples = {product: {0: turn(), 1: turn()} for product, turn in turns.items()}
+    ceiling = ceilings_from(samples)["fp32"]
+    assert ceiling.gflop_per_s > 0
+    assert ceiling.name.split()[1] in ("32x32x64", "64x32x32")
+
+
+def test_the_highest_median_is_the_ceiling() -> None:
+    products = {
+        ("fp32", "numpy", "a"): {0: [100.0], 1: [500.0], 2: [100.0]},  # one lucky round
+        ("fp32", "torch", "b"): {0: [200.0], 1: [210.0], 2: [190.0]},
+        ("int8", "torch", "c"): {0: [900.0]},
+        ("bf16", "torch", "d"): {},  # dropped out
+    }
+    ceilings = ceilings_from(products)
+    assert {key: value.name for key, value in ceilings.items()} == {
+        "fp32": "torch b",
+        "int8": "torch c",
+    }
+    assert ceilings["fp32"].gflop_per_s == 200.0

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from networks import random_network
+from onnx import TensorProto, helper
+
+import mfnet_export.graph.export
+from mfnet_export.errors import ExportError
+from mfnet_export.graph.export import onnx_from_network
+from mfnet_export.graph.passes import SHAPE_OPERATORS, clean, require_static
+from mfnet_export.rewrites.steps import STEPS
+from mfnet_runtime.backends import backend_from_file
+from mfnet_runtime.contract import METADATA_KEY, Contract
+from mfnet_runtime.errors import ResourceError
+from mfnet_runtime.files import sha256_from_file
+from mfnet_runtime.labels import ClassTable
+
+if TYPE_CHECKING:
+    from export.conftest import Made
+
+WINDOW = 64
+CONTRACT = Contract(WINDOW, ClassTable.numbered(3))
+
+
+def test_names_and_shapes(made: Made) -> None:
+    graph = onnx.load(made.onnx).graph
+    found = {
+        value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+    assert found == {
+        "image": ["N", 3, WINDOW, WINDOW],
+        "dsm": ["N", 1, WINDOW, WINDOW],
+        "logits": ["N", 3, WINDOW, WINDOW],
+    }
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_any_batch_gives_the_networks_logits(made: Made, batch: int) -> None:
+    rng = np.random.default_rng(batch)
+    image = rng.random((batch, 3, WINDOW, WINDOW), np.float32)
+    dsm = rng.random((batch, 1, WINDOW, WINDOW), np.float32)
+    with torch.no_grad():
+        expected = made.network(torch.from_numpy(image), torch.from_numpy(dsm)).numpy()
+    with backend_from_file(made.onnx, threads=1) as backend:
+        logits = backend.infer({"image": image, "dsm": dsm})["logits"]
+    assert np.abs(logits - expected).max() < 5e-5
+
+
+def test_versions_of_the_format(made: Made) -> None:
+    model = onnx.load(made.onnx)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+    assert model.ir_version == 8
+    assert not model.functions
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_contract_and_provenance_are_inside(made: Made) -> None:
+    (prop,) = onnx.load(made.onnx).metadata_props
+    assert prop.key == METADATA_KEY
+    contract = Contract.from_json(prop.value)
+    assert (contract.window, contract.classes, contract.precision) == (
+        WINDOW,
+        made.contract.classes,
+        "fp32",
+    )
+    assert contract.provenance == {
+        "dataset": "town",
+        "checkpoint_sha256": sha256_from_file(made.checkpoint),
+        "rewrites": [step.name for step in STEPS if step.name != "zero-tables"],
+        "opset": 17,
+        **{name: version(name) for name in ("mfnet", "torch", "onnx", "onnxscript")},
+    }
+
+
+def test_nothing_private_is_inside(made: Made) -> None:
+    content = made.onnx.read_bytes()
+    for part in (b"/work", b"/tmp", str(Path.home()).encode(), b"site-packages", b".py", b"pkg."):
+        assert part not in content, part
+
+
+def test_weights_are_inside(made: Made) -> None:
+    graph = onnx.load(made.onnx, load_external_data=False).graph
+    assert not any(tensor.external_data for tensor in graph.initializer)
+    assert sorted(path.name for path in made.onnx.parent.iterdir()) == ["best.onnx", "best.pt"]
+
+
+def test_only_the_batch_is_dynamic(made: Made) -> None:
+    graph = onnx.shape_inference.infer_shapes(onnx.load(made.onnx), strict_mode=True).graph
+    assert not SHAPE_OPERATORS & {node.op_type for node in graph.node}
+    require_static(ir.load(made.onnx), "N")
+    for node in graph.node:
+        if node.op_type == "Resize":
+            assert len(node.input) == 3  # scales, not sizes
+
+
+def test_merged_weights_alone_are_inside(made: Made) -> None:
+    """LoRA's factors of q and v, and SAM's own qkv, are gone."""
+    names = {tensor.name for tensor in onnx.load(made.onnx).graph.initializer}
+    assert not [name for name in names if "lora_A" in name or "attn.qkv.weight" in name]
+
+
+@pytest.fixture
+def without_torch_export(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        mfnet_export.graph.export, "_ir_from_network", lambda *_: ir.load(made.onnx)
+    )
+
+
+@pytest.mark.usefixtures("without_torch_export", "above_2_gib")
+def test_large_weights_go_beside(made: Made, tmp_path: Path) -> None:
+    path = tmp_path / "large.onnx"
+    onnx_from_network(made.network, CONTRACT, path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["large.onnx", "large.onnx.data"]
+    assert path.stat().st_size < made.onnx.stat().st_size / 2
+    rng = np.random.default_rng(0)
+    feed = {
+        "image": rng.random((1, 3, WINDOW, WINDOW), np.float32),
+        "dsm": rng.random((1, 1, WINDOW, WINDOW), np.float32),
+    }
+    with backend_from_file(path, threads=1) as large, backend_from_file(made.onnx) as whole:
+        np.testing.assert_allclose(large.infer(feed)["logits"], whole.infer(feed)["logits"], 1e-4)
+
+
+@pytest.mark.usefixtures("without_torch_export")
+def test_a_full_disk_leaves_the_old_file(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "best.onnx"
+    path.write_text("old")
+    monkeypatch.setattr(ir, "save", full)
+    with pytest.raises(ResourceError, match=r"best\.onnx cannot be written \(No space left"):
+        onnx_from_network(made.network, CONTRACT, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["best.onnx"]
+    assert path.read_text() == "old"
+
+
+def test_wrong_network_or_contract_is_a_bug(tmp_path: Path) -> None:
+    network = random_network("none")
+    path = tmp_path / "best.onnx"
+    with pytest.raises(ValueError, match="another network"):
+        onnx_from_network(network, Contract(128, CONTRACT.classes), path)
+    with pytest.raises(ValueError, match="eval mode"):
+        onnx_from_network(network.double(), CONTRACT, path)
+    with pytest.raises(ValueError, match="eval mode"):
+        onnx_from_network(network.float().train(), CONTRACT, path)
+
+
+def test_what_torch_cannot_export_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.onnx.OnnxExporterError("no lowering for aten.magic\nand much more")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(ExportError, match=r"cannot export this network \(no lowering .*magic\)"):
+        onnx_from_network(random_network("none"), CONTRACT, tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def shape_model() -> ir.Model:
+    """A Resize by sizes read off the batch, and a shape the output needs."""
+    kind = TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Shape", ["image"], ["shape"], start=0, end=2),
+        helper.make_node("Concat", ["shape", "side"], ["sizes"], axis=0),
+        helper.make_node("Resize", ["image", "", "", "sizes"], ["logits"], mode="linear"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "resize",
+        [helper.make_tensor_value_info("image", kind, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("logits", kind, ["N", 3, 32, 32])],
+        [helper.make_tensor("side", TensorProto.INT64, [2], [32, 32])],
+        doc_string="/home/somebody",
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return ir.from_proto(onnx.shape_inference.infer_shapes(model))
+
+
+def test_shape_arithmetic_is_refused_until_cleaned() -> None:
+    model = shape_model()
+    with pytest.raises(ExportError, match="nothing else, but has 1 x operator Shape: "):
+        require_static(model, "N")
+    clean(model)
+    require_static(model, "N")
+    assert [node.op_type for node in model.graph] == ["Resize"]
+    assert model.graph.doc_string is None
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    with pytest.raises(ExportError, match="Resize of size N"):
+        require_static(model, "batch")
+    model.graph.inputs[0].shape = ir.Shape([2, 3, 8, 8])
+    with pytest.raises(ExportError, match="1 x input image of fixed batch"):
+        require_static(model, "N")

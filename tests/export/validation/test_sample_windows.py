@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import write_raster, write_scene
+
+from mfnet_export.validation.sample_windows import sample_windows
+from mfnet_runtime.contract import Contract, DsmRule
+from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.labels import ClassTable
+
+CONTRACT = Contract(32, ClassTable.numbered(3))
+
+
+def test_synthetic_windows_are_scaled_and_repeat() -> None:
+    first, second = sample_windows(CONTRACT, count=3), sample_windows(CONTRACT, count=3)
+    assert first.source == "3 of a synthetic town, 2 of noise"
+    assert (first.image.shape, first.dsm.shape) == ((5, 3, 32, 32), (5, 1, 32, 32))
+    for name in ("image", "dsm"):
+        array = getattr(first, name)
+        assert array.dtype == np.float32
+        assert 0 <= array.min() < array.max() <= 1
+        assert len({window.tobytes() for window in array}) == 5  # no two alike
+        np.testing.assert_array_equal(array, getattr(second, name))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_windows_of_scenes_are_the_runtimes(tmp_path: Path, count: int) -> None:
+    for index, name in enumerate("abc"):
+        write_scene(tmp_path / "scenes", name, 70, 100, seed=index)
+    found = sample_windows(CONTRACT, tmp_path / "scenes", count)
+    assert found.source == f"{count} of scenes, 2 of noise"
+    assert found.image.shape == (count + 2, 3, 32, 32)
+    assert found.dsm.min() >= 0
+    assert found.dsm.max() <= 1
+
+
+def test_the_dsm_is_scaled_over_the_scene_by_the_contracts_rule(tmp_path: Path) -> None:
+    scenes = tmp_path / "scenes"
+    image = np.full((3, 64, 64), 51, np.uint8)
+    heights = np.repeat(np.arange(64, dtype=np.float32)[:, None], 64, axis=1)
+    write_raster(scenes / "image" / "a.tif", image)
+    write_raster(scenes / "dsm" / "a.tif", heights)
+    found = sample_windows(CONTRACT, scenes, 4)
+    assert found.dsm[0].max() < 0.5  # the upper half of the scene
+    np.testing.assert_allclose(found.image[:4], 0.2, rtol=1e-6)
+    ranged = Contract(32, ClassTable.numbered(3), dsm=DsmRule("range", 0, 630))
+    assert sample_windows(ranged, scenes, 4).dsm[:4].max() == pytest.approx(0.1)
+
+
+def test_windows_without_data_are_left_out(tmp_path: Path) -> None:
+    scenes = tmp_path / "scenes"
+    heights = np.full((64, 64), -9999, np.float32)
+    heights[40:, 40:] = 5
+    write_raster(scenes / "image" / "a.tif", np.ones((3, 64, 64), np.uint8))
+    write_raster(scenes / "dsm" / "a.tif", heights, nodata=-9999)
+    assert len(sample_windows(CONTRACT, scenes, 4)) == 1 + 2
+    heights[:] = -9999
+    write_raster(scenes / "dsm" / "a.tif", heights, nodata=-9999)
+    with pytest.raises(UsageError, match="no window with a valid pixel"):
+        sample_windows(CONTRACT, scenes, 4)
+
+
+def test_a_scene_smaller_than_the_window_is_padded(tmp_path: Path) -> None:
+    write_scene(tmp_path / "scenes", "a", 20, 25)
+    assert sample_windows(CONTRACT, tmp_path / "scenes", 2).image.shape == (3, 3, 32, 32)
+
+
+def test_bands_are_chosen_and_wrong_scenes_named(tmp_path: Path) -> None:
+    scenes = tmp_path / "scenes"
+    image = np.stack([np.full((40, 40), band * 51, np.uint8) for band in range(5)])
+    write_raster(scenes / "image" / "a.tif", image)
+    write_raster(scenes / "dsm" / "a.tif", np.eye(40, dtype=np.float32))
+    found = sample_windows(CONTRACT, scenes, 1, bands=(4, 2, 1))
+    np.testing.assert_allclose(found.image[0, :, 0, 0], [0.6, 0.2, 0.0], atol=1e-6)
+    with pytest.raises(SceneError, match=r"a\.tif: has 5 bands"):
+        sample_windows(CONTRACT, scenes, 1)
+    with pytest.raises(UsageError, match="expected at least 1"):
+        sample_windows(CONTRACT, scenes, 0)
+    with pytest.raises(UsageError, match="nowhere: no such file or folder"):
+        sample_windows(CONTRACT, tmp_path / "nowhere")

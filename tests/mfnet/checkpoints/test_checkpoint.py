@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from networks import random_network, random_windows, reference_state, references
+
+from mfnet.checkpoints.checkpoint import (
+    FORMAT,
+    Checkpoint,
+    load_checkpoint,
+    load_resume,
+    network_from_checkpoint,
+    save_checkpoint,
+)
+from mfnet_runtime.contract import Contract
+from mfnet_runtime.errors import ModelError, ResourceError, UsageError
+from mfnet_runtime.labels import ISPRS, MMHUNAN, ClassTable
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    network = random_network("lora", window=32)
+    return Checkpoint(
+        config=network.config,
+        contract=Contract(window=32, classes=ClassTable.numbered(3)),
+        weights=network.state_dict(),
+        training={"epochs": 2, "sam": {"file": "sam.pth", "zero_rel_pos": True}},
+        metrics={"miou": 0.5},
+    )
+
+
+def test_checkpoint_survives_the_file(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, checkpoint)
+    loaded = load_checkpoint(path)
+    for name in ("config", "contract", "training", "metrics"):
+        assert getattr(loaded, name) == getattr(checkpoint, name)
+    network = network_from_checkpoint(loaded)
+    assert not network.training
+    expected = network_from_checkpoint(checkpoint)
+    windows = random_windows(1, 32, torch.float32)
+    with torch.no_grad():
+        assert torch.equal(network(*windows), expected(*windows))
+    assert os.listdir(tmp_path) == ["best.pt"]
+
+
+def test_a_view_is_saved_without_the_storage_behind_it(
+    tmp_path: Path, checkpoint: Checkpoint
+) -> None:
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, dataclasses.replace(checkpoint, weights={"a": torch.zeros(10**6)[:2]}))
+    assert path.stat().st_size < 10**5
+
+
+def test_resume_state_is_optional(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint)
+    with pytest.raises(UsageError, match="no training state"):
+        load_resume(path)
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.01, momentum=0.9)
+    weight.grad = torch.ones(2)
+    optimizer.step()
+    state = {"optimizer": optimizer.state_dict(), "epoch": 3, "rng": torch.get_rng_state()}
+    save_checkpoint(path, checkpoint, resume=state)
+    resumed = load_resume(path)
+    assert resumed["epoch"] == 3
+    optimizer.load_state_dict(resumed["optimizer"])
+    assert load_checkpoint(path).metrics == {"miou": 0.5}
+
+
+def test_failed_save_leaves_the_old_file(
+    tmp_path: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, checkpoint)
+    before = path.read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ResourceError, match="No space left"):
+        save_checkpoint(path, checkpoint)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["best.pt"]
+    with pytest.raises(UsageError, match="not a folder"):
+        save_checkpoint(tmp_path / "absent" / "best.pt", checkpoint)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full to fail every write")
+def test_a_disk_that_fills_up_midway_is_a_resource_error(
+    tmp_path: Path, checkpoint: Checkpoint
+) -> None:
+    (tmp_path / f".best.pt.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(ResourceError, match="free space"):
+        save_checkpoint(tmp_path / "best.pt", checkpoint)
+    assert os.listdir(tmp_path) == []
+
+
+def test_unserialisable_training_facts_are_a_bug(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    with pytest.raises(TypeError):
+        save_checkpoint(
+            tmp_path / "best.pt", dataclasses.replace(checkpoint, training={"path": tmp_path})
+        )
+
+
+@references
+def test_official_file_is_a_checkpoint(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "official.pth"
+    torch.save(reference_state(name), path)
+    loaded = load_checkpoint(path)
+    assert (loaded.contract.window, loaded.contract.provenance) == (256, {"source": "official"})
+    tables = {5: ClassTable.numbered(5), 6: ISPRS, 7: MMHUNAN}
+    assert loaded.contract.classes == tables[loaded.config.classes]
+    assert load_checkpoint(path, window=512).config.window == 512
+
+
+def test_damaged_official_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "official.pth"
+    torch.save({"image_encoder.pos_embed": torch.zeros(1), "decoder.x": torch.zeros(1)}, path)
+    with pytest.raises(ModelError, match=r"official\.pth: official checkpoint: .*; copy it again"):
+        load_checkpoint(path)
+
+
+class Canary:
+    """Touches a file when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_the_file_never_runs(tmp_path: Path) -> None:
+    path, canary = tmp_path / "best.pt", tmp_path / "canary"
+    torch.save({"format": FORMAT, "weights": Canary(canary)}, path)
+    for load in (load_checkpoint, load_resume):
+        with pytest.raises(ModelError, match=r"best\.pt is damaged or holds more") as caught:
+            load(path)
+        assert "\n" not in str(caught.value)
+    assert not canary.exists()
+
+
+def test_damaged_files_are_refused(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, checkpoint)
+    whole = path.read_bytes()
+    for content in (whole[:-100], whole[: len(whole) // 2], whole[:10], b"", b"\x80\x02}q\x00."):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"best\.pt"):
+            load_checkpoint(path)
+    with pytest.raises(UsageError, match="not a file"):
+        load_checkpoint(tmp_path / "absent.pt")
+    with pytest.raises(UsageError, match="not a file"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"format": "mfnet-checkpoint/9"}, "mfnet-checkpoint/9"),
+        ({"config": None}, "configuration is NoneType"),
+        ({"contract": {}}, "contract has format None"),
+        ({"weights": {}}, "not named tensors"),
+        ({"weights": {"a": 1}}, "'a' is not a dense tensor"),
+        ({"weights": {"a": torch.zeros(3, 3).to_sparse()}}, "'a' is not a dense tensor"),
+        ({"weights": {"a": torch.zeros(3, device="meta")}}, "'a' is not a dense tensor"),
+        ({"training": []}, "'training' is list"),
+        ({"contract": Contract(32, ClassTable.numbered(4)).to_dict()}, "names 4 classes"),
+        ({"contract": Contract(64, ClassTable.numbered(3)).to_dict()}, "windows of 64 px"),
+    ],
+)
+def test_files_that_contradict_themselves_are_refused(
+    tmp_path: Path, checkpoint: Checkpoint, change: dict[str, Any], part: str
+) -> None:
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, checkpoint)
+    torch.save({**torch.load(path, weights_only=True), **change}, path)
+    with pytest.raises(ModelError, match=part) as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value)
+    assert "; " in str(caught.value) or ": give" in str(caught.value)  # a remedy
+
+
+def test_sam_file_is_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "sam_vit_b.pth"
+    torch.save({"image_encoder.pos_embed": torch.zeros(1)}, path)
+    with pytest.raises(ModelError, match="holds SAM's own weights"):
+        load_checkpoint(path)
+
+
+def test_weights_are_loaded_strictly(checkpoint: Checkpoint) -> None:
+    weights = dict(checkpoint.weights)
+    del weights["decoder.p3.weights"]
+    weights["extra"] = torch.zeros(1)
+    weights["decoder.p2.weights"] = torch.zeros(3)
+    with pytest.raises(ModelError, match="3 tensors") as caught:
+        network_from_checkpoint(dataclasses.replace(checkpoint, weights=weights))
+    for part in ("p3.weights is missing", "extra is (1,), not here", "(3,), not (2,)"):
+        assert part in str(caught.value)
+    none: dict[str, torch.Tensor] = {}
+    with pytest.raises(ModelError, match=r"is missing, not \(.*; \.\.\.$") as caught:
+        network_from_checkpoint(dataclasses.replace(checkpoint, weights=none))
+    assert str(caught.value).count("missing") == 5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(checkpoint: Checkpoint, value: float) -> None:
+    weights = {**checkpoint.weights, "decoder.p2.weights": torch.tensor([1.0, value])}
+    with pytest.raises(ModelError, match=r"NaN or infinities \(1 tensors\): decoder.p2.weights"):
+        network_from_checkpoint(dataclasses.replace(checkpoint, weights=weights))
+
+
+def test_one_bit_of_a_weight(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    """Torch does not compare a file with its checksums."""
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, checkpoint)
+    whole = bytearray(path.read_bytes())
+    name, value = next((n, v) for n, v in checkpoint.weights.items() if v.numel() > 100)
+    at = whole.index(value.numpy().tobytes())
+    whole[at + 101] ^= 16
+    path.write_bytes(whole)
+    assert not torch.equal(torch.load(path, weights_only=True)["weights"][name], value)
+    with pytest.raises(ModelError, match=r"does not have its CRC-32\); copy it again"):
+        load_checkpoint(path)

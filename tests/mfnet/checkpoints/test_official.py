@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import INDEX, random_network, reference_state, reference_windows, references
+from torch import Tensor
+
+from mfnet.checkpoints.checkpoint import checkpoint_from_official, network_from_checkpoint
+from mfnet.checkpoints.official import from_official, is_official, our_name
+from mfnet.model.decoder_attention import relative_position_index
+from mfnet.model.network import MFNet
+from mfnet.tuning import tuning_class
+from mfnet_runtime.errors import ModelError
+
+
+def official_state(network: MFNet) -> dict[str, Tensor]:
+    """The state_dict the official implementation would save of this network."""
+    state = {}
+    for ours, tensor in network.state_dict().items():
+        name = ours
+        if ours.startswith("encoder.tuning."):
+            _, _, index, rest = ours.split(".", 3)
+            for theirs, mine in tuning_class(network.config.tuning).official.items():
+                if rest.startswith(mine):
+                    rest = theirs + rest.removeprefix(mine)
+                    break
+            name = f"image_encoder.blocks.{index}.{rest}"
+        name = name.replace("encoder.sam.", "image_encoder.", 1).replace(
+            "attn.rel_pos_", "attn.rel_"
+        )
+        state[name.removeprefix("fusion.")] = tensor
+    for block in ("b4", "b3", "b2"):
+        state[f"decoder.{block}.attn.relative_position_index"] = relative_position_index()
+    copies = {f"sam.{k}": v for k, v in state.items() if k.startswith("image_encoder.")}
+    return {**state, **copies, "sam.mask_decoder.iou_token.weight": torch.zeros(1, 4)}
+
+
+@references
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 5e-6)])
+def test_logits_are_the_official_networks(name: str, dtype: torch.dtype, bound: float) -> None:
+    checkpoint = checkpoint_from_official(reference_state(name))  # one network takes any window
+    network = network_from_checkpoint(checkpoint).to(dtype)
+    image, dsm, expected = reference_windows(name, dtype)
+    with torch.no_grad():
+        difference = (network(image, dsm) - expected).abs().max().item()
+        network.encoder.merge()
+        merged = (network(image, dsm) - expected).abs().max().item()
+    assert difference < bound
+    assert merged < bound
+
+
+@references
+def test_configuration_is_read_off_the_tensors(name: str) -> None:
+    config, _ = from_official(reference_state(name))
+    expected = INDEX[name]
+    assert list(config.global_blocks) == expected["global_blocks"]
+    for field in ("tuning", "embed_dim", "depth", "heads", "classes"):
+        assert getattr(config, field) == expected[field], field
+    assert (config.rank, config.position_grid, config.attention_window) == (4, 64, 14)
+    assert (config.neck_channels, config.window) == (256, 256)
+
+
+@pytest.mark.parametrize("tuning", ["lora", "adapter", "none"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_official_names_map_onto_ours(tuning: str, prefix: str) -> None:
+    network = random_network(tuning)
+    state = {prefix + name: tensor for name, tensor in official_state(network).items()}
+    assert is_official(state)
+    config, weights = from_official(state, window=64)
+    assert config == network.config
+    assert weights.keys() == network.state_dict().keys()
+    assert all(torch.equal(weights[k], v) for k, v in network.state_dict().items())
+
+
+def test_all_misfits_are_listed_at_once() -> None:
+    state = official_state(random_network("lora"))
+    del state["fpn2x.0.bias"]
+    state["image_encoder.blocks.0.attn.proj.extra"] = torch.zeros(1)
+    state["decoder.p3.weights"] = torch.zeros(3)
+    state["decoder.b2.attn.relative_position_index"] = torch.zeros(64, 64, dtype=torch.int64)
+    with pytest.raises(ModelError) as caught:
+        from_official(state)
+    message = str(caught.value)
+    assert "(4 tensors)" in message
+    assert "missing: fusion.fpn2x.0.bias" in message
+    assert "unexpected: image_encoder.blocks.0.attn.proj.extra" in message
+    assert "shape (3,), expected (2,): decoder.p3.weights" in message
+    assert "indexing: decoder.b2.attn.relative_position_index" in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "image_encoder.patch_embed.proj.weight",
+        "image_encoder.pos_embed",
+        "image_encoder.blocks.1.attn.rel_h",
+        "image_encoder.neck.0.weight",
+        "image_encoder.blocks.0.mlp.lin1.lora_Ax",
+        "decoder.segmentation_head.2.0.weight",
+    ],
+)
+def test_missing_tensor_the_configuration_needs_is_named(name: str) -> None:
+    state = official_state(random_network("lora"))
+    del state[name]
+    with pytest.raises(ModelError, match=name):
+        from_official(state)
+
+
+def test_block_of_two_tunings_is_refused() -> None:
+    state = official_state(random_network("lora"))
+    state["image_encoder.blocks.1.wx_Adapter"] = torch.zeros(1)
+    with pytest.raises(ModelError, match=r"unexpected: image_encoder\.blocks\.1\.wx_Adapter"):
+        from_official(state)
+
+
+def test_other_files_are_not_official() -> None:
+    assert not is_official({"image_encoder.pos_embed": 0, "mask_decoder.iou_token.weight": 0})
+    assert not is_official({"format": "mfnet-checkpoint/1"})
+    assert not is_official([1, 2])
+    assert our_name("decoder.p3.weights", "lora") == "decoder.p3.weights"

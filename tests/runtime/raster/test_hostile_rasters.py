@@ -1,0 +1,408 @@
+"""Raster files that mean harm: refused in one line, and nothing else is opened or fetched."""
+
+from __future__ import annotations
+
+import os
+import resource
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import UTM, write_raster, write_scene
+
+from mfnet_runtime.cli.read_options import ReadWords, read_options
+from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.raster.limits import GEOTIFF, VRT, RasterLimits
+from mfnet_runtime.raster.open import open_raster
+from mfnet_runtime.raster.vrt import own_sources
+from mfnet_runtime.scene.discovery import Scene
+from mfnet_runtime.scene.options import ReadOptions
+from mfnet_runtime.scene.reader import SceneReader
+
+WITH_VRT = RasterLimits((GEOTIFF, VRT))
+ONES = np.ones((1, 16, 16), np.uint8)
+PLACE = '<SrcRect xOff="0" yOff="0" xSize="16" ySize="16"/>'
+
+
+def source(name: object, relative: int = 1, place: str = PLACE) -> str:
+    return (
+        f'<SimpleSource><SourceFilename relativeToVRT="{relative}">{name}</SourceFilename>'
+        f"<SourceBand>1</SourceBand>{place}{place.replace('Src', 'Dst')}</SimpleSource>"
+    )
+
+
+def vrt(path: Path, inside: str, band: str = "", root: str = "") -> Path:
+    path.write_text(
+        f'<VRTDataset rasterXSize="16" rasterYSize="16"{root}>'
+        f'<VRTRasterBand dataType="Byte" band="1"{band}>{inside}</VRTRasterBand></VRTDataset>'
+    )
+    return path
+
+
+def tiff_header(*tags: tuple[int, int, int, int], first: int = 8) -> bytes:
+    """A TIFF that is all promise: tags of (number, type, count, value)."""
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
+    return struct.pack("<2sHIH", b"II", 42, first, len(tags)) + entries + bytes(4)
+
+
+def sizes(height: int, width: int, tile: int, bands: int = 1) -> bytes:
+    tiles = ((322, 4, 1, tile), (323, 4, 1, tile), (324, 4, 1, 200), (325, 4, 1, 100))
+    return tiff_header(
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1),
+        (277, 3, 1, bands), (284, 3, 1, 1), *tiles
+    ).ljust(1000, b"\0")  # fmt: skip
+
+
+def test_each_driver_but_geotiff_is_allowed_by_name(tmp_path: Path) -> None:
+    alone = RasterLimits((GEOTIFF,))
+    for suffix, driver in ((".png", "PNG"), (".jpg", "JPEG")):
+        path = write_raster(tmp_path / f"a{suffix}", ONES)
+        with pytest.raises(SceneError, match=rf"driver {driver}; allowed here: GTiff; .*-driver"):
+            open_raster(path, alone)
+        with open_raster(path, RasterLimits((GEOTIFF, driver))) as dataset:
+            assert dataset.driver == driver
+
+
+def test_a_driver_of_unknown_first_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.asc"
+    path.write_text("ncols 2\nnrows 1\nxllcorner 0\nyllcorner 0\ncellsize 1\n3 4\n")
+    with pytest.raises(SceneError, match=r"a\.asc: .*starts like no file of GTiff, PNG, JPEG"):
+        open_raster(path)
+    for drivers in ((GEOTIFF, "AAIGrid"), ("HFA", "AAIGrid"), ("AAIGrid", "HFA")):
+        with open_raster(path, RasterLimits(drivers)) as dataset:
+            assert dataset.read(1).tolist() == [[3, 4]]
+
+
+def test_mfnet_run_reads_geotiff_alone() -> None:
+    seen: list[ReadOptions] = []
+
+    @click.command()
+    @read_options
+    def command(reading: ReadWords) -> None:
+        seen.append(reading.options())
+
+    command.main([], standalone_mode=False)
+    command.main(["--allow-driver", "PNG", "--max-pixels", "9"], standalone_mode=False)
+    assert [asked.limits.drivers for asked in seen] == [("GTiff",), ("GTiff", "PNG")]
+    assert seen[1].limits.max_pixels == 9
+    with pytest.raises(UsageError, match=r"--allow-driver PNGG: GDAL has no such driver here"):
+        command.main(["--allow-driver", "PNGG"], standalone_mode=False)
+
+
+@pytest.mark.parametrize("name", ["a.vrt", "a.tif", "a.png"])
+def test_a_vrt_is_refused_whatever_its_name(tmp_path: Path, name: str) -> None:
+    write_raster(tmp_path / "b.tif", ONES)
+    with pytest.raises(SceneError, match=r"driver VRT; .*allow it with --allow-driver VRT"):
+        open_raster(vrt(tmp_path / name, source("b.tif")))
+
+
+def test_a_mosaic_beside_and_below(tmp_path: Path) -> None:
+    """As gdalbuildvrt writes it, with a mosaic in a mosaic."""
+    write_raster(tmp_path / "d" / "below" / "b.tif", ONES * 5, **UTM)
+    inner = vrt(tmp_path / "d" / "inner.vrt", source("below/b.tif"))
+    (tmp_path / "link.vrt").symlink_to(vrt(tmp_path / "d" / "a.vrt", source(inner, relative=0)))
+    for path in (tmp_path / "d" / "a.vrt", tmp_path / "link.vrt"):
+        with open_raster(path, WITH_VRT) as dataset:
+            assert (dataset.read() == 5).all()
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A raster outside of the folder a/."""
+    (tmp_path / "a").mkdir()
+    return write_raster(tmp_path / "secret.tif", ONES * 7)
+
+
+def refused(path: Path, message: str) -> None:
+    with pytest.raises(SceneError, match=message) as caught:
+        open_raster(path, WITH_VRT)
+    assert str(path.parent) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "relative"),
+    [
+        ("../secret.tif", 1),
+        ("/etc/passwd", 0),
+        ("/etc/passwd", 1),
+        ("b.tif", 0),  # of the folder the command runs in
+        ("link.tif", 1),
+        ("loop.tif", 1),
+        ("below/../../secret.tif", 1),
+        ("/vsicurl/http://127.0.0.1/a.tif", 0),
+        ("/vsizip/b.zip/b.tif", 1),
+        ("http://127.0.0.1/a.tif", 1),
+        ("GTIFF_DIR:1:b.tif", 1),
+        ("vrt://b.tif", 1),
+        ("", 1),
+    ],
+)
+def test_sources_that_lie_elsewhere(
+    tmp_path: Path, secret: Path, name: str, relative: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a"
+    monkeypatch.chdir(folder)
+    write_raster(folder / "b.tif", ONES)
+    write_raster(folder / "GTIFF_DIR:1:b.tif", ONES)
+    (folder / "below").mkdir()
+    (folder / "link.tif").symlink_to(secret)
+    (folder / "loop.tif").symlink_to("loop.tif")
+    refused(
+        vrt(folder / "a.vrt", source(name, relative)),
+        r"names '.*expected files in|a folder|Too many levels",
+    )
+
+
+@pytest.mark.parametrize(
+    ("inside", "band", "root", "message"),
+    [
+        ("<PixelFunctionCode>import os</PixelFunctionCode>", "", "", "PixelFunctionCode"),
+        ("", ' subClass="VRTDerivedRasterBand"', "", "VRTDerivedRasterBand"),
+        ("", ' subClass="VRTRawRasterBand"', "", "VRTRawRasterBand"),
+        ("", ' subclass="VRTRawRasterBand"', "", "subclass"),
+        ("", "", ' subClass="VRTWarpedDataset"', "VRTWarpedDataset"),
+        ("<KernelFilteredSource/>", "", "", "KernelFilteredSource"),
+        ("<Overview/>", "", "", "Overview"),
+        (source("b.tif").replace("<SimpleSource>", '<SimpleSource SourceFilename="/etc/passwd">'),
+         "", "", "SourceFilename"),
+        (source("b.tif").replace("relativeToVRT", "relativetovrt"), "", "", "relativetovrt"),
+        (source("b.tif", place=PLACE.replace('"16"', '"8"', 1)), "", "", None),
+        (source("b.tif", place=""), "", "", "scales what it shows"),
+        (source("b.tif").replace('xSize="16"', 'xSize="15"', 1), "", "", "scales what it shows"),
+        (source("b.tif", place=PLACE.replace('xOff="0"', 'xOff="0.5"')), "", "", "scales"),
+        (source("b.tif", place=PLACE.replace('xOff="0"', 'xOff="nan"')), "", "", "scales"),
+        (source("b.<!-- -->tif"), "", "", "comments or definitions"),
+        ("<NoDataValue>1", "", "", "is no XML"),
+    ],
+)  # fmt: skip
+def test_vrts_that_are_more_than_mosaics(
+    tmp_path: Path, inside: str, band: str, root: str, message: str | None
+) -> None:
+    write_raster(tmp_path / "b.tif", ONES)
+    path = vrt(tmp_path / "a.vrt", inside, band, root)
+    if message is None:
+        open_raster(path, WITH_VRT).close()
+    else:
+        refused(path, message)
+
+
+def test_vrts_in_circles_and_too_deep(tmp_path: Path) -> None:
+    refused(vrt(tmp_path / "a.vrt", source("a.vrt")), r"a\.vrt: is a VRT inside 8 others, or insi")
+    vrt(tmp_path / "c.vrt", source("d.vrt"))
+    refused(vrt(tmp_path / "d.vrt", source("c.vrt")), r"is a VRT inside 8 others")
+
+
+def test_a_hundred_million_ways_through_vrts(tmp_path: Path) -> None:
+    """Each names the next ten times: every file is looked at once."""
+    write_raster(tmp_path / "8.tif", ONES, **UTM)
+    for index in range(8):
+        following = f"{index + 1}.vrt" if index < 7 else "8.tif"
+        vrt(tmp_path / f"{index}.vrt", source(following) * 10)
+    assert own_sources(tmp_path / "0.vrt") == [tmp_path / "8.tif"]
+
+
+def test_parts_are_as_limited_as_the_whole(tmp_path: Path) -> None:
+    (tmp_path / "b.tif").write_bytes(sizes(30_000, 30_000, 30_000))
+    mosaic = vrt(tmp_path / "a.vrt", source("b.tif"))
+    refused(mosaic, r"b\.tif: is stored in blocks of 30000 x 30000 px")
+    path = write_raster(tmp_path / "c.tif", ONES, **UTM)
+    (tmp_path / "b.tif").rename(tmp_path / "c.tif.msk")
+    refused(path, r"c\.tif\.msk: is stored in blocks of 30000 x 30000 px")
+
+
+def test_a_source_that_is_no_tiff(tmp_path: Path) -> None:
+    (tmp_path / "b.tif").write_text("<GDAL_WMS><Service>http://127.0.0.1</Service></GDAL_WMS>")
+    refused(vrt(tmp_path / "a.vrt", source("b.tif")), r"b\.tif: is no TIFF, as a source of a\.vrt")
+
+
+@pytest.mark.parametrize("name", ["b.tif.msk", "b.TIF.MSK", "b.tif.ovr"])
+@pytest.mark.parametrize("by_vrt", [False, True])
+def test_a_mask_or_overviews_that_are_a_vrt(
+    tmp_path: Path, secret: Path, name: str, by_vrt: bool
+) -> None:
+    folder = tmp_path / "a"
+    path = write_raster(folder / "b.tif", ONES)
+    vrt(folder / name, source(secret, 0))
+    if by_vrt:
+        path = vrt(folder / "c.vrt", source("b.tif"))
+    refused(path, rf"{name}: is no TIFF, as beside b\.tif it must be; remove it")
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_overviews_that_lie_elsewhere(tmp_path: Path, secret: Path, inside: bool) -> None:
+    path = write_raster(tmp_path / "a" / "b.tif", ONES, **UTM)
+    if inside:
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=str(secret))
+    else:
+        path.with_name("b.tif.aux.xml").write_text(
+            f'<PAMDataset><Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">{secret}</MDI>'
+            "</Metadata></PAMDataset>"
+        )
+    refused(path, rf"b\.tif: names '{secret}' as its overviews; expected them in b\.tif\.ovr")
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, list[str]]]:
+    """An address, and what it was asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}", asked
+        http.shutdown()
+
+
+def test_gdal_fetches_nothing(server: tuple[str, list[str]]) -> None:
+    """Whatever else might make it try, in a process that reads as the command does."""
+    url, asked = server
+    tried = f"""
+import rasterio
+for path in ("/vsicurl/{url}/a.tif", "/vsis3/b/a.tif", "{url}/a.png", "WMS:{url}/a",
+             "WCS:{url}/a", "/vsicurl_streaming/{url}/a.tif"):
+    try:
+        rasterio.open(path)
+    except rasterio.errors.RasterioError:
+        pass
+"""
+    local = f"import sys; sys.path[:] = {sys.path!r}; from mfnet_runtime import raster_reach as r; "
+    variables = {**os.environ, "AWS_S3_ENDPOINT": url[7:], "AWS_HTTPS": "NO"}
+    variables |= {"AWS_NO_SIGN_REQUEST": "YES", "AWS_VIRTUAL_HOSTING": "FALSE"}
+    for name in ("GDAL_SKIP", "CPL_VSIL_CURL_ALLOWED_FILENAME"):
+        variables.pop(name, None)
+    for before, hears in (("", True), ("r.keep_gdal_local()", False)):
+        asked.clear()
+        code = local + before + tried
+        subprocess.run([sys.executable, "-c", code], env=variables, check=True, timeout=60)
+        assert bool(asked) == hears, asked
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            sizes(2_000_000, 2_000_000, 256),
+            r"is 2000000 x 2000000 px, .* --max-pixels 4000000000000,",
+        ),
+        (sizes(30_000, 30_000, 30_000), r"blocks of 30000 x 30000 px, 858 MiB each; .*TILED=YES"),
+        (sizes(16_000, 16_000, 16_000, 3), r"blocks of 16000 x 16000 px, 732 MiB each"),
+        (sizes(10, 10, 16, 5000), r"has 5000 bands; at most 4096 are read"),
+        (tiff_header(first=0), r"cannot be opened \(.*\); check it with gdalinfo"),
+        (tiff_header(first=8), r"cannot be opened"),
+        (tiff_header(first=1 << 31), r"cannot be opened"),
+    ],
+)
+def test_headers_that_promise_too_much(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "bad.tif"
+    path.write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SceneError, match=rf"bad\.tif: .*{message}"):
+        open_raster(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_as_many_pixels_as_allowed(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", ONES)
+    open_raster(path, RasterLimits(max_pixels=256)).close()
+    with pytest.raises(
+        SceneError, match=r"is 16 x 16 px, together more than 255; .*--max-pixels 256,"
+    ):
+        open_raster(path, RasterLimits(max_pixels=255))
+
+
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tif")
+    (tmp_path / "folder.tif").mkdir()
+    (tmp_path / "loop.tif").symlink_to("loop.tif")
+    (tmp_path / "zero.tif").symlink_to("/dev/zero")
+    (tmp_path / "gone.tif").symlink_to("nowhere.tif")
+    started = time.monotonic()
+    for name, message in (
+        ("pipe", "a pipe or device, no regular file"),
+        ("folder", "a folder"),
+        ("loop", "Too many levels of symbolic links"),
+        ("zero", "a pipe or device, no regular file"),
+        ("gone", "No such file"),
+    ):
+        scene = write_scene(tmp_path / "scenes", name)
+        scene.image.unlink()
+        scene.image.symlink_to(tmp_path / f"{name}.tif")
+        with pytest.raises(SceneError, match=rf"{name}\.tif: cannot be opened \(.*{message}"):
+            SceneReader(scene)
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read any file")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", ONES)
+    path.chmod(0)
+    with pytest.raises(SceneError, match=r"a\.tif: cannot be opened \(.*Permission denied"):
+        open_raster(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a b.tif", "ü.tif", "a\nb.tif", "-x.tif", "a?b#c!.tif", "%2e.tif", "zip:a.tif",
+     "GTIFF_DIR:1:x.tif", "x" * 251 + ".tif"],
+)  # fmt: skip
+def test_names_of_files_are_names(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_raster(tmp_path / "a.tif", ONES).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    with open_raster(Path(name)) as dataset:
+        assert (dataset.read() == 1).all()
+
+
+SOUND = np.arange(3 * 32 * 32, dtype=np.uint8).reshape(3, 32, 32)
+
+
+@pytest.fixture(scope="module", params=["strips", "tiles"])
+def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Read before each example; the file of the examples is another one beside it."""
+    folder = tmp_path_factory.mktemp(request.param)
+    tiles = {"tiled": True, "blockxsize": 16, "blockysize": 16} if request.param == "tiles" else {}
+    image = write_raster(folder / "sound.tif", SOUND, compress="deflate", **tiles, **UTM)
+    heights = np.arange(1024, dtype=np.float32).reshape(32, 32)
+    return Scene("a", image, write_raster(folder / "dsm.tif", heights, **UTM))
+
+
+@settings(max_examples=30)
+@given(flips=st.dictionaries(st.integers(0, 700), st.integers(0, 255), min_size=1, max_size=8))
+def test_flipped_bytes(sound: Scene, flips: dict[int, int]) -> None:
+    """Whatever is changed in a file, it is read or refused."""
+    changed = bytearray(sound.image.read_bytes())
+    for place, value in flips.items():
+        changed[place % len(changed)] = value
+    path = sound.image.with_name("changed.tif")
+    path.write_bytes(changed)
+    message = ""
+    try:
+        with SceneReader(Scene("a", path, sound.dsm)) as reader:
+            reader.report()
+            reader.read(0, reader.height)
+    except SceneError as fault:
+        message = str(fault)
+    assert not message or str(path) in message or str(sound.dsm) in message

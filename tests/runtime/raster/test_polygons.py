@@ -1,0 +1,187 @@
+"""Polygons of a class map cover its pixels exactly, whole, whatever the blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from rasterio.features import rasterize
+from rasterio.transform import Affine
+from support import RGBD, UTM, write_raster
+
+from mfnet_runtime.errors import UsageError
+from mfnet_runtime.raster import vector_file
+from mfnet_runtime.raster.polygons import VectorFormat, VectorOptions, polygons_from_raster
+from mfnet_runtime.raster.vector_file import require_vectors, vectors_from_classmap
+
+pyogrio = pytest.importorskip("pyogrio.raw")
+
+FORMATS: tuple[VectorFormat, ...] = ("gpkg", "fgb")
+BLOCKS = {"tiled": True, "blockxsize": 16, "blockysize": 16, "nodata": 255}
+
+
+def patches(height: int = 90, width: int = 70, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Rectangles one over the other, nodata among them, and single pixels."""
+    rng = np.random.default_rng(seed)
+    classes = np.zeros((height, width), np.uint8)
+    for value in (1, 2, 255, 3, 1, 0, 2) * 3:
+        top, left = rng.integers(0, height), rng.integers(0, width)
+        classes[top : top + 25, left : left + 30] = value
+    return np.where(rng.random(classes.shape) < 0.02, np.uint8(3), classes)
+
+
+def written(
+    folder: Path, classes: npt.NDArray[np.uint8], options: VectorOptions, **place: Any
+) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+    """The polygons burnt into an array again, and their attributes."""
+    raster = write_raster(folder / "a.tif", classes, **BLOCKS, **(place or UTM))
+    target = folder / f"a.{options.format}"
+    vectors_from_classmap(raster, target, RGBD, options, classes.size)
+    meta, _, geometries, fields = pyogrio.read(target)
+    attributes = dict(zip(meta["fields"], fields, strict=True))
+    burnt = np.full(classes.shape, 255, np.uint8)
+    if len(geometries):
+        from_wkb = [rings(geometry) for geometry in geometries]
+        grid = (place or UTM).get("transform", Affine.identity())
+        rasterize(zip(from_wkb, attributes["class"], strict=True), out=burnt, transform=grid)
+    return burnt, {**attributes, "crs": meta["crs"]}
+
+
+def rings(geometry: bytes) -> dict[str, Any]:
+    """GeoJSON of a polygon's WKB."""
+    order, kind, count = np.frombuffer(geometry, "u1,<u4,<u4", 1)[0]
+    assert (order, kind) == (1, 3)
+    found, at = [], 9
+    for _ in range(count):
+        corners = int(np.frombuffer(geometry, "<u4", 1, at)[0])
+        found.append(np.frombuffer(geometry, "<f8", 2 * corners, at + 4).reshape(-1, 2).tolist())
+        at += 4 + 16 * corners
+    return {"type": "Polygon", "coordinates": found}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("turn", [0, 33])
+def test_polygons_are_the_class_map(tmp_path: Path, format: VectorFormat, turn: float) -> None:
+    classes = patches()
+    place = {**UTM, "transform": UTM["transform"] @ Affine.rotation(turn)}
+    burnt, found = written(tmp_path, classes, VectorOptions(format), **place)
+    np.testing.assert_array_equal(burnt, classes)
+    assert found["crs"] == "EPSG:32632"
+    for index, name in enumerate(RGBD.names):
+        mine = found["class"] == index
+        assert set(found["name"][mine]) == {name}
+        assert found["area_m2"][mine].sum() == pytest.approx(0.25 * (classes == index).sum())
+
+
+def test_nothing_is_cut_at_a_border_of_blocks(tmp_path: Path) -> None:
+    classes = np.full((100, 100), 2, np.uint8)
+    classes[40:60, 40:60] = 1
+    raster = write_raster(tmp_path / "a.tif", classes, **BLOCKS, **UTM)
+    ring, whole = sorted(polygons_from_raster(raster), key=lambda polygon: -polygon.index)
+    assert (len(ring.rings), len(whole.rings)) == (2, 1)
+    assert {tuple(corner) for corner in whole.rings[0]} == {(40, 40), (40, 60), (60, 40), (60, 60)}
+    assert [len(corners) for corners in ring.rings] == [5, 5]
+
+
+def test_sieving_leaves_no_small_patch_and_no_other_nodata(tmp_path: Path) -> None:
+    classes = patches()
+    burnt, found = written(tmp_path, classes, VectorOptions("gpkg", sieve=12))
+    np.testing.assert_array_equal(burnt == 255, classes == 255)
+    assert (burnt != classes).any()
+    # a small patch may stay only where no neighbour is larger, as in a corner of nodata
+    plain, _ = written(tmp_path, classes, VectorOptions("fgb"))
+    assert np.count_nonzero(found["area_m2"] < 3) < 5
+    np.testing.assert_array_equal(plain, classes)
+
+
+def test_small_polygons_are_left_out(tmp_path: Path) -> None:
+    classes = patches()
+    burnt, found = written(tmp_path, classes, VectorOptions("gpkg", min_area=2))
+    assert found["area_m2"].min() >= 2
+    kept = burnt != 255
+    np.testing.assert_array_equal(burnt[kept], classes[kept])
+    assert 0 < np.count_nonzero(~kept & (classes != 255)) < 500
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_scene_without_a_class_has_no_polygons(tmp_path: Path, format: VectorFormat) -> None:
+    _, found = written(tmp_path, np.full((9, 9), 255, np.uint8), VectorOptions(format))
+    assert len(found["class"]) == 0
+
+
+def test_degrees_and_no_place_at_all(tmp_path: Path) -> None:
+    classes = patches()
+    degrees = {"crs": "EPSG:4326", "transform": Affine(1e-5, 0, 11, 0, -1e-5, 48)}
+    burnt, found = written(tmp_path, classes, VectorOptions("gpkg"), **degrees)
+    np.testing.assert_array_equal(burnt, classes)
+    assert found["area_m2"].sum() == pytest.approx(0.829 * (classes != 255).sum(), rel=1e-3)
+    (tmp_path / "a.gpkg").unlink()
+    burnt, found = written(tmp_path, classes, VectorOptions("gpkg"), crs=None)
+    np.testing.assert_array_equal(burnt, classes)
+    assert np.isnan(found["area_m2"]).all()
+    assert found["crs"] is None
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_large_map_is_done_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: VectorFormat
+) -> None:
+    written(tmp_path, patches(), VectorOptions(format, 3, 1))
+    target = tmp_path / f"a.{format}"
+    here = target.read_bytes()
+    target.unlink()
+    monkeypatch.setattr(vector_file, "PIXELS_HERE", 0)
+    monkeypatch.setattr(vector_file, "write_vectors", None)
+    written(tmp_path, patches(), VectorOptions(format, 3, 1))
+    assert target.read_bytes() == here
+
+
+def test_polygons_lost_on_the_way_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = pyogrio.read
+    monkeypatch.setattr(
+        pyogrio,
+        "read",
+        lambda path: (
+            *sound(path)[:2],
+            *(part[1:] for part in sound(path)[2:3]),
+            [f[1:] for f in sound(path)[3]],
+        ),
+    )
+    with pytest.raises(OSError, match="read back differ"):
+        vectors_from_classmap(
+            write_raster(tmp_path / "a.tif", patches(), **BLOCKS, **UTM),
+            tmp_path / "a.fgb",
+            RGBD,
+            VectorOptions("fgb"),
+            1,
+        )
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    raster = write_raster(tmp_path / "a.tif", patches(), **BLOCKS, **UTM)
+    with pytest.raises(OSError, match="absent"):
+        vectors_from_classmap(
+            raster, tmp_path / "absent" / "a.gpkg", RGBD, VectorOptions("gpkg"), 1
+        )
+
+
+def test_a_driver_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyogrio as package
+
+    require_vectors(VectorOptions("fgb"))
+    monkeypatch.setattr(package, "list_drivers", lambda: {"GPKG": "r"})
+    with pytest.raises(UsageError, match="does not write GPKG"):
+        require_vectors(VectorOptions("gpkg"))
+
+
+@pytest.mark.parametrize(
+    "words", [{"format": "shp"}, {"sieve": -1}, {"min_area": -0.1}, {"min_area": float("nan")}]
+)
+def test_options_that_mean_nothing_are_refused(words: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        VectorOptions(**{"format": "gpkg", **words})

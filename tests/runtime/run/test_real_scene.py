@@ -1,0 +1,89 @@
+"""A real scene gives the same bytes in one block, in many, from three shards, and after a kill."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from faults.runner import Conditions, ForkServer
+from onnx import TensorProto, helper, numpy_helper
+from resumed_run import digests
+from support import RGBD, SHARED
+from undisturbed import wait_for_pieces
+
+from mfnet_runtime.backends import backend_from_file
+from mfnet_runtime.contract import METADATA_KEY, Contract
+from mfnet_runtime.run.provenance import model_tags
+from mfnet_runtime.run.segment import segment_scenes
+from mfnet_runtime.run.shard import Shard
+from mfnet_runtime.run.workdir import ResumeOptions
+from mfnet_runtime.scene.discovery import Scene
+from mfnet_runtime.tiling.pipeline import SegmentOptions
+from mfnet_runtime.tiling.rows import Layers
+
+SCENE = SHARED / "data" / "autzen"
+WINDOW = 128
+pytestmark = pytest.mark.skipif(not SCENE.is_dir(), reason="../shared/data/autzen is not here")
+
+
+def write_convolution(path: Path) -> Path:
+    """A model whose logits depend on the surroundings, and on how far a window's rim is."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(0, 1, (len(RGBD), 4, 5, 5)).astype(np.float32)
+    given = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", bands, WINDOW, WINDOW])
+        for name, bands in (("image", 3), ("dsm", 1), ("logits", len(RGBD)))
+    ]
+    nodes = [
+        helper.make_node("Concat", ["image", "dsm"], ["both"], axis=1),
+        helper.make_node("Conv", ["both", "weight"], ["logits"], pads=[2] * 4),
+    ]
+    graph = helper.make_graph(
+        nodes, "convolution", given[:2], given[2:], [numpy_helper.from_array(weight, "weight")]
+    )
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=10)
+    helper.set_model_props(model, {METADATA_KEY: Contract(WINDOW, RGBD).to_json()})
+    onnx.save(model, path)
+    return path
+
+
+def test_same_bytes(server: ForkServer, tmp_path: Path) -> None:
+    model = write_convolution(tmp_path / "convolution.onnx")
+    scene = Scene("east", SCENE / "image" / "east.tif", SCENE / "dsm" / "east.tif")
+
+    def run(out: str, block: int | None = None, **resume: Any) -> Any:
+        options = SegmentOptions(96, layers=Layers(True), block=block)
+        with backend_from_file(model, "onnxruntime") as backend:
+            (outcome,) = segment_scenes(
+                backend,
+                [scene],
+                tmp_path / out,
+                options,
+                resume=ResumeOptions(**resume),
+                tags=model_tags(model),
+                quiet=True,
+            )
+        return outcome.row.get("blocks")
+
+    assert run("one") == 1
+    assert run("many", 130) == 4
+    for index in (2, 3, 1):
+        run("shards", 260, shard=Shard(index, 3), checkpoint=0)
+
+    files = [model, scene.image, "--dsm", scene.dsm, "-o", tmp_path / "killed"]
+    words = "--confidence --stride 96 --backend onnxruntime --checkpoint 0"
+    running = server.start([*files, *words.split()], tmp_path, Conditions())
+    wait_for_pieces(tmp_path / "killed", 5)
+    running.send(signal.SIGKILL)
+    assert running.wait().code == -signal.SIGKILL
+    run("killed", resume=True)
+
+    one = digests(tmp_path / "one")
+    assert len(one) == 3
+    for out in ("many", "shards", "killed"):
+        assert digests(tmp_path / out) == one, out

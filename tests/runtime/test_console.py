@@ -1,0 +1,96 @@
+"""Exit codes and the one line of every kind of end."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from support import results_in, write_rgbd_model, write_scene
+
+from mfnet_runtime.console import run_command
+from mfnet_runtime.errors import MFNetError, ModelError, ResourceError, SceneError, UsageError
+
+Capture = pytest.CaptureFixture[str]
+
+
+def ends_with(fault: BaseException, *words: str) -> int:
+    """Exit code of a command that raises `fault`."""
+
+    @click.command("mfnet-test")
+    @click.option("--debug", is_flag=True)
+    def command(debug: bool) -> None:
+        raise fault
+
+    return run_command(command, list(words))
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "text"),
+    [
+        (UsageError("no such folder"), 2, "no such folder"),
+        (ModelError("damaged"), 3, "damaged"),
+        (SceneError("unreadable"), 4, "unreadable"),
+        (ResourceError("disk full"), 5, "disk full"),
+        (MemoryError(), 5, "smaller --batch"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.tif"), 5, "a.tif: No space left"),
+        (OSError(errno.EACCES, "Permission denied", "out"), 5, "out: Permission denied"),
+        (RuntimeError("can't start new thread"), 5, "out of memory (can't start new thread); free"),
+        (ImportError("a.so: failed to map segment from shared object"), 5, "out of memory (a.so"),
+        (RuntimeError("no such thing"), 1, "bug: RuntimeError"),
+        (OSError(errno.EBADF, "Bad file descriptor"), 1, "bug: OSError"),
+        (SceneError("a\x1b[2J\x07.tif: gone"), 4, "a?[2J?.tif: gone"),
+        (ValueError("two\nlines"), 1, "bug: ValueError: two lines; run again with --debug"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (click.BadParameter("not a number"), 2, "not a number"),
+    ],
+)
+def test_one_line_and_the_code(fault: BaseException, code: int, text: str, capsys: Capture) -> None:
+    assert ends_with(fault) == code
+    err = capsys.readouterr().err
+    assert text in err
+    assert "Traceback" not in err
+    if not isinstance(fault, click.ClickException):  # click adds the usage
+        assert len(err.strip().splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(capsys: Capture) -> None:
+    assert ends_with(ModelError("damaged"), "--debug") == 3
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "mfnet-test: error: damaged" in err
+
+
+def test_every_fault_has_a_documented_code() -> None:
+    codes = {kind: kind.exit_code for kind in MFNetError.__subclasses__()}
+    assert set(codes.values()) <= {2, 3, 4, 5}
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_runs_leave_nothing_half_written(
+    tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    model = write_rgbd_model(tmp_path / "rgbd.onnx")
+    write_scene(tmp_path / "scenes", height=400, width=400)
+    out = tmp_path / "out"
+    words = [str(model), str(tmp_path / "scenes"), "-o", str(out), "--stride", "1"]
+    call = f"import sys; sys.path[:] = {sys.path!r}; from mfnet_runtime.cli.main import main; "
+    process = subprocess.Popen(
+        [sys.executable, "-c", call + f"sys.exit(main({words!r}))"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 30
+    while not list(out.rglob("turn.lock")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "nothing half-written has a name" in err
+    assert "Traceback" not in err
+    assert results_in(out) == []

@@ -1,0 +1,142 @@
+"""Batches of a scene: full ones, every window once, memory that does not grow with height."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import cycle
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from support import RGBD
+
+from mfnet_runtime.contract import Contract
+from mfnet_runtime.scene.normalize import DsmRange, Heights
+from mfnet_runtime.scene.reader import SceneRows
+from mfnet_runtime.tiling.batch_size import BatchSize
+from mfnet_runtime.tiling.batches import MAX_STRIPS, Place, Strip, scene_batches
+from mfnet_runtime.tiling.cpu import HostBatch, ScaledRows
+from mfnet_runtime.tiling.grid import WindowGrid
+
+CONTRACT = Contract(32, RGBD)
+
+
+@dataclass
+class Plain:
+    """A scene in memory; remembers which rows were read."""
+
+    image: npt.NDArray[np.uint8]
+    valid: npt.NDArray[np.bool_]
+    reads: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def height(self) -> int:
+        return len(self.valid)
+
+    @property
+    def width(self) -> int:
+        return len(self.valid[0])
+
+    def read(self, start: int, stop: int, columns: range | None = None) -> SceneRows:
+        self.reads.append((start, stop))
+        across = range(self.width) if columns is None else columns
+        at = (slice(start, stop), slice(across.start, across.stop))
+        image, valid = self.image[(slice(None), *at)], self.valid[at]
+        return SceneRows(image, image[0].astype(np.float32), valid, valid)
+
+    def heights(self) -> Heights:
+        raise AssertionError
+
+
+def plain(height: int, width: int) -> Plain:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (3, height, width), dtype=np.uint8)
+    return Plain(image, np.ones((height, width), bool))
+
+
+def batches(
+    scene: Plain, grid: WindowGrid, sizes: BatchSize, dtype: npt.DTypeLike = np.float32
+) -> Iterator[HostBatch]:
+    """Batches that go round, as in the pipeline."""
+    items = cycle([HostBatch.allocated(8, CONTRACT, dtype) for _ in range(2)])
+    rows = ScaledRows(scene, grid, CONTRACT, DsmRange(0.0, 255.0))
+    return scene_batches(rows, sizes, lambda: next(items))
+
+
+@pytest.mark.parametrize("size", [(100, 90), (32, 32), (10, 70), (70, 10), (1, 1)])
+@pytest.mark.parametrize("batch", [1, 3, 8])
+@pytest.mark.parametrize("stride", [32, 16, 5])
+def test_every_window_comes_once_and_whole(size: tuple[int, int], batch: int, stride: int) -> None:
+    scene = plain(*size)
+    grid = WindowGrid(*size, 32, stride)
+    below, right = max(32 - size[0], 0), max(32 - size[1], 0)
+    image = np.pad(
+        scene.image.astype(np.float32) * np.float32(1 / 255),
+        [(0, 0), (0, below), (0, right)],
+        mode="reflect",
+    )
+    places, stops, counts = [], [], []
+    for item in batches(scene, grid, BatchSize(batch)):
+        counts.append(item.windows)
+        cuts = iter(zip(item.image, item.dsm, strict=True))
+        for step in item.steps:
+            if isinstance(step, Strip):
+                stops.append(step.stop)
+                continue
+            places.append((step.row, step.column))
+            cut, heights = next(cuts)
+            top, left = step.row.start, step.column.start
+            np.testing.assert_array_equal(cut, image[:, top : top + 32, left : left + 32])
+            np.testing.assert_allclose(heights[0], cut[0], rtol=1e-6)
+    assert places == list(grid)
+    assert stops == [row.start for row in grid.rows[1:]] + [size[0]]
+    assert all(count == batch for count in counts[:-1]), "only the last may be short"
+    assert [row for start, stop in scene.reads for row in range(start, stop)] == list(
+        range(size[0])
+    )
+
+
+def test_empty_windows_leave_no_holes() -> None:
+    scene = plain(64, 320)
+    scene.valid[:, 40:300] = False
+    grid = WindowGrid(64, 320, 32, 32)
+    found = [
+        (item.windows, item.skipped, [step for step in item.steps if isinstance(step, Place)])
+        for item in batches(scene, grid, BatchSize(3))
+    ]
+    assert [windows for windows, *_ in found] == [3, 3, 0]  # of 10 a row, 3 have a valid pixel
+    assert sum(skipped for _, skipped, _ in found) == 14
+    assert [place.column.start for _, _, places in found for place in places] == [0, 32, 288] * 2
+
+
+def test_a_scene_without_valid_pixels_holds_few_rows_at_a_time() -> None:
+    scene = plain(32 * 100, 32)
+    scene.valid[:] = False
+    grid = WindowGrid(32 * 100, 32, 32, 32)
+    strips = [len(item.steps) for item in batches(scene, grid, BatchSize(4))]
+    assert sum(strips) == 100
+    assert max(strips) <= MAX_STRIPS
+
+
+def test_a_strip_does_not_change_when_the_rows_move_on() -> None:
+    scene = plain(96, 40)
+    scene.valid[:16] = False
+    grid = WindowGrid(96, 40, 32, 16)
+    strips = [
+        step
+        for item in list(batches(scene, grid, BatchSize(8)))
+        for step in list(item.steps)
+        if isinstance(step, Strip)
+    ]
+    np.testing.assert_array_equal(np.concatenate([strip.valid for strip in strips]), scene.valid)
+
+
+def test_windows_for_an_fp16_model_are_rounded_to_nearest() -> None:
+    scene = plain(50, 40)
+    grid = WindowGrid(50, 40, 32, 16)
+    exact = [item.image[0].copy() for item in batches(scene, grid, BatchSize(1))]
+    half = [item.image[0].copy() for item in batches(scene, grid, BatchSize(1), np.float16)]
+    assert half[0].dtype == np.float16
+    for one, other in zip(exact, half, strict=True):
+        np.testing.assert_array_equal(one.astype(np.float16), other)

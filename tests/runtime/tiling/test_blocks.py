@@ -1,0 +1,178 @@
+"""Scenes in blocks of columns: the same bits whatever the width of a block."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_scene import MemoryScene, class_map, noise_scene
+from place_backend import WINDOW, PlaceBackend
+from support import RGBD, UTM, write_raster, write_scene
+
+from mfnet_runtime.backends import backend_from_file
+from mfnet_runtime.scene.aoi import area_from_box
+from mfnet_runtime.scene.options import ReadOptions
+from mfnet_runtime.scene.reader import SceneReader
+from mfnet_runtime.tiling.blend import LogitMosaic
+from mfnet_runtime.tiling.grid import BLENDS, BlendName, Offset, WindowGrid
+from mfnet_runtime.tiling.pipeline import SceneReport, SegmentOptions, segment_scene
+from mfnet_runtime.tiling.published import PUBLISHED, SumName
+from mfnet_runtime.tiling.rows import FinishedRows, Layers
+
+
+def segmented(
+    found: MemoryScene, options: SegmentOptions
+) -> tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.uint8]], SceneReport]:
+    """Classes, probabilities of each class, and report."""
+    rows: list[FinishedRows] = []
+    report = segment_scene(PlaceBackend(), found, rows.append, options)
+    planes = [
+        [FinishedRows(done.probabilities[index], place=done.place) for done in rows]  # type: ignore[index]
+        for index in range(len(RGBD))
+    ]
+    size = (found.height, found.width)
+    return class_map(rows, *size), [class_map(plane, *size) for plane in planes], report
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 200),
+    block=st.integers(1, 220),
+    stride=st.integers(5, WINDOW),
+    blend=st.sampled_from((*BLENDS, PUBLISHED)),
+    batch=st.sampled_from([1, 3, 8]),
+)
+def test_maps_do_not_depend_on_blocks(
+    height: int, width: int, block: int, stride: int, blend: SumName, batch: int
+) -> None:
+    found = noise_scene(height, width)
+    layers = Layers(probabilities=True)
+    whole = segmented(found, SegmentOptions(stride, blend, layers=layers))
+    parts = segmented(found, SegmentOptions(stride, blend, batch, layers=layers, block=block))
+    np.testing.assert_array_equal(parts[0], whole[0])
+    np.testing.assert_array_equal(parts[1], whole[1])
+    assert (parts[2].dsm, parts[2].blocks) == (whole[2].dsm, -(-width // block))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 150),
+    width=st.integers(1, 90),
+    block=st.integers(20, 90),
+    cuts=st.lists(st.integers(1, 149), max_size=4),
+    stride=st.integers(5, WINDOW),
+    blend=st.sampled_from((*BLENDS, PUBLISHED)),
+    batch=st.sampled_from([1, 3, 8]),
+)
+def test_maps_do_not_depend_on_bands(
+    height: int,
+    width: int,
+    block: int,
+    cuts: list[int],
+    stride: int,
+    blend: SumName,
+    batch: int,
+) -> None:
+    """Rows made apart from each other, as after an interrupt, or by several machines."""
+    found = noise_scene(height, width)
+    edges = sorted({0, height, *(cut for cut in cuts if cut < height)})
+    options = SegmentOptions(stride, blend, batch, block=block)
+    parts = [
+        replace(column, band=range(*rows))
+        for rows in pairwise(edges)
+        for column in options.blocks(options.grid(height, width, WINDOW))
+    ]
+    rows: list[FinishedRows] = []
+    segment_scene(PlaceBackend(), found, rows.append, options, parts=parts)
+    rule = SegmentOptions(stride, blend, layers=Layers(probabilities=True))
+    whole = segmented(found, rule)[0]
+    np.testing.assert_array_equal(class_map(rows, height, width), whole)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    width=st.integers(1, 120),
+    block=st.integers(1, 130),
+    stride=st.integers(1, 16),
+    blend=st.sampled_from(BLENDS),
+)
+def test_sums_are_the_same_bits(width: int, block: int, stride: int, blend: BlendName) -> None:
+    grid = WindowGrid(40, width, 16, stride)
+    rng = np.random.default_rng(0)
+    logits = {place: rng.normal(size=(2, 16, 16)).astype(np.float32) for place in grid}
+    parts = [mosaicked(part, blend, logits) for part in grid.blocks(block)]
+    whole = mosaicked(grid, blend, logits)
+    np.testing.assert_array_equal(
+        np.concatenate(parts, axis=2).view(np.uint32), whole.view(np.uint32)
+    )
+
+
+def mosaicked(
+    grid: WindowGrid, blend: BlendName, logits: dict[tuple[Offset, Offset], Any]
+) -> npt.NDArray[np.float32]:
+    """Sums (classes, row, column) of the columns to make."""
+    mosaic = LogitMosaic(grid, 2, blend)
+    stops = [row.start for row in grid.rows[1:]] + [grid.height]
+    done = []
+    for row, stop in zip(grid.rows, stops, strict=True):
+        for column in grid.columns:
+            mosaic.add(row, column, logits[row, column])
+        done.append(mosaic.finish_above(stop).copy())
+    return np.concatenate(done, axis=1)
+
+
+@pytest.mark.parametrize("block", [1, 17, 64, 65, 300])
+def test_files_are_read_by_parts_of_rows(tmp_path: Path, model: Path, block: int) -> None:
+    """Also where heights are warped, and within an area of interest."""
+    scene = write_scene(tmp_path, height=70, width=190)
+    coarse = write_raster(
+        tmp_path / "coarse.tif",
+        np.random.default_rng(0).uniform(90, 120, (40, 100)).astype(np.float32),
+        crs=UTM["crs"],
+        transform=UTM["transform"] * Affine.scale(2) * Affine.translation(-1.3, -0.6),
+    )
+    area = area_from_box(500_003, 5_399_970, 500_090, 5_399_995)
+    read = ReadOptions(align="cubic", areas=(area,))
+    for files, how in ((scene, ReadOptions()), (replace(scene, dsm=coarse), read)):
+        maps = []
+        with backend_from_file(model) as backend, SceneReader(files, options=how) as reader:
+            for columns in (None, block):
+                rows: list[FinishedRows] = []
+                segment_scene(backend, reader, rows.append, SegmentOptions(16, block=columns))
+                maps.append(class_map(rows, 70, 190))
+        np.testing.assert_array_equal(maps[0], maps[1])
+        assert len(np.unique(maps[0])) >= 4
+
+
+def test_only_windows_on_borders_are_inferred_twice() -> None:
+    found, inferred = noise_scene(64, 10 * WINDOW), []
+    for block in (None, 5 * WINDOW):
+        backend = PlaceBackend()
+        options = SegmentOptions(16, block=block)
+        report = segment_scene(backend, found, lambda rows: None, options)
+        assert report.windows == sum(backend.seen)
+        inferred.append(report.windows)
+    assert inferred == [3 * 19, 3 * 20]
+
+
+def test_batches_of_one_window_need_no_promise_of_the_engine() -> None:
+    """Whose logits depend on the other windows of a call, as a GPU's may."""
+    found = noise_scene(64, 200)
+
+    def classes(block: int | None, batch: int) -> npt.NDArray[np.uint8]:
+        rows: list[FinishedRows] = []
+        options = SegmentOptions(16, batch=batch, block=block)
+        segment_scene(PlaceBackend(by_batch=0.1), found, rows.append, options)
+        return class_map(rows, 64, 200)
+
+    np.testing.assert_array_equal(classes(None, 1), classes(70, 1))
+    assert (classes(None, 4) != classes(70, 4)).any()

@@ -1,0 +1,180 @@
+"""The published protocol, by one option: the class maps of the paper's test code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+from support import RGBD, read, write_rgbd_model, write_scene
+
+from mfnet_runtime.cli.main import main
+from mfnet_runtime.contract import Contract, DsmRule
+from mfnet_runtime.scene.reader import SceneReader
+from mfnet_runtime.tiling.blend import LogitMosaic, classes_from_logits
+from mfnet_runtime.tiling.grid import DEFAULT_BLEND, Offset, WindowGrid
+from mfnet_runtime.tiling.memory import pixel_memory
+from mfnet_runtime.tiling.published import PUBLISHED, PublishedMosaic
+
+Array = npt.NDArray[Any]
+Answers = dict[tuple[Offset, Offset], Array]
+
+
+def visited(height: int, width: int, window: int, stride: int) -> Iterator[tuple[int, int]]:
+    """Where the published loop goes, in its order, the border again and again."""
+    for row in range(0, height, stride):
+        for column in range(0, width, stride):
+            yield min(row, height - window), min(column, width - window)
+
+
+def published_sum(grid: WindowGrid, answers: Answers) -> tuple[Array, Array]:
+    """Sums (classes, row, column) as the published loop makes them, and visits (row, column)."""
+    logits = {(row.start, column.start): answer for (row, column), answer in answers.items()}
+    total = np.zeros((len(answers[next(iter(grid))]), grid.height, grid.width))
+    visits = np.zeros(total.shape[1:], int)
+    for row, column in visited(grid.height, grid.width, grid.window, grid.stride):
+        under = (slice(row, row + grid.window), slice(column, column + grid.window))
+        total[:, under[0], under[1]] += logits[row, column]
+        visits[under] += 1
+    return total, visits
+
+
+def mosaicked(mosaic: LogitMosaic, answers: Answers) -> Array:
+    """Mean logits of the columns to make."""
+    grid, done = mosaic.grid, []
+    stops = [row.start for row in grid.rows[1:]] + [grid.height]
+    for row, stop in zip(grid.rows, stops, strict=True):
+        for column in grid.columns:
+            mosaic.add(row, column, answers[row, column])
+        done.append(mosaic.finish_above(stop).copy())
+    return np.concatenate(done, axis=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(16, 60),
+    width=st.integers(16, 60),
+    stride=st.integers(2, 16),
+    block=st.integers(1, 60),
+    seed=st.integers(0, 99),
+)
+def test_sums_are_those_of_the_published_loop_bit_by_bit(
+    height: int, width: int, stride: int, block: int, seed: int
+) -> None:
+    """In one block and in many."""
+    grid = WindowGrid(height, width, 16, stride)
+    rng = np.random.default_rng(seed)
+    answers = {place: rng.normal(0, 8, (3, 16, 16)).astype(np.float32) for place in grid}
+    total, visits = published_sum(grid, answers)
+    for blocks in ([grid], grid.blocks(block)):
+        found = [mosaicked(PublishedMosaic(part, 3), answers) for part in blocks]
+        np.testing.assert_array_equal(np.concatenate(found, axis=2), total / visits)
+
+
+def test_equal_classes_are_decided_as_published() -> None:
+    """Logits of few bits, as FP16 gives them: shares in float32 let the wrong class win."""
+    grid = WindowGrid(80, 90, 16, 4)
+    rng = np.random.default_rng(0)
+    answers = {
+        place: (rng.integers(-8, 9, (3, 16, 16)) / np.float32(4)).astype(np.float32)
+        for place in grid
+    }
+    expected = published_sum(grid, answers)[0].argmax(axis=0)
+    valid = np.ones(expected.shape, bool)
+    found = classes_from_logits(mosaicked(PublishedMosaic(grid, 3), answers), valid)
+    np.testing.assert_array_equal(found, expected)
+    rounded = classes_from_logits(mosaicked(LogitMosaic(grid, 3, "uniform"), answers), valid)
+    assert 0 < (rounded != expected).mean() < 0.05
+
+
+@pytest.fixture
+def wide_model(tmp_path: Path) -> Path:
+    """One convolution: a window's border is padded with zeros, so that windows matter."""
+    path = write_rgbd_model(tmp_path / "wide.onnx", 64)
+    model = onnx.load(path)
+    weights = np.random.default_rng(0).normal(0, 0.2, (4, 4, 17, 17)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "weights"))
+    model.graph.node[0].output[0] = "bands"
+    names = ["bands", "weights"]
+    model.graph.node.append(helper.make_node("Conv", names, ["logits"], pads=[8, 8, 8, 8]))
+    onnx.save(model, path)
+    return path
+
+
+def published_mean(model: Path, image: Array, dsm: Array, stride: int) -> Array:
+    """Mean logits by the published loop from rasters on, every visit inferred."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    image = 1 / 255 * image.astype(np.float32)
+    dsm = (dsm - dsm.min()) / (dsm.max() - dsm.min())
+    total = np.zeros((len(RGBD), *dsm.shape))
+    visits = np.zeros(dsm.shape)
+    for row, column in visited(len(dsm), len(dsm[0]), 64, stride):
+        under = (slice(row, row + 64), slice(column, column + 64))
+        feed = {"image": image[:, under[0], under[1]][None], "dsm": dsm[under][None, None]}
+        total[:, under[0], under[1]] += session.run(["logits"], feed)[0][0]
+        visits[under] += 1
+    return np.asarray(total / visits)
+
+
+@pytest.mark.parametrize(("words", "stride"), [("", 32), ("--stride 10 --batch 1", 10)])
+def test_one_word_gives_the_published_map(
+    tmp_path: Path, wide_model: Path, words: str, stride: int
+) -> None:
+    scene = write_scene(tmp_path / "scenes", height=150, width=190)
+    out = tmp_path / "out"
+    line = f"{wide_model} {tmp_path / 'scenes'} -o {out} --backend onnxruntime --confidence"
+    assert main([*line.split(), "--protocol", "published", *words.split()]) == 0
+    mean = published_mean(wide_model, read(scene.image, None), read(scene.dsm), stride)
+    np.testing.assert_array_equal(read(out / "a.tif"), mean.argmax(axis=0))
+    assert len(np.unique(mean.argmax(axis=0))) == 4
+    percent = 100 / np.exp(mean - mean.max(axis=0)).sum(axis=0)
+    np.testing.assert_allclose(read(out / "a.confidence.tif"), percent, atol=0.51)
+    with rasterio.open(out / "a.tif") as found:
+        tags = found.tags()
+    assert (tags["MFNET_BLEND"], tags["MFNET_STRIDE"]) == ("published", str(stride))
+
+
+def test_heights_are_those_of_the_scene_whatever_the_contract(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_rgbd_model(tmp_path / "fixed.onnx", dsm=DsmRule("range", 0, 500))
+    scene = write_scene(tmp_path / "scenes")
+    words = [str(model), str(tmp_path / "scenes"), "-o", str(tmp_path / "out"), "--json"]
+    assert main([*words, "--protocol", "published"]) == 0
+    row = json.loads(capsys.readouterr().out)["scenes"][0]
+    heights = read(scene.dsm)
+    assert (row["dsm_low"], row["dsm_high"]) == (heights.min(), heights.max())
+
+
+@pytest.mark.parametrize("words", ["--blend uniform", "--dsm-range 0 50"])
+def test_what_the_protocol_fixes_cannot_be_said_otherwise(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    write_scene(tmp_path / "scenes")
+    line = f"{model} {tmp_path / 'scenes'} -o {tmp_path / 'out'} --protocol published {words}"
+    assert main(line.split()) == 2
+    assert f"fixes what {words.split()[0]} says" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_sums_in_float64_count_as_memory(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path, height=300, width=300)
+    grid = WindowGrid(300, 300, 256, 32)
+    with SceneReader(scene) as reader:
+        needs = [
+            pixel_memory(reader, grid, Contract(256, RGBD), 4, blend).column
+            for blend in (DEFAULT_BLEND, PUBLISHED)
+        ]
+    mosaic = PublishedMosaic(grid, len(RGBD))
+    assert mosaic.finish_above(0).dtype == np.float64
+    assert needs[1] - needs[0] >= 256 * len(RGBD) * (8 - 4)
