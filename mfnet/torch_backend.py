@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from mfnet.model.network import MFNet
-from mfnet_runtime.backends.base import Arrays, Feed, check_feed, specs_of
+from mfnet_runtime.backends.base import Arrays, Batches, Feed, check_feed, specs_of
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.tiling.batch_size import Batches
 
 
 class TorchBackend:

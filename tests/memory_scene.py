@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mfnet_runtime.scene.normalize import Heights
-from mfnet_runtime.scene.reader import SceneRows
+from mfnet_runtime.scene.reader import SceneData
 from mfnet_runtime.tiling.rows import FinishedRows
 
 UNTOUCHED = 254  # no class has this index
@@ -34,12 +34,12 @@ class MemoryScene:
     def width(self) -> int:
         return len(self.dsm[0])
 
-    def read(self, start: int, stop: int, columns: range | None = None) -> SceneRows:
+    def read(self, start: int, stop: int, columns: range | None = None) -> SceneData:
         across = range(self.width) if columns is None else columns
         at = (slice(start, stop), slice(across.start, across.stop))
         inside = None if self.inside is None else self.inside[at]
         image = self.image[(slice(None), *at)]
-        return SceneRows(image, self.dsm[at], self.image_valid[at], self.dsm_valid[at], inside)
+        return SceneData(image, self.dsm[at], self.image_valid[at], self.dsm_valid[at], inside)
 
     def heights(self) -> Heights:
         return [(self.dsm, self.dsm_valid)]

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from support import RGBD
 
-from mfnet_runtime.backends.base import Arrays, Feed, specs_of
+from mfnet_runtime.backends.base import Arrays, Batches, Feed, specs_of
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.tiling.batch_size import Batches
 
 WINDOW = 32
 PLACE = np.random.default_rng(1).normal(0, 0.5, (1, len(RGBD), WINDOW, WINDOW)).astype(np.float32)

@@ -21,7 +21,7 @@ from rasterio.windows import Window
 
 from mfnet.synthetic import draw_town
 from mfnet_bench.latency.machine import machine_facts
-from mfnet_runtime.backends.base import Arrays, Feed, specs_of
+from mfnet_runtime.backends.base import DEFAULT_BATCH, Arrays, Batches, Feed, specs_of
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.labels import ClassTable
@@ -29,7 +29,6 @@ from mfnet_runtime.run.segment import segment_scenes
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.normalize import dsm_range
 from mfnet_runtime.scene.reader import SceneReader
-from mfnet_runtime.tiling.batch_size import DEFAULT, Batches
 from mfnet_runtime.tiling.memory import block_width, pixel_memory
 from mfnet_runtime.tiling.pipeline import SegmentOptions, segment_scene
 
@@ -47,7 +46,7 @@ class StubBackend:
     )
     batches = Batches()
     inputs, outputs = specs_of(contract)
-    logits = np.zeros((DEFAULT, CLASSES, WINDOW, WINDOW), np.float32)
+    logits = np.zeros((DEFAULT_BATCH, CLASSES, WINDOW, WINDOW), np.float32)
 
     def infer(self, feed: Feed) -> Arrays:
         """Bands become logits."""
@@ -132,7 +131,7 @@ def _round(scene: Scene, out: Path, stride: int) -> tuple[float, float, float]:
     times.append(time.perf_counter())
     with SceneReader(scene) as reader:
         grid = options.grid(reader.height, reader.width, WINDOW)
-        needs = pixel_memory(reader, grid, backend.contract, DEFAULT)
+        needs = pixel_memory(reader, grid, backend.contract, DEFAULT_BATCH)
         blocks = grid.blocks(block_width(grid, needs))
         with reader.small_cache(max(len(block.under) for block in blocks)):
             span = dsm_range(backend.contract.dsm, reader.heights)

@@ -30,7 +30,7 @@ from mfnet_runtime.scene.normalize import (
     scaled_image,
 )
 from mfnet_runtime.scene.options import ReadOptions
-from mfnet_runtime.scene.reader import SceneReader, SceneRows
+from mfnet_runtime.scene.reader import SceneData, SceneReader
 
 Labels = npt.NDArray[np.uint8]
 MAX_TRIES = 20  # random places tried for a window that has any labelled pixel
@@ -61,11 +61,11 @@ class MemoryScene:
         """Columns."""
         return int(self.label.shape[1])
 
-    def read(self, start: int, stop: int, columns: range | None = None) -> SceneRows:
+    def read(self, start: int, stop: int, columns: range | None = None) -> SceneData:
         """Rows from `start` up to `stop`, of all columns or of some that follow each other."""
         across = range(self.width) if columns is None else columns
         at = (slice(start, stop), slice(across.start, across.stop))
-        return SceneRows(
+        return SceneData(
             self.image[(slice(None), *at)], self.dsm[at], self.image_valid[at], self.dsm_valid[at]
         )
 

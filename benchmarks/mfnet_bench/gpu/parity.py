@@ -16,9 +16,8 @@ import numpy.typing as npt
 
 from mfnet_export.validation.parity import ParityReport, compared
 from mfnet_export.validation.sample_windows import Windows
-from mfnet_runtime.backends.base import Arrays, Backend, Feed, specs_of
+from mfnet_runtime.backends.base import Arrays, Backend, Batches, Feed, specs_of
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.tiling.batch_size import Batches
 
 Floats = npt.NDArray[np.float32]
 # Of the range of the logits; rounding to FP16 moves them by a tenth of it, a wrong kernel by more.

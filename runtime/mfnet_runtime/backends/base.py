@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError
-from mfnet_runtime.tiling.batch_size import Batches
 
 if TYPE_CHECKING:
     from mfnet_runtime.cuda.device import CudaDevice, Stream
@@ -19,6 +18,16 @@ if TYPE_CHECKING:
 
 Feed = Mapping[str, npt.NDArray[Any]]
 Arrays = dict[str, npt.NDArray[Any]]
+
+DEFAULT_BATCH = 4  # windows a call, for an engine that prefers no other
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What a backend says about its batches, in windows a call."""
+
+    best: int = DEFAULT_BATCH
+    largest: int | None = None  # None: whatever memory holds
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mfnet_runtime.backends.base import Arrays, Feed, check_feed, specs_of
+from mfnet_runtime.backends.base import DEFAULT_BATCH, Arrays, Batches, Feed, check_feed, specs_of
 from mfnet_runtime.backends.model_checks import (
     contract_from_onnx,
     loading,
@@ -19,7 +19,6 @@ from mfnet_runtime.backends.model_checks import (
     threads_or_cores,
 )
 from mfnet_runtime.errors import UsageError
-from mfnet_runtime.tiling.batch_size import DEFAULT, Batches
 
 ELEMENT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 FATAL = 4  # log level: whatever else it logs is raised too
@@ -57,7 +56,7 @@ class OrtBackend:
         self.precision = self.contract.precision
         self.threads = threads_or_cores(threads)
         self.device = f"CPU, {self._engine}"
-        self.batches = Batches(batch or DEFAULT)
+        self.batches = Batches(batch or DEFAULT_BATCH)
         self.inputs, self.outputs = specs_of(self.contract)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads

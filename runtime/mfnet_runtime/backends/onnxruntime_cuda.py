@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mfnet_runtime.backends.base import Arrays, Feed, check_feed, specs_of
+from mfnet_runtime.backends.base import DEFAULT_BATCH, Arrays, Batches, Feed, check_feed, specs_of
 from mfnet_runtime.backends.model_checks import (
     NO_MEMORY,
     contract_in_onnx,
@@ -27,7 +27,6 @@ from mfnet_runtime.backends.model_checks import (
 from mfnet_runtime.backends.onnxruntime_cpu import FATAL, signature
 from mfnet_runtime.cuda.faults import DeviceLostError, never_destroyed
 from mfnet_runtime.errors import ModelError, UsageError
-from mfnet_runtime.tiling.batch_size import DEFAULT, Batches
 
 PROVIDER = "CUDAExecutionProvider"
 TYPES = {"fp16": np.float16, "fp32": np.float32}
@@ -95,7 +94,7 @@ class OrtCudaBackend:
             found = ", ".join(onnxruntime.get_available_providers())
             raise UsageError(f"{self._engine} has no CUDA provider ({found} alone): {REMEDY}")
         self.inputs, self.outputs = specs_of(self.contract, TYPES[self.precision])
-        self.batches = Batches(batch or DEFAULT)
+        self.batches = Batches(batch or DEFAULT_BATCH)
         self.device = f"GPU 0 by CUDA, {self._engine}"
         self._session = self._opened()
         for nodes, specs in (

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mfnet_runtime.backends.base import Arrays, Feed, check_feed, specs_of
+from mfnet_runtime.backends.base import DEFAULT_BATCH, Arrays, Batches, Feed, check_feed, specs_of
 from mfnet_runtime.backends.model_checks import (
     contract_from_onnx,
     loading,
@@ -24,7 +24,6 @@ from mfnet_runtime.backends.model_checks import (
     threads_or_cores,
 )
 from mfnet_runtime.errors import ModelError, UsageError
-from mfnet_runtime.tiling.batch_size import DEFAULT, Batches
 
 # Reports each import of OpenVINO to its maker, unasked; where it cannot be imported, nothing does.
 REPORTER = "openvino_telemetry"
@@ -76,7 +75,7 @@ class OpenVinoBackend:
         for ports, specs in ((model.inputs, self.inputs), (model.outputs, self.outputs)):
             require_graph(path, {port.any_name: _signature(port) for port in ports}, specs)
         wanted = threads_or_cores(threads)
-        self.batches = Batches(batch or DEFAULT)
+        self.batches = Batches(batch or DEFAULT_BATCH)
         floats = getattr(openvino.Type, FLOATS[precision or "fp32"])
         config = {
             "INFERENCE_PRECISION_HINT": floats,

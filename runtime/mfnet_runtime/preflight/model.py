@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from mfnet_runtime.backends import backend_for, backend_from_file
+from mfnet_runtime.backends.base import Batches
 from mfnet_runtime.backends.model_checks import contract_from_onnx, contract_in_onnx
 from mfnet_runtime.backends.tensorrt.plan_file import PLAN_SUFFIX
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError, missing_package
 from mfnet_runtime.preflight.findings import Findings
-from mfnet_runtime.tiling.batch_size import Asked, Batches, BatchSize
+from mfnet_runtime.tiling.batch_size import Asked, BatchSize
 
 
 @dataclass(frozen=True)

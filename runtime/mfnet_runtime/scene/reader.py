@@ -35,7 +35,7 @@ MIN_CACHE = 32 << 20  # bytes of GDAL's block cache, for masks and what is writt
 
 
 @dataclass(frozen=True)
-class SceneRows:
+class SceneData:
     """Some rows of a scene, or of some of its columns."""
 
     image: npt.NDArray[Any]  # (3, row, column), as stored, or float32 where a range was given
@@ -173,7 +173,7 @@ class SceneReader:
         with open_raster(path, self.options.limits) as other:
             require_same_grid(self.scene.image, self._image, path, other, self.options.use_place)
 
-    def read(self, start: int, stop: int, columns: range | None = None) -> SceneRows:
+    def read(self, start: int, stop: int, columns: range | None = None) -> SceneData:
         """Rows from `start` up to `stop` of image, DSM, both validities and the areas.
 
         Args:
@@ -191,7 +191,7 @@ class SceneReader:
         inside = None
         if self._areas:
             inside = np.logical_and.reduce([area.read(window) for area in self._areas])
-        return SceneRows(image, dsm, valid, dsm_valid, inside)
+        return SceneData(image, dsm, valid, dsm_valid, inside)
 
     def heights(self) -> Iterator[tuple[FloatArray, BoolArray]]:
         """The whole DSM in pieces, each with its validity.

@@ -5,25 +5,18 @@ Real calls are timed, so nothing is inferred for the choice alone. Knows no scen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from mfnet_runtime.backends.base import Batches
 from mfnet_runtime.errors import ResourceError, UsageError
 
 CANDIDATES = (1, 2, 4, 8)  # windows; larger ones were never faster on a CPU (benchmarks/TRIED.md)
 ROUNDS = 3  # times in a row each is tried; the first, which prepares for a shape, does not count
-DEFAULT = 4  # windows, best for an engine that says nothing else
 SLACK = 1.02  # a smaller batch this much slower at most is taken: it needs less memory
 
+ANY_BATCH = Batches()
+
 Asked = int | Literal["auto"] | None  # windows; None: the backend's best
-
-
-@dataclass(frozen=True)
-class Batches:
-    """What a backend says about its batches, in windows a call."""
-
-    best: int = DEFAULT
-    largest: int | None = None  # None: whatever memory holds
 
 
 class BatchSize:
@@ -40,7 +33,7 @@ class BatchSize:
         UsageError: more are asked for than the backend takes.
     """
 
-    def __init__(self, asked: Asked = None, batches: Batches = Batches()) -> None:
+    def __init__(self, asked: Asked = None, batches: Batches = ANY_BATCH) -> None:
         if isinstance(asked, int) and batches.largest is not None and asked > batches.largest:
             raise UsageError(
                 f"--batch {asked}: the model takes at most {batches.largest} windows a call; use "

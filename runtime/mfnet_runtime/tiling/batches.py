@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from mfnet_runtime.scene.normalize import BoolArray, Heights
-from mfnet_runtime.scene.reader import SceneRows
+from mfnet_runtime.scene.reader import SceneData
 from mfnet_runtime.tiling.batch_size import BatchSize
 from mfnet_runtime.tiling.grid import Offset, WindowGrid
 
@@ -35,7 +35,7 @@ class RowSource(Protocol):
         """Columns of the scene."""
         ...
 
-    def read(self, start: int, stop: int, columns: range | None = None) -> SceneRows:
+    def read(self, start: int, stop: int, columns: range | None = None) -> SceneData:
         """Rows from `start` up to `stop`, of all columns or of some that follow each other."""
         ...
 
@@ -115,7 +115,7 @@ class WindowRows(ABC, Generic[B]):
         self.valid[max(made.stop - start, 0) :] = False
 
     @abstractmethod
-    def take(self, fresh: SceneRows, kept: int, batch: B) -> None:
+    def take(self, fresh: SceneData, kept: int, batch: B) -> None:
         """Hold new rows, below the last `kept` of those held."""
 
     @abstractmethod

@@ -15,7 +15,7 @@ from mfnet_runtime.contract import Contract
 from mfnet_runtime.cuda.faults import DeviceLostError
 from mfnet_runtime.errors import ResourceError
 from mfnet_runtime.scene.normalize import DsmRange, FloatArray, padded, scaled_dsm, scaled_image
-from mfnet_runtime.scene.reader import SceneRows
+from mfnet_runtime.scene.reader import SceneData
 from mfnet_runtime.tiling.batch_size import BatchSize
 from mfnet_runtime.tiling.batches import MAX_STRIPS, Batch, Place, RowSource, WindowRows
 from mfnet_runtime.tiling.blend import LogitMosaic
@@ -56,7 +56,7 @@ class ScaledRows(WindowRows[HostBatch]):
         self._image = np.empty((3, *self.valid.shape), np.float32)
         self._dsm = np.empty((1, *self.valid.shape), np.float32)
 
-    def take(self, fresh: SceneRows, kept: int, batch: HostBatch) -> None:
+    def take(self, fresh: SceneData, kept: int, batch: HostBatch) -> None:
         """Scale new rows."""
         for plane in (*self._image, *self._dsm):
             plane[:kept] = plane[len(plane) - kept :]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mfnet_runtime.cuda.kernels import DSM_VALID, IMAGE_VALID
-from mfnet_runtime.scene.reader import SceneRows
+from mfnet_runtime.scene.reader import SceneData
 from mfnet_runtime.tiling.batches import MAX_STRIPS, Batch, Place, RowSource, Strip, WindowRows
 from mfnet_runtime.tiling.grid import Offset, WindowGrid
 
@@ -120,7 +120,7 @@ class StagedRows(WindowRows[DeviceBatch]):
         super().__init__(reader, grid)
         self._row_shares, self._column_shares = row_shares, column_shares
 
-    def take(self, fresh: SceneRows, kept: int, batch: DeviceBatch) -> None:
+    def take(self, fresh: SceneData, kept: int, batch: DeviceBatch) -> None:
         """Stage new rows."""
         assert stored_type(fresh.image.dtype) == batch.image.dtype, "a scene has one number type"
         if not batch.staged:

@@ -13,10 +13,9 @@ from mfnet_export import compared
 from mfnet_export.validation.parity import Gate, ParityReport, share_text
 from mfnet_export.validation.sample_windows import Windows, sample_windows
 from mfnet_runtime.backends import backend_from_file
-from mfnet_runtime.backends.base import Arrays, Feed, specs_of
+from mfnet_runtime.backends.base import Arrays, Batches, Feed, specs_of
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.labels import ClassTable
-from mfnet_runtime.tiling.batch_size import Batches
 
 if TYPE_CHECKING:
     from export.conftest import Made

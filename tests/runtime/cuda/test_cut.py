@@ -22,7 +22,7 @@ from mfnet_runtime.cuda.kernels import (
     Placements,
 )
 from mfnet_runtime.scene.normalize import DsmRange, padded, scaled_dsm, scaled_image
-from mfnet_runtime.scene.reader import SceneRows
+from mfnet_runtime.scene.reader import SceneData
 
 Array = npt.NDArray[Any]
 HOSTILE = (np.nan, np.inf, -np.inf, -0.0, 1e-45, -1e-40, 0.1, 255.0, 65519.9, 65520.0, -3e38)
@@ -40,7 +40,7 @@ SPANS = (
 class Case:
     """A scene, and windows to cut from it."""
 
-    rows: SceneRows
+    rows: SceneData
     window: int
     offsets: list[tuple[int, int]]
     rule: ImageRule
@@ -68,7 +68,7 @@ def random_case(
     last = max(height - window, 0), max(width - window, 0)
     offsets = [tuple(rng.integers(0, last, endpoint=True).tolist()) for _ in range(3)]
     return Case(
-        SceneRows(image, dsm, *valid),
+        SceneData(image, dsm, *valid),
         window,
         [*offsets, last],
         ImageRule(full_scale=float(rng.choice([1.0, 255.0, 65535.0, 3e-3]))),
@@ -195,7 +195,7 @@ def test_every_half_is_rounded_as_numpy_does() -> None:
     near = np.concatenate([np.nextafter(ties, np.float32(0)), np.nextafter(ties, np.float32(9e9))])
     values = np.resize(np.concatenate([halves, ties, near]), (3, 208, 208))
     everywhere = np.ones((208, 208), np.bool_)
-    rows = SceneRows(values, values[0] / 7, everywhere, everywhere)
+    rows = SceneData(values, values[0] / 7, everywhere, everywhere)
     check(Case(rows, 208, [(0, 0)], ImageRule(full_scale=1.0), DsmRange(0.0, 1.0), "float16"))
 
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 import pytest
 
+from mfnet_runtime.backends.base import Batches
 from mfnet_runtime.errors import ResourceError, UsageError
-from mfnet_runtime.tiling.batch_size import CANDIDATES, ROUNDS, Asked, Batches, BatchSize
+from mfnet_runtime.tiling.batch_size import CANDIDATES, ROUNDS, Asked, BatchSize
 
 
 def tried(sizes: BatchSize, seconds: Mapping[int, float], first: float = 0.0) -> list[int]:

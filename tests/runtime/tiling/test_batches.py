@@ -13,7 +13,7 @@ from support import RGBD
 
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.scene.normalize import DsmRange, Heights
-from mfnet_runtime.scene.reader import SceneRows
+from mfnet_runtime.scene.reader import SceneData
 from mfnet_runtime.tiling.batch_size import BatchSize
 from mfnet_runtime.tiling.batches import MAX_STRIPS, Place, Strip, scene_batches
 from mfnet_runtime.tiling.cpu import HostBatch, ScaledRows
@@ -38,12 +38,12 @@ class Plain:
     def width(self) -> int:
         return len(self.valid[0])
 
-    def read(self, start: int, stop: int, columns: range | None = None) -> SceneRows:
+    def read(self, start: int, stop: int, columns: range | None = None) -> SceneData:
         self.reads.append((start, stop))
         across = range(self.width) if columns is None else columns
         at = (slice(start, stop), slice(across.start, across.stop))
         image, valid = self.image[(slice(None), *at)], self.valid[at]
-        return SceneRows(image, image[0].astype(np.float32), valid, valid)
+        return SceneData(image, image[0].astype(np.float32), valid, valid)
 
     def heights(self) -> Heights:
         raise AssertionError

@@ -16,13 +16,13 @@ import pytest
 from support import RGBD, results_in, write_rgbd_model, write_scene
 
 from mfnet_runtime.backends import backend_from_file
-from mfnet_runtime.backends.base import Arrays, Feed, specs_of
+from mfnet_runtime.backends.base import Arrays, Batches, Feed, specs_of
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, ResourceError, SceneError, UsageError
 from mfnet_runtime.run.segment import segment_scenes
 from mfnet_runtime.scene.normalize import Heights
-from mfnet_runtime.scene.reader import SceneRows
-from mfnet_runtime.tiling.batch_size import CANDIDATES, Asked, Batches, BatchSize
+from mfnet_runtime.scene.reader import SceneData
+from mfnet_runtime.tiling.batch_size import CANDIDATES, Asked, BatchSize
 from mfnet_runtime.tiling.pipeline import SceneReport, SegmentOptions, segment_scene
 from mfnet_runtime.tiling.rows import FinishedRows
 
@@ -89,14 +89,14 @@ class NoiseScene:
     pause: Pause = never
     read_to: int = 0  # scene row
 
-    def read(self, start: int, stop: int, columns: range | None = None) -> SceneRows:
+    def read(self, start: int, stop: int, columns: range | None = None) -> SceneData:
         assert columns is None or len(columns) == self.width
         self.pause()
         self.read_to = stop
         rows = [np.random.default_rng(row).random((4, self.width)) for row in range(start, stop)]
         noise = np.stack(rows, axis=1).astype(np.float32)
         valid = noise[0] > 0.1
-        return SceneRows(noise[:3] * np.float32(255), noise[3], valid, valid)
+        return SceneData(noise[:3] * np.float32(255), noise[3], valid, valid)
 
     def heights(self) -> Heights:
         return [(np.array([[0, 1]], np.float32), np.ones((1, 2), bool))]

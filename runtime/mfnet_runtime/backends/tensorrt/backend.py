@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mfnet_runtime.backends.base import Arrays, Feed, check_feed, specs_of
+from mfnet_runtime.backends.base import Arrays, Batches, Feed, check_feed, specs_of
 from mfnet_runtime.backends.model_checks import require_known
 from mfnet_runtime.backends.tensorrt.compatibility import (
     known_of_plan,
@@ -29,7 +29,6 @@ from mfnet_runtime.cuda.device import CudaDevice
 from mfnet_runtime.cuda.faults import DeviceLostError
 from mfnet_runtime.cuda.kernels import Kernels
 from mfnet_runtime.errors import ModelError, ResourceError, UsageError
-from mfnet_runtime.tiling.batch_size import Batches
 
 
 class TensorRtBackend:
