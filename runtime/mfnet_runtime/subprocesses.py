@@ -18,26 +18,18 @@ from mfnet_runtime.errors import MFNetError
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
-def call_apart(
-    module: str,
-    function: str,
-    *words: str,
-    memory: int | None = None,
-    seconds: float | None = None,
-) -> None:
+def call_apart(module: str, function: str, *words: str) -> None:
     """Run `module.function(*words)` in a new process; it dies with this call, however that ends.
 
     Args:
         module: Where the function is.
         function: Its name.
         words: What it is called with.
-        memory: Bytes of addresses it may take, where the system can limit them.
-        seconds: After which it is ended.
 
     Raises:
         OSError: it failed; the message is the one it failed with, or what ended it.
     """
-    command = [sys.executable, "-m", __name__, module, function, json.dumps(words), str(memory)]
+    command = [sys.executable, "-m", __name__, module, function, json.dumps(words)]
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with subprocess.Popen(
         command,
@@ -49,9 +41,7 @@ def call_apart(
         errors="replace",
     ) as process:
         try:
-            said = process.communicate(timeout=seconds)[1]
-        except subprocess.TimeoutExpired:
-            raise OSError(f"not done after {seconds:g} s") from None
+            said = process.communicate()[1]
         finally:
             process.kill()
     if process.returncode < 0:  # what was said before is not why
@@ -70,21 +60,9 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def limit_memory(most: int) -> None:
-    """Have this process take no more bytes of addresses, nor leave a memory image if it crashes."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows has no such limits
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 if __name__ == "__main__":
     try:
         end_with_parent()
-        if sys.argv[4] != "None":
-            limit_memory(int(sys.argv[4]))
         getattr(import_module(sys.argv[1]), sys.argv[2])(*json.loads(sys.argv[3]))
     except Exception as raised:  # again in the caller
         # what wraps another fault says less than that, unless it is ours

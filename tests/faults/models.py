@@ -118,16 +118,6 @@ def truncated(place: Workplace) -> None:
     place.model.write_bytes(content[: len(content) // 2])
 
 
-def no_logits(place: Workplace) -> None:
-    def change(model: ModelProto) -> None:
-        model.graph.node[0].output[0] = "joined"
-        model.graph.node.add(op_type="Neg", input=["joined"], output=["negative"])
-        model.graph.node.add(op_type="Sqrt", input=["negative"], output=["logits"])
-
-    changed(change)(place)
-    place.words.append("--untrusted")
-
-
 def renamed_input(model: ModelProto) -> None:
     model.graph.input[0].name = model.graph.node[0].input[0] = "picture"
 
@@ -196,10 +186,6 @@ CELLS = (
     refused("M8", "ONNX file cut in half", "not an ONNX file", truncated),
     refused("M8", "text named .onnx", "not an ONNX file",
             lambda place: place.model.write_text("no model")),
-    Cell(
-        "M8", "no finite logits, --untrusted", 3, "refused by a process that only tries it out",
-        no_logits, ("rgbd.onnx: ", "tried out", REMEDY), memory=MEMORY, starts=True,
-    ),
     unlike_its_contract("an input of another name", renamed_input),
     unlike_its_contract("inputs of another type", other_type),
     unlike_its_contract("other channels", other_channels),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mfnet_runtime.backends.base import Backend, TensorSpec
-from mfnet_runtime.backends.isolation import require_harmless
 from mfnet_runtime.errors import ModelError, UsageError, missing_package
 
 __all__ = ["BACKENDS", "DEVICES", "Backend", "TensorSpec", "backend_for", "backend_from_file"]
@@ -36,7 +35,6 @@ def backend_from_file(
     name: str = "auto",
     device: str = "auto",
     trust_plan: bool = False,
-    untrusted: bool = False,
     **options: Any,
 ) -> Backend:
     """The backend that runs a model file; no device is touched before it is entered.
@@ -46,7 +44,6 @@ def backend_from_file(
         name: One of `BACKENDS`, or `auto` for the fastest that is installed and runs such a file.
         device: One of `DEVICES`, or `auto`: what the file needs.
         trust_plan: Run a plan that nothing vouches for.
-        untrusted: Try an ONNX file out in another process first; see `trial`.
         options: Passed on: `threads` (0: physical cores), `precision` (what floats run in: `fp32`,
             `bf16`; None: as in the file) and `batch` (windows a call that it is to be fastest for;
             None: its own choice).
@@ -57,8 +54,6 @@ def backend_from_file(
         ModelError: no backend runs such a file, or the file is refused.
     """
     name, device = backend_for(path, name, device, trust_plan)
-    if untrusted:
-        require_harmless(path, name, device, options)
     if path.suffix.lower() == ".plan":
         options["trust_plan"] = trust_plan
     module, attribute = BACKENDS[name][device].split(":")

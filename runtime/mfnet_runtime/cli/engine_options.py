@@ -26,7 +26,6 @@ class EngineWords:
     device: str
     preprocess: Any  # "gpu", "cpu" or None
     trust_plan: bool
-    untrusted: bool
     precision: str | None
     max_memory: str | None
     threads: int | None
@@ -68,7 +67,6 @@ class EngineWords:
             self.backend,
             self.device,
             self.trust_plan,
-            self.untrusted,
             threads=self.threads or 0,
             precision=self.precision,
             batch=batch if isinstance(batch, int) else None,
@@ -117,11 +115,6 @@ _OPTIONS = (
         "--trust-plan",
         is_flag=True,
         help="Run a plan although nothing beside it vouches for its bytes, TensorRT and GPU.",
-    ),
-    click.option(
-        "--untrusted",
-        is_flag=True,
-        help="Try an ONNX file of strangers out in another process first, which may crash.",
     ),
 )
 

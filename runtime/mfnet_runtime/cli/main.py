@@ -107,7 +107,6 @@ def command(
             engine.backend,
             engine.device,
             engine.trust_plan,
-            engine.untrusted,
             engine.precision,
         )
         return checked_scenes(words, found, out, options, read, vectors, as_json, quiet)

@@ -29,13 +29,7 @@ class ModelWords:
     backend: str = "auto"
     device: str = "auto"
     trust_plan: bool = False
-    untrusted: bool = False
     precision: str | None = None
-
-    @property
-    def unusual(self) -> bool:
-        """Only the engine can tell."""
-        return self.untrusted or self.precision is not None
 
 
 @dataclass(frozen=True)
@@ -86,10 +80,8 @@ def model_facts(found: Findings, words: ModelWords) -> ModelFacts:
     with found.refusals("model"):
         if find_spec(name) is None:
             raise UsageError(f"backend {name} {missing_package(name) or 'is not installed'}")
-        if words.unusual or device != "cpu":
-            backend_from_file(
-                path, name, device, untrusted=words.untrusted, precision=words.precision
-            )
+        if words.precision is not None or device != "cpu":
+            backend_from_file(path, name, device, precision=words.precision)
     return ModelFacts(path.name, name, device, contract, Batches())
 
 
@@ -104,9 +96,7 @@ def _plan_facts(found: Findings, words: ModelWords, name: str, device: str) -> M
         if facts:
             require_digest(path, facts, path.read_bytes())
     with found.refusals("model"):
-        backend_from_file(
-            path, name, device, words.trust_plan, words.untrusted, precision=words.precision
-        )
+        backend_from_file(path, name, device, words.trust_plan, precision=words.precision)
     return ModelFacts(path.name, name, device, contract, batches)
 
 

@@ -21,11 +21,10 @@ from support import RGBD, write_rgbd_model
 import mfnet_runtime.backends.onnx_reader
 import mfnet_runtime.backends.onnx_validation
 from mfnet_runtime.backends import backend_from_file
-from mfnet_runtime.backends.isolation import require_logits
 from mfnet_runtime.backends.onnx_header import header_from_onnx
 from mfnet_runtime.backends.onnx_operators import OPERATORS
 from mfnet_runtime.contract import METADATA_KEY, Contract
-from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.errors import ModelError
 
 Change = Callable[[ModelProto], object]
 
@@ -360,49 +359,3 @@ def test_flipped_bytes(
         header_from_onnx(path)
     except ModelError as fault:
         assert str(fault).startswith(f"{path}: ")  # noqa: PT017
-
-
-def test_a_sound_model_passes_its_trial(model: Path, name: str) -> None:
-    with backend_from_file(model, name, untrusted=True, threads=1) as backend:
-        require_logits(backend)
-
-
-@pytest.mark.parametrize(
-    ("end", "message"),
-    [
-        ("signal.raise_signal(11)", r"tried out in .* \(ended by signal 11, Segmentation fault\)"),
-        ("os.abort()", r"tried out in .* \(ended by signal 6, Aborted\)"),
-        ("__import__('mmap').mmap(-1, 8 << 30)", "does not fit in memory"),
-        ("raise RuntimeError('odd')", r"ONNX Runtime 1 cannot load it \(odd\); export it again"),
-    ],
-)
-def test_an_engine_that_a_model_breaks(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, message: str
-) -> None:
-    """In another process: this one goes on."""
-    (tmp_path / "fake" / "onnxruntime").mkdir(parents=True)
-    (tmp_path / "fake" / "onnxruntime" / "__init__.py").write_text(
-        f"import os, signal\n__version__ = '1'\nclass SessionOptions: pass\n"
-        f"def InferenceSession(*_, **__): {end}\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path / "fake")
-    with pytest.raises(ModelError, match=rf"rgbd\.onnx: .*{message}"):
-        backend_from_file(model, "onnxruntime", untrusted=True)
-
-
-def test_logits_that_are_none(model: Path) -> None:
-    def exchange(found: ModelProto) -> None:
-        found.graph.node[0].output[0] = "joined"
-        found.graph.node.add(op_type="Neg", input=["joined"], output=["negative"])
-        found.graph.node.add(op_type="Sqrt", input=["negative"], output=["logits"])
-
-    changed(model, exchange)
-    with pytest.raises(ModelError, match=r"tried out .*finite: False; expected finite \(1, 4, 32"):
-        backend_from_file(model, "onnxruntime", untrusted=True)
-
-
-def test_a_plan_is_not_tried_out(tmp_path: Path) -> None:
-    path = tmp_path / "a.plan"
-    path.touch()
-    with pytest.raises(UsageError, match=r"a\.plan: a plan is a program"):
-        backend_from_file(path, untrusted=True)
