@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 import mfnet_export.export
-from mfnet.model.config import config_from_preset
+from mfnet.config import config_from_preset
 from mfnet.model.network import MFNet
 from mfnet_runtime.contract import Contract
 

@@ -13,7 +13,7 @@ import torch
 from mfnet.checkpoints.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint
 from mfnet.data.dataset_labels import classes_from_file
 from mfnet.model.network import MFNet
-from mfnet.torch_backend import TorchBackend
+from mfnet.model.torch_backend import TorchBackend
 from mfnet_export.errors import ExportError
 from mfnet_export.files import size_of_files, size_text, staged
 from mfnet_export.graph.export import onnx_from_network

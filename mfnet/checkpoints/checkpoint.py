@@ -16,8 +16,9 @@ from torch import Tensor
 
 from mfnet.checkpoints.official import from_official, is_official
 from mfnet.checkpoints.torch_file import read_torch_file, tensors_only, write_torch_file
-from mfnet.model.config import ModelConfig
+from mfnet.config import ModelConfig
 from mfnet.model.network import MFNet
+from mfnet.tuning import tuning_names
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.labels import ISPRS, MMHUNAN, ClassTable
@@ -42,6 +43,10 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)  # how well it did; plain JSON
 
     def __post_init__(self) -> None:
+        if self.config.tuning not in tuning_names():
+            raise ModelError(
+                f"tuning {self.config.tuning!r} is not one of {', '.join(tuning_names())}"
+            )
         named, built = len(self.contract.classes), self.config.classes
         if named != built:
             raise ModelError(f"the contract names {named} classes, the network has {built}")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mfnet.model.config import PATCH, ModelConfig
+from mfnet.config import PATCH, ModelConfig
 from mfnet.model.decoder_attention import relative_position_index
 from mfnet.model.network import MFNet
 from mfnet.tuning import tuning_class, tuning_names

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mfnet.model.config import PATCH, ModelConfig
-from mfnet.model.sam_blocks import Block, ImageEncoderViT, add_decomposed_rel_pos
+from mfnet.config import PATCH, ModelConfig
+from mfnet.sam import Block, ImageEncoderViT, add_decomposed_rel_pos
 from mfnet.tuning import tuning_class
 from mfnet.tuning.base import BlockTuning, Streams
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mfnet.model.config import ModelConfig
+from mfnet.config import ModelConfig
 from mfnet.model.decoder import Decoder
 from mfnet.model.encoder import TwoStreamEncoder
 from mfnet.model.fusion import DeepFusion

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mfnet.data.scene_data import MemoryScene, WindowBatch, class_counts
+from mfnet.data.scene_data import MemoryScene, class_counts
 from mfnet.model.network import MFNet
+from mfnet.training.sampling import WindowBatch
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.labels import IGNORE
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from mfnet.checkpoints.sam_weights import load_sam_weights
+from mfnet.config import config_from_preset
 from mfnet.data.dataset_labels import classes_from_file
 from mfnet.data.datasets import Dataset, dataset_from_folder, dataset_from_layout
 from mfnet.data.scene_data import MemoryScene, class_counts, scene_in_memory
-from mfnet.model.config import config_from_preset
 from mfnet.model.network import MFNet
-from mfnet.model.sam_weights import load_sam_weights
 from mfnet.training.evaluate import LabelledScene
 from mfnet.training.run_directory import RunFolder
 from mfnet.training.train import Say, Training, ValidationScenes

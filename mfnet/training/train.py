@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from mfnet.checkpoints.checkpoint import Checkpoint, load_checkpoint, load_resume, save_checkpoint
-from mfnet.data.scene_data import MemoryScene, WindowSampler
+from mfnet.data.scene_data import MemoryScene
 from mfnet.model.network import MFNet
-from mfnet.torch_backend import TorchBackend
+from mfnet.model.torch_backend import TorchBackend
 from mfnet.training.evaluate import LabelledScene, evaluated
 from mfnet.training.loss import class_weights, window_loss
 from mfnet.training.run_directory import RunFolder
+from mfnet.training.sampling import WindowSampler
 from mfnet.training.train_config import TrainConfig
 from mfnet_runtime.console import progress
 from mfnet_runtime.contract import Contract

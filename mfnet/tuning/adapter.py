@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mfnet.model.config import ModelConfig
-from mfnet.model.sam_blocks import Block
+from mfnet.config import ModelConfig
+from mfnet.sam import Block
 from mfnet.tuning.base import BlockTuning, Streams, frozen, wide
 
 

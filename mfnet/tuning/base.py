@@ -12,8 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mfnet.model.config import ModelConfig
-from mfnet.model.sam_blocks import Block
+from mfnet.config import ModelConfig
+from mfnet.sam import Block
 
 Streams = tuple[Tensor, Tensor]  # image stream x, DSM stream y
 

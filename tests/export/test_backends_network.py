@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from mfnet.torch_backend import TorchBackend
+from mfnet.model.torch_backend import TorchBackend
 from mfnet_runtime.backends import RUNS, backend_from_file
 from mfnet_runtime.backends.base import Feed
 

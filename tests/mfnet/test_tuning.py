@@ -8,7 +8,7 @@ from networks import random_network, random_windows, reference_state, references
 from torch import nn
 
 from mfnet.checkpoints.checkpoint import checkpoint_from_official, network_from_checkpoint
-from mfnet.model.config import config_from_preset
+from mfnet.config import config_from_preset
 from mfnet.model.network import MFNet
 from mfnet.tuning import tuning_names
 from mfnet.tuning.base import BlockTuning

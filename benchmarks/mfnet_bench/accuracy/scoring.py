@@ -87,7 +87,7 @@ def open_model(path: Path, threads: int | None = None, backend: str = "auto") ->
     import torch
 
     from mfnet.checkpoints.checkpoint import load_checkpoint, network_from_checkpoint
-    from mfnet.torch_backend import TorchBackend
+    from mfnet.model.torch_backend import TorchBackend
 
     if threads:
         torch.set_num_threads(threads)

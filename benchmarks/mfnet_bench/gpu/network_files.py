@@ -22,9 +22,9 @@ from mfnet.checkpoints.checkpoint import (
     network_from_checkpoint,
     save_checkpoint,
 )
-from mfnet.model.config import config_from_preset
+from mfnet.config import config_from_preset
 from mfnet.model.network import MFNet
-from mfnet.torch_backend import TorchBackend
+from mfnet.model.torch_backend import TorchBackend
 from mfnet_bench.gpu.request import CLASSES, NetworkFiles
 from mfnet_bench.latency.published_network import PublishedMFNet
 from mfnet_export.export import ExportRequest, exported

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mfnet.checkpoints.checkpoint import load_checkpoint, network_from_checkpoint
-from mfnet.torch_backend import device_name
+from mfnet.model.torch_backend import device_name
 from mfnet_bench.latency.published_network import PublishedMFNet
 
 WARM_UP = 3  # calls of a batch before the first that counts

@@ -16,7 +16,7 @@ from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from mfnet.model.config import ModelConfig
+    from mfnet.config import ModelConfig
 
 PUBLISHED, OURS, COMPILED = "published", "mfnet", "compiled"  # kinds of baseline, all PyTorch
 
@@ -99,7 +99,7 @@ def networks_from_request(request: LatencyRequest) -> list[Network]:
 
 def network_name(config: ModelConfig) -> str:
     """The preset a configuration is of, or its sizes, and its tuning."""
-    from mfnet.model.config import PRESETS
+    from mfnet.config import PRESETS
 
     for name, preset in PRESETS.items():
         if all(getattr(config, key) == value for key, value in preset.items()):

@@ -16,10 +16,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from mfnet.model.config import PATCH
+from mfnet.config import PATCH
 from mfnet.model.encoder import resized_position
 from mfnet.model.network import MFNet
-from mfnet.model.sam_blocks import (
+from mfnet.sam import (
     Block,
     add_decomposed_rel_pos,
     window_partition,

@@ -46,7 +46,7 @@ def infer_from_spec(spec: Facts) -> tuple[Infer, Facts]:
     import torch
 
     from mfnet.checkpoints.checkpoint import load_checkpoint, network_from_checkpoint
-    from mfnet.torch_backend import device_name
+    from mfnet.model.torch_backend import device_name
     from mfnet_bench.latency.published_network import PublishedMFNet
 
     torch.set_num_threads(threads)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mfnet.model.sam_blocks import Block, get_rel_pos
+from mfnet.sam import Block, get_rel_pos
 from mfnet_export.rewrites.tokens import TokenOrder
 
 # Added to a score that must not count: its exponential is 0 in any precision, and FP16 holds it

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mfnet.model.network import MFNet
-from mfnet.model.sam_blocks import Block
+from mfnet.sam import Block
 from mfnet.tuning.base import BlockTuning, wide
 from mfnet_export.rewrites.encoder import FastEncoder
 from mfnet_export.rewrites.surgery import shell, with_children, with_weights

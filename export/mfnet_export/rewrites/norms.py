@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mfnet.model.decoder_attention import DecoderBlock
 from mfnet.model.fusion import ChannelNorm
 from mfnet.model.network import MFNet
-from mfnet.model.sam_blocks import LayerNorm2d
+from mfnet.sam import LayerNorm2d
 from mfnet.tuning.base import wide
 from mfnet_export.rewrites.surgery import replaced, with_children, with_weights
 

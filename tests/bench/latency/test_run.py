@@ -14,7 +14,7 @@ from networks import random_network
 from support import write_rgbd_model
 
 from mfnet.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from mfnet.model.config import config_from_preset
+from mfnet.config import config_from_preset
 from mfnet_bench.cli import main
 from mfnet_bench.latency import engines as latency_engines
 from mfnet_bench.latency import peak_gemm as ceiling

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mfnet.torch_backend import TorchBackend
+from mfnet.model.torch_backend import TorchBackend
 from mfnet_export import compared
 from mfnet_export.validation.parity import Gate, ParityReport, share_text
 from mfnet_export.validation.sample_windows import Windows, sample_windows

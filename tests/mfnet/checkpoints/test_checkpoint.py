@@ -17,9 +17,12 @@ from mfnet.checkpoints.checkpoint import (
     network_from_checkpoint,
     save_checkpoint,
 )
+from mfnet.config import config_from_preset
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, ResourceError, UsageError
 from mfnet_runtime.labels import ISPRS, MMHUNAN, ClassTable
+
+TINY = config_from_preset("tiny", classes=3, window=32).to_dict()
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +170,7 @@ def test_damaged_files_are_refused(tmp_path: Path, checkpoint: Checkpoint) -> No
     [
         ({"format": "mfnet-checkpoint/9"}, "mfnet-checkpoint/9"),
         ({"config": None}, "configuration is NoneType"),
+        ({"config": {**TINY, "tuning": "prompt"}}, "'prompt' is not one of adapter, lora, none"),
         ({"contract": {}}, "contract has format None"),
         ({"weights": {}}, "not named tensors"),
         ({"weights": {"a": 1}}, "'a' is not a dense tensor"),

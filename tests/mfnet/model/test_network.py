@@ -12,7 +12,7 @@ from torch import Tensor
 from mfnet.model.decoder_attention import reflect_pad
 from mfnet.model.encoder import attention
 from mfnet.model.network import MFNet
-from mfnet.model.sam_blocks import window_partition, window_unpartition
+from mfnet.sam import window_partition, window_unpartition
 from mfnet.tuning import tuning_names
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from networks import random_network
 from torch import Tensor
 
+from mfnet.checkpoints.sam_weights import load_sam_weights
 from mfnet.model.encoder import TwoStreamEncoder
-from mfnet.model.sam_weights import load_sam_weights
 from mfnet_runtime.errors import ModelError, UsageError
 
 TABLES = ("rel_pos_h", "rel_pos_w")

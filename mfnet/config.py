@@ -1,25 +1,26 @@
-"""What fixes the shape of a network, and the named sizes. Knows no tensors and no files."""
+"""The network's configuration and the named sizes."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from mfnet.tuning import tuning_names
 from mfnet_runtime.contract import MAX_WINDOW
 from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.labels import MAX_CLASSES
 
-PATCH = 16  # pixels a side of one token; SAM's, and the scales of fusion and decoder rest on it
-MAX_SIZE = 16384  # of any one number below; a larger one is a damaged file, not a network
+PATCH = 16  # pixels per side of one token, as in SAM; fusion and decoder rely on it
+MAX_SIZE = 16384  # for any number below; a larger one means a damaged file
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that fixes the names and shapes of a network's weights, and its window.
+    """Everything that determines the names and shapes of a network's weights, and its window.
+
+    The name of the tuning is checked where the tuning is looked up.
 
     Raises:
-        ModelError: a value outside its range, or values that do not fit each other.
+        ModelError: A value is out of range, or values contradict each other.
     """
 
     embed_dim: int  # D, channels of a token
@@ -27,29 +28,24 @@ class ModelConfig:
     heads: int
     global_blocks: tuple[int, ...]  # indices of the blocks that attend over the whole window
     classes: int
-    window: int = 256  # pixels a side of the network's input
-    tuning: str = "lora"  # a name that mfnet.tuning.tuning_names() lists
-    rank: int = 4  # of LoRA's products; unused by the others
+    window: int = 256  # pixels per side of the network's input
+    tuning: str = "lora"  # one of mfnet.tuning.tuning_names()
+    rank: int = 4  # rank of the LoRA matrices; other tunings ignore it
     neck_channels: int = 256
-    position_grid: int = 64  # tokens a side of the stored position embedding
-    attention_window: int = 14  # tokens a side of the window of the other blocks
+    position_grid: int = 64  # tokens per side of the stored position embedding
+    attention_window: int = 14  # tokens per side of the attention window of the other blocks
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "global_blocks", tuple(self.global_blocks))
         for field in fields(self):
-            value = getattr(self, field.name)
-            parts = value if field.name == "global_blocks" else (value,)
-            least = 0 if field.name == "global_blocks" else 1
             if field.name == "tuning":
                 continue
-            for part in parts:
-                if type(part) is not int or not least <= part <= MAX_SIZE:
-                    raise ModelError(
-                        f"network {field.name} is {value!r}; "
-                        f"expected whole numbers in {least}..{MAX_SIZE}"
-                    )
-        if self.tuning not in tuning_names():
-            raise ModelError(f"tuning {self.tuning!r} is not one of {', '.join(tuning_names())}")
+            value = getattr(self, field.name)
+            parts, least = (value, 0) if field.name == "global_blocks" else ((value,), 1)
+            if any(type(part) is not int or not least <= part <= MAX_SIZE for part in parts):
+                raise ModelError(
+                    f"network {field.name} is {value!r}; expected integers in {least}..{MAX_SIZE}"
+                )
         if self.embed_dim % self.heads or self.embed_dim % 4:
             raise ModelError(
                 f"network embed_dim {self.embed_dim} must be a multiple of 4 "
@@ -66,19 +62,19 @@ class ModelConfig:
 
     @property
     def grid(self) -> int:
-        """Tokens a side of one window (G in MFNET.md)."""
+        """Tokens per side of one window."""
         return self.window // PATCH
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types only."""
+        """Return the configuration as plain JSON types."""
         return {**asdict(self), "global_blocks": list(self.global_blocks)}
 
     @staticmethod
     def from_dict(data: Any) -> ModelConfig:
-        """Inverse of `to_dict`.
+        """Rebuild a configuration from `to_dict`.
 
         Raises:
-            ModelError: not a mapping, a field missing, unknown, or out of its range.
+            ModelError: `data` is not a mapping, or a field is missing, unknown or out of range.
         """
         if not isinstance(data, dict):
             raise ModelError(f"network configuration is {type(data).__name__}, not a mapping")
@@ -88,7 +84,7 @@ class ModelConfig:
             raise ModelError(f"network configuration is malformed: {fault}") from fault
 
 
-# Keyword arguments of ModelConfig. vit_*: segment-anything's build_sam.py; small and tiny are ours.
+# Keyword arguments of ModelConfig. vit_* follow segment-anything's build_sam.py.
 PRESETS: dict[str, dict[str, Any]] = {
     "vit_b": {"embed_dim": 768, "depth": 12, "heads": 12, "global_blocks": (2, 5, 8, 11)},
     "vit_l": {"embed_dim": 1024, "depth": 24, "heads": 16, "global_blocks": (5, 11, 17, 23)},
@@ -115,10 +111,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 def config_from_preset(
     name: str, *, classes: int, window: int = 256, tuning: str = "lora", rank: int = 4
 ) -> ModelConfig:
-    """A preset completed by what the task decides.
+    """Build a configuration from a named size.
 
     Raises:
-        UsageError: no such preset or tuning, or a value out of its range.
+        UsageError: The size is unknown, or a value is out of range.
     """
     if name not in PRESETS:
         raise UsageError(f"unknown network size {name!r}; known: {', '.join(PRESETS)}")

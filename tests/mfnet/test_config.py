@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mfnet.model.config import PRESETS, ModelConfig, config_from_preset
+from mfnet.config import PRESETS, ModelConfig, config_from_preset
 from mfnet.tuning import tuning_class, tuning_names
 from mfnet_runtime.errors import ModelError, UsageError
 
@@ -32,7 +32,6 @@ def test_config_survives_json(preset: str, tuning: str) -> None:
         ({"global_blocks": (2,)}, "depth 2"),
         ({"global_blocks": (-1,)}, "global_blocks"),
         ({"classes": 300}, "300 classes"),
-        ({"tuning": "prompt"}, "adapter, lora, none"),
     ],
 )
 def test_config_refuses_what_makes_no_network(change: dict[str, Any], part: str) -> None:
@@ -58,7 +57,5 @@ def test_unknown_field_is_named() -> None:
 def test_unknown_names_list_the_known() -> None:
     with pytest.raises(UsageError, match="vit_b, vit_l, vit_h, small, tiny"):
         config_from_preset("vit_g", classes=3)
-    with pytest.raises(UsageError, match="adapter, lora, none"):
-        config_from_preset("tiny", classes=3, tuning="prompt")
     with pytest.raises(UsageError, match="adapter, lora, none"):
         tuning_class("prompt")

@@ -11,8 +11,9 @@ import pytest
 from support import RGBD, UTM, write_raster, write_scene
 
 from mfnet.data.datasets import Dataset
-from mfnet.data.scene_data import MemoryScene, WindowSampler, class_counts, scene_in_memory
+from mfnet.data.scene_data import MemoryScene, class_counts, scene_in_memory
 from mfnet.training.prepare import split_rows
+from mfnet.training.sampling import WindowSampler
 from mfnet.training.train_config import TrainConfig
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import SceneError, UsageError
