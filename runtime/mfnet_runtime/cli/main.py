@@ -80,7 +80,7 @@ def command(
       mfnet-run best.onnx pairs.csv -o maps/ --align --aoi county.gpkg
       mfnet-run best.fp16.plan scenes/ -o maps/
     """
-    from mfnet_runtime.preflight.estimate import estimated_scenes
+    from mfnet_runtime.preflight.estimate import estimate_scenes
     from mfnet_runtime.run.provenance import model_tags
     from mfnet_runtime.run.segment import segment_scenes
     from mfnet_runtime.scene.discovery import scenes_from
@@ -100,16 +100,13 @@ def command(
     found = scenes_from(scenes, reading.dsm, only=only, dsm_band=reading.dsm_band)
     read = reading.options()
     if check:
-        from mfnet_runtime.preflight.check import ModelWords, checked_scenes
+        from mfnet_runtime.preflight.check import check_scenes
+        from mfnet_runtime.preflight.model import ModelRequest
 
-        words = ModelWords(
-            model,
-            engine.backend,
-            engine.device,
-            engine.trust_plan,
-            engine.precision,
+        request = ModelRequest(
+            model, engine.backend, engine.device, engine.trust_plan, engine.precision
         )
-        return checked_scenes(words, found, out, options, read, vectors, as_json, quiet)
+        return check_scenes(request, found, out, options, read, vectors, as_json, quiet)
     if out is None:
         raise UsageError("-o says where the outputs go; only --check needs none")
     with engine.backend_of(model) as backend:
@@ -123,7 +120,7 @@ def command(
         }
         click.echo(_heading(ran), err=True)
         if dry_run:
-            rows = estimated_scenes(backend, found, options, read)
+            rows = estimate_scenes(backend, found, options, read)
         else:
             outcomes = segment_scenes(
                 backend,

@@ -1,4 +1,4 @@
-"""What `mfnet-run --check` prints, and the code it ends with."""
+"""`mfnet-run --check`: model, scenes and output folder are examined, and nothing is written."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mfnet_runtime.checks.findings import Findings, exit_code_of
 from mfnet_runtime.console import say
-from mfnet_runtime.preflight.findings import Findings, exit_code_of
-from mfnet_runtime.preflight.model import ModelWords as ModelWords
-from mfnet_runtime.preflight.model import largest_batch, model_facts
-from mfnet_runtime.preflight.places import examine_disk, examine_folder
-from mfnet_runtime.preflight.report import model_lines, run_lines, scene_lines, summary_line
-from mfnet_runtime.preflight.scene import Work, checkup_of
+from mfnet_runtime.preflight.model import ModelRequest, largest_batch, model_info
+from mfnet_runtime.preflight.outputs import check_disk, check_folder
+from mfnet_runtime.preflight.report import finding_lines, model_lines, scene_lines, summary_line
+from mfnet_runtime.preflight.scene import RunRequest, check_scene
 from mfnet_runtime.raster.polygons import VectorOptions
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.tiling.pipeline import SegmentOptions
 
 
-def checked_scenes(
-    words: ModelWords,
+def check_scenes(
+    request: ModelRequest,
     scenes: Sequence[Scene],
     folder: Path | None,
     options: SegmentOptions,
@@ -29,53 +28,54 @@ def checked_scenes(
     as_json: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Examine a run without running it; nothing is written.
+    """Print what a run would refuse, what is odd, and what it would cost.
 
     Args:
-        words: What was asked for about the model.
-        scenes: What would be segmented.
-        folder: Of the outputs; None where it was not told.
-        options: How they would be segmented.
-        read: How they would be read.
-        vectors: Polygons that would be made too.
-        as_json: One object in place of lines.
-        quiet: Only scenes with warnings or refusals, without tables.
+        request: The model and how to run it.
+        scenes: The scenes to segment.
+        folder: Output folder; None if it is not given.
+        options: How to segment.
+        read: How to read.
+        vectors: Polygons to write as well.
+        as_json: Print one JSON object instead of text.
+        quiet: Print only warnings and refusals.
 
     Returns:
-        0 where nothing would be refused, 4 where some scene would be, or the code of the run.
+        The exit code: 0 if nothing would be refused, 4 if a scene would be, else that of the run.
 
     Raises:
-        UsageError: the model is missing, or nothing runs it as asked.
-        ModelError: it has no contract, or a damaged one.
+        UsageError: the model file is missing, or no backend runs it as requested.
+        ModelError: it has no contract or is damaged.
     """
 
-    def tell(lines: Iterable[str]) -> None:
+    def show(lines: Iterable[str]) -> None:
         for line in () if as_json else lines:
             say(line)
 
-    found, end = Findings(), Findings()
-    model = model_facts(found, words)
+    found = Findings()
+    model = model_info(found, request)
     batch = largest_batch(found, options.batch, model.batches)
-    work = Work(model.contract, batch, options, read, vectors, folder)
-    examine_folder(found, scenes, work)
-    tell(model_lines(model))
-    tell(run_lines(found.made, quiet))
-    checkups = []
+    run = RunRequest(model.contract, batch, options, read, vectors, folder)
+    check_folder(found, scenes, run)
+    show(model_lines(model))
+    show(finding_lines(found.all, quiet))
+    checks = []
     for scene in scenes:
-        checkups.append(checkup_of(scene, work))
-        tell(scene_lines(checkups[-1], quiet))
+        checks.append(check_scene(scene, run))
+        show(scene_lines(checks[-1], quiet))
+    disk = Findings()
     if folder is not None:
-        examine_disk(end, folder, checkups)
-    tell(run_lines(end.made, quiet))
-    run = [*found.made, *end.made]
-    code = exit_code_of([*run, *(one for checkup in checkups for one in checkup.findings)])
-    tell([summary_line(checkups, code)])
+        check_disk(disk, folder, checks)
+    show(finding_lines(disk.all, quiet))
+    of_run = [*found.all, *disk.all]
+    code = exit_code_of([*of_run, *(finding for check in checks for finding in check.findings)])
+    show([summary_line(checks, code)])
     if as_json:
         summary = {
             **model.to_json(),
-            "findings": [finding.to_json() for finding in run],
-            "refused": sum(checkup.verdict == "refused" for checkup in checkups),
-            "scenes": [checkup.to_json() for checkup in checkups],
+            "findings": [finding.to_json() for finding in of_run],
+            "refused": sum(check.verdict == "refused" for check in checks),
+            "scenes": [check.to_json() for check in checks],
         }
         say(json.dumps(summary))
     return code

@@ -1,4 +1,4 @@
-"""What a run would take, without running it: windows, memory, disk and time of a scene."""
+"""What a run would cost: windows, memory, disk, and time in the backend."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from mfnet_runtime.tiling.batch_size import BatchSize
 from mfnet_runtime.tiling.memory import block_width, pixel_memory
 from mfnet_runtime.tiling.pipeline import SegmentOptions
 
-CALLS = 3  # of the network that are timed, after one that is not
+CALLS = 3  # timed calls of the network, after one that is not timed
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one scene; bounds, where part of it has no data or compresses well."""
+    """Upper bounds for one scene: empty windows cost nothing, and outputs compress well."""
 
     scene: str
     height: int  # pixels
     width: int
-    windows: int  # those on borders of blocks counted in both
+    windows: int  # those on borders of blocks counted twice
     blocks: int
     memory: int  # bytes for pixels at a time, besides Python, the model and its engine
-    disk: int  # bytes while the outputs are made, temporary files included, polygons aside
+    disk: int  # bytes while outputs are written, temporary files included, polygons not
     seconds: float  # in the backend
 
     def to_json(self) -> dict[str, Any]:
-        """The scene's part of the JSON summary."""
+        """Return the scene's part of the JSON summary."""
         return {
             "scene": self.scene,
             "status": "estimated",
@@ -51,81 +51,67 @@ class Estimate:
         }
 
 
-def estimated_scenes(
+def estimate_scenes(
     backend: Backend, scenes: Sequence[Scene], options: SegmentOptions, read: ReadOptions
 ) -> list[dict[str, Any]]:
-    """A row of the JSON summary for every scene, those that cannot be segmented included.
+    """Estimate scenes, reading no pixels but those that the options ask for.
 
     Args:
         backend: Entered; times a few windows.
-        scenes: What would be segmented.
-        options: How.
-        read: How they would be read.
+        scenes: The scenes to segment.
+        options: How to segment.
+        read: How to read.
+
+    Returns:
+        A row of the JSON summary for each scene, with the error of one that cannot be read.
 
     Raises:
         UsageError: a scene's pixels do not fit in the memory allowed.
-        ResourceError: the backend has not the memory for the batch.
+        ResourceError: the backend has not enough memory for the batch.
     """
-    batch = BatchSize(options.batch, backend.batches).chosen
-    seconds = seconds_a_window(backend, batch)
+    sizes, contract = BatchSize(options.batch, backend.batches), backend.contract
+    seconds = seconds_per_window(backend, sizes.chosen)
     rows = []
     for scene in scenes:
         try:
-            rows.append(estimated(backend, scene, options, read, seconds).to_json())
-        except SceneError as fault:
-            complain(str(fault))
-            rows.append({"scene": scene.name, "status": "failed", "error": str(fault)})
+            with SceneReader(scene, contract.image.full_scale, read) as reader:
+                found = estimate(reader, contract, sizes.largest, options, seconds)
+                rows.append(found.to_json())
+        except SceneError as error:
+            complain(str(error))
+            rows.append({"scene": scene.name, "status": "failed", "error": str(error)})
     return rows
 
 
-def seconds_a_window(backend: Backend, batch: int) -> float:
-    """By a few calls of the network with windows of noise."""
+def seconds_per_window(backend: Backend, batch: int) -> float:
+    """Time a few calls of the network with windows of noise."""
     rng = np.random.default_rng(0)
     feed = {
         spec.name: rng.random((batch, *spec.shape[1:]), np.float32).astype(spec.dtype)
         for spec in backend.inputs
     }
-    took = []
+    times = []
     for _ in range(CALLS + 1):
         started = time.perf_counter()
         backend.infer(feed)
-        took.append(time.perf_counter() - started)
-    return min(took[1:]) / batch
+        times.append(time.perf_counter() - started)
+    return min(times[1:]) / batch
 
 
-def estimated(
-    backend: Backend,
-    scene: Scene,
-    options: SegmentOptions,
-    read: ReadOptions,
-    seconds: float,
+def estimate(
+    reader: SceneReader, contract: Contract, batch: int, options: SegmentOptions, seconds: float = 0
 ) -> Estimate:
-    """What a scene would take; opens it and reads no pixels but those that options ask for.
+    """Estimate an open scene.
 
     Args:
-        backend: Entered.
-        scene: The files.
-        options: How it would be segmented.
-        read: How it would be read.
-        seconds: The network's for a window.
+        reader: The scene.
+        contract: Of the model.
+        batch: The most windows that one call may have.
+        options: How to segment.
+        seconds: Time of the network for a window.
 
     Raises:
-        SceneError: it could not be segmented.
-        UsageError: it does not fit in the memory allowed.
-    """
-    contract = backend.contract
-    largest = BatchSize(options.batch, backend.batches).largest
-    with SceneReader(scene, contract.image.full_scale, read) as reader:
-        return estimate_of(reader, contract, largest, options, seconds)
-
-
-def estimate_of(
-    reader: SceneReader, contract: Contract, batch: int, options: SegmentOptions, seconds: float
-) -> Estimate:
-    """What an open scene would take, for at most so many windows a call.
-
-    Raises:
-        UsageError: it does not fit in the memory allowed.
+        UsageError: the scene's pixels do not fit in the memory allowed.
     """
     layers = options.layers
     grid = options.grid(reader.height, reader.width, contract.window)

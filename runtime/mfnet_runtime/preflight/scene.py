@@ -1,30 +1,34 @@
-"""Examines one scene as a run would read it, and goes on where a run would give up."""
+"""Checks of one scene: read as a run would, but going on where a run would stop."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
 
-from mfnet_runtime.contract import Contract
-from mfnet_runtime.preflight.dsm_rules import examine_heights
-from mfnet_runtime.preflight.dsm_statistics import HeightLook, look_at_heights
-from mfnet_runtime.preflight.estimate import Estimate, estimate_of
-from mfnet_runtime.preflight.findings import Finding, Findings, Level, worst
-from mfnet_runtime.preflight.georeferencing import (
-    examine_alignment,
-    examine_place,
-    examine_same_grid,
+from mfnet_runtime.checks import dsm as dsm_rules
+from mfnet_runtime.checks import image as image_rules
+from mfnet_runtime.checks import scene as scene_rules
+from mfnet_runtime.checks.findings import Finding, Findings, Level, worst
+from mfnet_runtime.checks.statistics import THOROUGH, Statistics, dsm_statistics, image_statistics
+from mfnet_runtime.console import one_line
+from mfnet_runtime.contract import Contract, DsmRule
+from mfnet_runtime.errors import SceneError
+from mfnet_runtime.preflight.estimate import Estimate, estimate
+from mfnet_runtime.preflight.rasters import (
+    RasterInfo,
+    georeferencing,
+    raster_info,
+    storage,
+    strips,
 )
-from mfnet_runtime.preflight.image_rules import examine_image
-from mfnet_runtime.preflight.image_statistics import ImageLook, look_at_image
-from mfnet_runtime.preflight.raster_info import RasterFacts, facts_from_file
-from mfnet_runtime.preflight.statistics import Coverage, sample_of
-from mfnet_runtime.preflight.storage import examine_blocks, examine_storage
-from mfnet_runtime.raster.grid import grid_of
+from mfnet_runtime.raster.crs import height_system
+from mfnet_runtime.raster.grid import grid_of, mismatch
 from mfnet_runtime.raster.open import open_raster
 from mfnet_runtime.raster.polygons import VectorOptions
 from mfnet_runtime.run.outputs import SceneOutputs
@@ -34,200 +38,255 @@ from mfnet_runtime.scene.discovery import Scene, require_files
 from mfnet_runtime.scene.dsm import HeightBand
 from mfnet_runtime.scene.dsm_report import Alignment
 from mfnet_runtime.scene.image import ImageBands
+from mfnet_runtime.scene.normalize import BoolArray, DsmRange
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneReader
+from mfnet_runtime.tiling.grid import WindowGrid
 from mfnet_runtime.tiling.pipeline import SegmentOptions
 
-CACHE = 128 << 20  # bytes of GDAL's blocks
+RESAMPLING = "bilinear"  # of --align by default
+CACHE = 128 << 20  # bytes of GDAL's block cache
 
 
 @dataclass(frozen=True)
-class Work:
+class RunRequest:
     """What a run would do, the same for all scenes."""
 
     contract: Contract
-    batch: int  # windows a call, the most
+    batch: int  # the most windows of a call
     options: SegmentOptions
     read: ReadOptions
     vectors: VectorOptions | None = None
-    folder: Path | None = None  # of the outputs; None: not told
+    folder: Path | None = None  # for outputs; None if it is not given
 
     def paths(self, scene: Scene) -> OutputPaths | None:
-        """Where the outputs of a scene would go."""
+        """Return where the outputs of a scene would go."""
         if self.folder is None:
             return None
         return OutputPaths.of(self.folder, scene.name, self.options.layers, self.vectors)
 
 
 @dataclass
-class Checkup:
-    """What was found out about a scene; None where it could not be."""
+class SceneCheck:
+    """What was found out about a scene; None where that was not possible."""
 
     scene: Scene
     findings: Sequence[Finding] = ()
-    image: RasterFacts | None = None
-    dsm: RasterFacts | None = None
-    pixels: ImageLook | None = None
-    heights: HeightLook | None = None
+    image: RasterInfo | None = None
+    dsm: RasterInfo | None = None
+    image_values: Statistics | None = None
+    heights: Statistics | None = None
     alignment: Alignment | None = None
     estimate: Estimate | None = None
-    skipped: int | None = None  # windows, at least; None where not all pixels were looked at
-    wanted: float | None = None  # share of the pixels looked at that would get a class
-    replaced: list[str] = field(default_factory=list)  # names of files that a run would replace
+    skipped: int | None = None  # windows; None if only a sample was read
+    classified: float | None = None  # share of the pixels that were read
+    replaced: list[str] = field(default_factory=list)  # names of files that would be replaced
 
     @property
     def verdict(self) -> Level:
-        """The worst of the findings."""
+        """The most serious level of all findings."""
         return worst(self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """The scene's part of the JSON summary."""
-        parts = {
-            "image": (self.image, self.pixels),
-            "dsm": (self.dsm, self.heights),
-        }
-        files: dict[str, Any] = {
-            name: {**facts.to_json(), **(look.to_json() if look else {})} if facts else None
-            for name, (facts, look) in parts.items()
-        }
-        work = self.estimate.to_json() if self.estimate else {}
+        """Return the scene's part of the JSON summary."""
+        cost = self.estimate.to_json() if self.estimate else {}
+        heights = _json(self.heights)
+        for end in ("low", "high"):  # a DSM has one band
+            heights[end] = next(iter(heights.get(end, ())), None)
         return {
             "scene": self.scene.name,
             "verdict": self.verdict,
             "findings": [finding.to_json() for finding in self.findings],
-            **files,
+            "image": {**self.image.to_json(), **_json(self.image_values)} if self.image else None,
+            "dsm": {**self.dsm.to_json(), **heights} if self.dsm else None,
             "alignment": self.alignment.to_json() if self.alignment else None,
-            "windows": work.get("windows"),
-            "blocks": work.get("blocks"),
-            "memory_bytes": work.get("memory_bytes"),
-            "disk_bytes": work.get("disk_bytes"),
+            **{key: cost.get(key) for key in ("windows", "blocks", "memory_bytes", "disk_bytes")},
             "skipped_windows": self.skipped,
-            "classified": None if self.wanted is None else round(self.wanted, 6),
+            "classified": None if self.classified is None else round(self.classified, 6),
             "replaced": self.replaced,
         }
 
 
-def checkup_of(scene: Scene, work: Work) -> Checkup:
-    """All findings on a scene: everything a run would refuse it for, and what is odd."""
-    found, about = Findings(), Checkup(scene)
+def _json(found: Statistics | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    return {
+        "looked_at": round(found.share, 4),
+        "valid": round(found.valid, 6),
+        "masked": {name: round(share, 6) for name, share in found.masked.items()},
+        "low": list(found.low),
+        "high": list(found.high),
+        "percentiles_1_99": list(found.common) if found.valid else None,
+    }
+
+
+def check_scene(scene: Scene, run: RunRequest) -> SceneCheck:
+    """Find everything a run would refuse a scene for, and what is odd about it."""
+    found, check = Findings(), SceneCheck(scene)
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
-        _examine_files(found, about, work)
-    about.findings = tuple(found.made)
-    return about
+        with found.refusals("run"):
+            require_files(scene)
+        for about, path, check_part in (
+            ("image", scene.image, _check_image),
+            ("dsm", scene.dsm, _check_dsm),
+        ):
+            if os.path.lexists(path):
+                with found.refusals(about):
+                    check_part(found, check, run)
+        if check.image_values is not None and check.image_values.share < 1:
+            text = (
+                f"a sample of {check.image_values.share:.2%} of the image was read; only a run "
+                "shows what is damaged or odd elsewhere"
+            )
+            found.add("run", [("note", text)])
+        if check.image and check.dsm:
+            if run.read.align is None:
+                _check_grid(found, scene, run.read)
+            _check_together(found, check, run)
+        if (paths := run.paths(scene)) is not None:
+            with found.refusals("output"):
+                paths.require_short_names()
+                check.replaced = [path.name for path in paths.all if path.exists()]
+    check.findings = tuple(found.all)
+    return check
 
 
-def _examine_files(found: Findings, about: Checkup, work: Work) -> None:
-    scene, read = about.scene, work.read
-    with found.refusals("run"):
-        require_files(scene)
-    missing = [finding.text for finding in found.made]
-    for role, path, examine in (
-        ("image", scene.image, _examine_image),
-        ("dsm", scene.dsm, _examine_dsm),
-    ):
-        if any(text.startswith(f"{path}: ") for text in missing):
-            continue
-        with found.refusals(role):
-            facts = facts_from_file(path, read.limits)
-            with open_raster(path, read.limits) as dataset:
-                examine(found, about, facts, dataset, work)
-    if about.pixels is not None and about.pixels.share < 1:
-        found.note(
-            "run",
-            f"{about.pixels.share:.2%} of the image were looked at, in places all over it; what "
-            "is damaged or odd elsewhere only a run shows",
-        )
-    if about.image and about.dsm:
-        if read.align is None:
-            examine_same_grid(found, scene, read)
-        _examine_together(found, about, work)
-    _examine_outputs(found, about, work)
+def _check_image(found: Findings, check: SceneCheck, run: RunRequest) -> None:
+    path, read, contract = check.scene.image, run.read, run.contract
+    check.image = raster_info(path, read.limits)
+    found.add("grid", georeferencing(check.image))
+    found.add("run", storage(check.image))
+    with open_raster(path, read.limits) as dataset:
+        for area in read.areas:
+            with found.refusals("area"):
+                AreaMask(area, path, grid_of(dataset))
+        # the reader itself finds percentiles, in another pass
+        plain = replace(read, image_percentiles=None)
+        own = check.scene.dsm_band if check.scene.dsm == path else None
+        bands = ImageBands(path, dataset, contract.image.full_scale, plain, own)
+        check.image_values = image_statistics(bands, read, THOROUGH)
+        facts = image_rules.ImageFacts(bands, check.image_values, contract.image.bands, read)
+        for rule in image_rules.RULES:
+            with found.refusals("image"):
+                found.add("image", rule(facts))
 
 
-def _examine_image(
-    found: Findings, about: Checkup, facts: RasterFacts, image: Any, work: Work
-) -> None:
-    scene, read = about.scene, work.read
-    about.image = facts
-    examine_place(found, facts)
-    examine_storage(found, facts)
-    for area in read.areas:
-        with found.refusals("area"):
-            AreaMask(area, scene.image, grid_of(image))
-    own = scene.dsm_band if scene.dsm == scene.image else None
-    plain = replace(read, image_percentiles=None)  # for which the reader makes a pass of its own
-    pixels = ImageBands(scene.image, image, work.contract.image.full_scale, plain, own)
-    about.pixels = look_at_image(pixels, facts, read, own)
-    examine_image(found, pixels, about.pixels, facts, work.contract, read)
+def _check_dsm(found: Findings, check: SceneCheck, run: RunRequest) -> None:
+    scene, limits = check.scene, run.read.limits
+    check.dsm = raster_info(scene.dsm, limits)
+    found.add("run", storage(check.dsm))
+    with open_raster(scene.dsm, limits) as dataset:
+        band = HeightBand(scene.dsm, dataset, scene.dsm_band, run.read.dsm_nodata)
+        check.heights = dsm_statistics(band, THOROUGH)
+        span = _span(check.heights, run.options.dsm or run.contract.dsm)
+        facts = dsm_rules.DsmFacts(band, check.heights, span)
+        for rule in dsm_rules.RULES:
+            found.add("dsm", rule(facts))
 
 
-def _examine_dsm(found: Findings, about: Checkup, facts: RasterFacts, dsm: Any, work: Work) -> None:
-    scene = about.scene
-    about.dsm = facts
-    if scene.dsm != scene.image:
-        examine_storage(found, facts)
-    band = HeightBand(scene.dsm, dsm, scene.dsm_band, work.read.dsm_nodata)
-    about.heights = look_at_heights(band, facts)
-    examine_heights(found, band, about.heights, facts, work.options.dsm or work.contract.dsm)
+def _span(heights: Statistics, rule: DsmRule) -> DsmRange:
+    """Return the heights that become 0 and 1, as far as the sample tells."""
+    if rule.name == "range":
+        return DsmRange(rule.low, rule.high)
+    if not heights.valid:
+        return DsmRange(0.0, 0.0, 0)
+    low, high = heights.low[0], heights.high[0]
+    if rule.name == "scene_percentile":
+        low, high = np.percentile(heights.sample, (rule.low, rule.high)).tolist()
+    return DsmRange(low, high, heights.sample.size)
 
 
-def _examine_together(found: Findings, about: Checkup, work: Work) -> None:
-    """As a run opens the scene: what it refuses that the parts alone did not show."""
-    contract = work.contract
+def _check_grid(found: Findings, scene: Scene, read: ReadOptions) -> None:
+    """Compare the grids, and say what --align would do about a difference."""
     with (
         found.refusals("grid"),
-        SceneReader(about.scene, contract.image.full_scale, work.read) as reader,
+        open_raster(scene.image, read.limits) as image,
+        open_raster(scene.dsm, read.limits) as dsm,
     ):
-        about.alignment = reader.alignment
+        found.add("grid", scene_rules.place(scene, image, dsm))
+        difference = mismatch(scene.image, image, dsm, read.use_place)
+        if difference is None:
+            if image.transform.is_identity == dsm.transform.is_identity:
+                found.add("grid", [("ok", "image and DSM are on the same grid")])
+            if datum := height_system(dsm.crs).datum:
+                found.add("dsm", [("ok", f"heights are above {datum}")])
+            return
+        if found.refused("image", "dsm"):  # else the reader says so
+            found.add("grid", [("note", f"{scene.dsm}: {difference}")])
+    aligned = replace(read, align=RESAMPLING, image_percentiles=None, areas=())
+    try:
+        with SceneReader(scene, options=aligned) as reader:
+            assert reader.alignment is not None
+            found.add("grid", [("note", f"with --align: {reader.alignment.sentence()}")])
+            found.add("grid", scene_rules.alignment(reader.alignment))
+    except SceneError as error:
+        text = one_line(str(error))
+        if all(text != known.text for known in found.all):
+            found.add("grid", [("note", f"--align would be refused, too: {text}")])
+
+
+def _check_together(found: Findings, check: SceneCheck, run: RunRequest) -> None:
+    """Open the scene as a run does, and find out what that refuses and costs."""
+    scene, contract = check.scene, run.contract
+    with (
+        found.refusals("grid"),
+        SceneReader(scene, contract.image.full_scale, run.read) as reader,
+    ):
+        check.alignment = reader.alignment
         if reader.alignment is not None:
-            examine_alignment(found, reader.alignment)
+            found.add("grid", [("ok", reader.alignment.sentence())])
+            found.add("grid", scene_rules.alignment(reader.alignment))
         with found.refusals("run"):
-            about.estimate = estimate_of(reader, contract, work.batch, work.options, 0.0)
-        if about.estimate is not None:
-            examine_blocks(found, [about.image, about.dsm], about.estimate.blocks)
-        if (paths := work.paths(about.scene)) is not None:
+            check.estimate = estimate(reader, contract, run.batch, run.options)
+            for raster in (check.image, check.dsm):
+                if raster is not None:
+                    found.add("run", strips(raster, check.estimate.blocks))
+        if (paths := run.paths(scene)) is not None:
             with found.refusals("output"):
-                SceneOutputs(
-                    paths,
-                    (reader.height, reader.width),
-                    contract.classes,
-                    reader.profile,
-                    {},
-                    work.vectors,
-                )
+                shape = (reader.height, reader.width)
+                SceneOutputs(paths, shape, contract.classes, reader.profile, {}, run.vectors)
         if not found.refused("image", "dsm", "area"):
-            for warning in reader.report().warnings:
-                found.warning("image", warning)
-            _examine_cover(found, about, reader, work)
+            _check_coverage(found, check, reader, run)
 
 
-def _examine_cover(found: Findings, about: Checkup, reader: SceneReader, work: Work) -> None:
-    """How much of the scene would get a class: where image, DSM and areas overlap."""
-    with open_raster(about.scene.image, work.read.limits) as image:
-        sample = sample_of(image)
-    cover, seen = Coverage(reader.height, reader.width), 0
-    for window in sample.windows:
-        columns = range(window.col_off, window.col_off + window.width)
-        rows = reader.read(window.row_off, window.row_off + window.height, columns)
-        cover.add(window, rows.wanted)
-        seen += rows.wanted.size
-    about.wanted = cover.wanted / max(seen, 1)
-    if sample.whole:
-        grid = work.options.grid(reader.height, reader.width, work.contract.window)
-        about.skipped = cover.empty(grid)
-    alone = about.pixels and about.heights and about.pixels.valid and about.heights.valid
-    if not cover.wanted and alone:
-        found.warning(
-            "run",
-            f"{about.scene.image}: no pixel has colour, height and lies in the area asked for: "
-            "nothing would get a class; compare image, DSM and area in QGIS",
+def _check_coverage(
+    found: Findings, check: SceneCheck, reader: SceneReader, run: RunRequest
+) -> None:
+    """Count pixels and windows to classify: where image, DSM and areas overlap."""
+    height, width = reader.height, reader.width
+    whole = height * width <= THOROUGH.pixels
+    wanted = np.zeros((height, width) if whole else (0, 0), np.bool_)
+    seen = classified = 0
+    for window in THOROUGH.windows(reader.image.dataset):
+        rows, columns = (range(*part) for part in window.toranges())
+        piece = reader.read(rows.start, rows.stop, columns).wanted
+        seen, classified = seen + piece.size, classified + int(np.count_nonzero(piece))
+        if whole:
+            wanted[rows.start : rows.stop, columns.start : columns.stop] = piece
+    check.classified = classified / seen
+    if whole:
+        check.skipped = empty_windows(wanted, run.options.grid(height, width, run.contract.window))
+    parts = (check.image_values, check.heights)
+    if not classified and all(part is not None and part.valid for part in parts):
+        text = (
+            f"{check.scene.image}: no pixel has both colour and height inside the requested area, "
+            "so nothing would get a class; compare image, DSM and area in QGIS"
         )
+        found.add("run", [("warning", text)])
 
 
-def _examine_outputs(found: Findings, about: Checkup, work: Work) -> None:
-    paths = work.paths(about.scene)
-    if paths is None:
-        return
-    with found.refusals("output"):
-        paths.require_short_names()
-        about.replaced = [path.name for path in paths.all if path.exists()]
+def empty_windows(wanted: BoolArray, grid: WindowGrid) -> int:
+    """Count windows without a pixel to classify.
+
+    Args:
+        wanted: Pixels to classify, (row, column).
+        grid: Windows of the scene.
+    """
+    starts = np.array([offset.start for offset in grid.columns])
+    ends = np.minimum(starts + grid.window, wanted.shape[1])
+    empty = 0
+    for row in grid.rows:
+        columns = wanted[row.start : row.start + grid.window].any(axis=0)
+        filled = np.append(0, columns.cumsum())  # columns with such a pixel, up to each
+        empty += int(np.count_nonzero(filled[starts] == filled[ends]))
+    return empty

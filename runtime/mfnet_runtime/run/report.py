@@ -56,6 +56,7 @@ def finished_row(
     classes: Sequence[str],
     report: SceneReport,
     read: ReadReport,
+    warnings: Sequence[str],
     written: SceneOutputs,
 ) -> dict[str, Any]:
     """The row of a finished scene, without the folder it is in.
@@ -65,6 +66,7 @@ def finished_row(
         classes: Their names.
         report: Of the pixels; of the parts made in this process.
         read: Of the files.
+        warnings: What is odd about them.
         written: Left.
     """
     pixels, m2 = written.areas.pixels, written.areas.m2
@@ -81,6 +83,7 @@ def finished_row(
         "dsm_high": report.dsm.high,
         "dsm_constant": report.dsm.constant,
         **read.to_json(),
+        "warnings": list(warnings),
         "class_pixels": dict(zip(classes, pixels, strict=True)),
         "class_percent": {
             name: round(100 * share / whole, 4) for name, share in zip(classes, shares, strict=True)

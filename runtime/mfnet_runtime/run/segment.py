@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from mfnet_runtime.backends.base import Backend
+from mfnet_runtime.checks.scene import warnings_for
 from mfnet_runtime.console import complain, one_line, progress
 from mfnet_runtime.errors import ModelError, SceneError
 from mfnet_runtime.raster.polygons import VectorOptions
@@ -165,8 +166,12 @@ class _Run:
             rule = self.options.dsm or contract.dsm
             begun = work.begun(reader.files, block, rule, reader.heights)
             found = reader.report()
-            for line in found.lines:
-                click.echo(one_line(f"{scene.name}: {line}"), err=True)
+            if found.alignment is not None:
+                text = one_line(f"{scene.name}: {found.alignment.sentence()}")
+                click.echo(text, err=True)
+            warnings = [one.text for one in warnings_for(reader, contract, begun.span)]
+            for text in warnings:
+                click.echo(one_line(f"{scene.name}: warning: {text}"), err=True)
             blocks = grid.blocks(begun.block)
             parts = work.missing(self.resume.shard.parts(blocks, *place))
             report = self._pieces(reader, work, parts, begun.span, label)
@@ -181,7 +186,9 @@ class _Run:
                     if found.image_range:
                         target.tag(MFNET_IMAGE_RANGE=" ".join(map(str, found.image_range)))
                 report.total_s = time.perf_counter() - started  # opening and verifying too
-                row = finished_row(scene.name, contract.classes.names, report, found, target)
+                row = finished_row(
+                    scene.name, contract.classes.names, report, found, warnings, target
+                )
                 work.finish(target.fingerprints, row)
         return done_scene(row, outputs, report)
 

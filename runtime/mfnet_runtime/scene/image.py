@@ -20,9 +20,6 @@ from mfnet_runtime.scene.options import ReadOptions
 
 Pixels = npt.NDArray[Any]
 
-SAMPLES, SAMPLE_SIDE = 3, 256  # places a side, and pixels a side of each, for a look at the values
-DARK = 1 / 16  # share of the full scale: 12-bit values in 16 bits stay below it
-
 
 class ImageBands:
     """The bands of an image that the model takes.
@@ -50,11 +47,13 @@ class ImageBands:
         self.dataset = dataset
         self.full_scale = full_scale
         self.bands = _checked_bands(path, dataset, options.bands, heights)
+        self.names = [kind.name for kind in dataset.colorinterp]  # of all bands of the file
         # GDAL takes a fourth band for alpha whatever it holds
-        alpha = {i for i, kind in enumerate(dataset.colorinterp, 1) if kind is ColorInterp.alpha}
+        alpha = self.names.index("alpha") + 1 if "alpha" in self.names else None
+        used = alpha is not None and options.use_alpha and alpha != heights
+        self.alpha = alpha if used else None  # band that masks pixels, counted from 1
         whole = dataset.mask_flag_enums == ([MaskFlags.all_valid],) * dataset.count
-        usable = not alpha or (options.use_alpha and heights not in alpha)
-        self._masked = usable and not whole
+        self._masked = not whole and (alpha is None or used)
         declared = [dataset.nodatavals[band - 1] for band in self.bands]
         asked = [options.image_nodata] * len(self.bands)
         self._nodata = [values for values in (declared, asked) if values != [None] * len(values)]
@@ -74,14 +73,26 @@ class ImageBands:
         image, valid = self.stored(window)
         if self.span is not None:
             return self._stretched(image), valid
-        worst = self._beyond(image, valid)
-        if worst is not None:
+        kind = np.iinfo(image.dtype) if image.dtype.kind in "iu" else None
+        if kind is None or kind.min < 0 or kind.max > self.full_scale:
+            seen: Any = {} if valid.all() else {"where": valid}
+            self.require_in_scale(image.min(**seen, initial=0), image.max(**seen, initial=0))
+        return image, valid
+
+    def require_in_scale(self, smallest: float, largest: float) -> None:
+        """Refuse valid pixel values outside of the model's range.
+
+        Raises:
+            SceneError: with the value that is too large, or else too small.
+        """
+        slack = 0.001 * self.full_scale  # float rasters may overshoot by rounding
+        if smallest < -slack or largest > self.full_scale + slack:
+            worst = largest if largest > self.full_scale + slack else smallest
             raise SceneError(
                 f"{self.path}: pixel values reach {worst:g}, the model expects 0 to "
                 f"{self.full_scale:g}; rescale it or give their range (mfnet-run --image-range), "
                 "declare its nodata value, or use a model trained on such values"
             )
-        return image, valid
 
     def stored(self, window: Window) -> tuple[Pixels, BoolArray]:
         """Pixels as the file has them, whatever their range, and which of them are valid.
@@ -99,54 +110,6 @@ class ImageBands:
             if self._masked:
                 valid &= self.dataset.dataset_mask(window=window) > 0
         return image, valid
-
-    def warning(self) -> str | None:
-        """What a sample of the pixel values says against the model's scale; None for nothing.
-
-        Raises:
-            SceneError: damaged data, or pixel values above the model's full scale.
-        """
-        ends = []
-        for window in self._sample():
-            image, valid = self.read(window)
-            if valid.any():
-                seen = image if valid.all() else image[:, valid]
-                ends += [float(seen.min()), float(seen.max())]
-        largest = max(ends, default=self.full_scale)
-        if largest < DARK * self.full_scale:
-            return (
-                f"{self.path}: pixel values reach only {largest:g} in a sample, the model expects "
-                f"0 to {self.full_scale:g} and sees a nearly black image; give their range with "
-                "--image-range"
-            )
-        if ends and min(ends) == largest:
-            return (
-                f"{self.path}: all bands are {largest:g} wherever there is data in a sample, so "
-                "the network sees heights alone; check how it was written, or choose other --bands"
-            )
-        return None
-
-    def _sample(self) -> Iterator[Window]:
-        height, width = self.dataset.height, self.dataset.width
-        rows, columns = min(SAMPLE_SIDE, height), min(SAMPLE_SIDE, width)
-        # a small image is looked at once
-        for top in np.unique(np.linspace(0, height - rows, SAMPLES, dtype=int)):
-            for left in np.unique(np.linspace(0, width - columns, SAMPLES, dtype=int)):
-                yield Window(int(left), int(top), columns, rows)
-
-    def _beyond(self, image: Pixels, valid: BoolArray) -> float | None:
-        """The valid pixel value farthest above, or else below, the model's scale; None: all fit."""
-        slack = 0.001 * self.full_scale  # float rasters may overshoot by rounding
-        lowest, highest = -slack, self.full_scale + slack
-        if image.dtype.kind in "iu":
-            kind = np.iinfo(image.dtype)
-            if kind.min >= lowest and kind.max <= highest:
-                return None
-        seen: Any = {} if valid.all() else {"where": valid}
-        smallest, largest = image.min(**seen, initial=0), image.max(**seen, initial=0)
-        if largest > highest:
-            return float(largest)
-        return float(smallest) if smallest < lowest else None
 
     def _stretched(self, image: Pixels) -> Pixels:
         assert self.span is not None

@@ -53,26 +53,18 @@ class SceneData:
 
 @dataclass(frozen=True)
 class ReadReport:
-    """How a scene is read, as far as that was asked for or is odd."""
+    """How a scene is read, as far as options asked for it."""
 
     alignment: Alignment | None
     image_range: tuple[float, float] | None  # pixel values that become 0 and the full scale
     areas: tuple[str, ...]  # names
-    warnings: tuple[str, ...]
-
-    @property
-    def lines(self) -> list[str]:
-        """For people."""
-        found = [self.alignment.sentence()] if self.alignment else []
-        return [*found, *(f"warning: {warning}" for warning in self.warnings)]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types only."""
+        """Return plain JSON types."""
         return {
             "alignment": self.alignment.to_json() if self.alignment else None,
             "image_range": list(self.image_range) if self.image_range else None,
             "areas": list(self.areas),
-            "warnings": list(self.warnings),
         }
 
 
@@ -126,6 +118,16 @@ class SceneReader:
         return [(role, path) for path, role in sorted(found.items())]
 
     @property
+    def image(self) -> ImageBands:
+        """The open image."""
+        return self._pixels
+
+    @property
+    def dsm(self) -> HeightBand:
+        """The open DSM, on its own grid."""
+        return self._dsm
+
+    @property
     def itemsize(self) -> int:
         """Bytes of a number of the image."""
         return int(np.dtype(self._image.dtypes[0]).itemsize)
@@ -154,15 +156,9 @@ class SceneReader:
         return alignment_from_heights(self._dsm, self._heights, *grids)
 
     def report(self) -> ReadReport:
-        """What is to be known of the scene before it is worked on; reads a sample of it.
-
-        Raises:
-            SceneError: damaged data, or pixel values above the model's full scale.
-        """
+        """Return how the scene is read."""
         areas = tuple(area.name for area in self.options.areas)
-        found = (self._pixels.warning(), self._place_warning())
-        warnings = tuple(warning for warning in found if warning)
-        return ReadReport(self.alignment, self._pixels.span, areas, warnings)
+        return ReadReport(self.alignment, self._pixels.span, areas)
 
     def require_grid_of(self, path: Path) -> None:
         """Refuse another raster of this scene, its label say, that lies on another grid.
@@ -219,15 +215,6 @@ class SceneReader:
             for dataset in (self._image, self._dsm.dataset)
         )
         return MIN_CACHE + 2 * int(row_of_blocks)
-
-    def _place_warning(self) -> str | None:
-        image, dsm = self._image.transform.is_identity, self._dsm.dataset.transform.is_identity
-        if image == dsm:
-            return None
-        path, other = self.scene.image, self.scene.dsm
-        if dsm:
-            path, other = other, path
-        return f"{path}: has no geotransform, {other.name} has one; fitted by their size alone"
 
     def _on_grid(self, dsm: Any) -> HeightBand | AlignedHeights:
         """The heights by image rows.

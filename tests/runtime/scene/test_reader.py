@@ -14,6 +14,7 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 from support import UTM, write_raster, write_scene
 
+from mfnet_runtime.checks.scene import place
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
@@ -208,13 +209,14 @@ def test_dsm_with_a_height_datum_is_the_same_grid(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["image", "dsm"])
 def test_one_without_a_place_is_fitted_by_its_size_and_said(tmp_path: Path, part: str) -> None:
-    image = plain()
-    image[:, 0, 0] = 200  # of one value alone, an image is warned about
-    with SceneReader(scene_of(tmp_path, image, HEIGHTS)) as reader:
-        assert reader.report().warnings == ()
-    scene = scene_of(tmp_path / "b", image, HEIGHTS, **{f"{part}_profile": {}})
-    with SceneReader(scene) as reader:
-        (warning,) = reader.report().warnings
+    def warnings(scene: Scene) -> list[str]:
+        with SceneReader(scene) as reader:
+            found = place(scene, reader.image.dataset, reader.dsm.dataset)
+            return [text for _, text in found]
+
+    assert warnings(scene_of(tmp_path, plain(), HEIGHTS)) == []
+    scene = scene_of(tmp_path / "b", plain(), HEIGHTS, **{f"{part}_profile": {}})
+    (warning,) = warnings(scene)
     assert warning.startswith(f"{getattr(scene, part)}: has no geotransform, a.tif has one")
 
 

@@ -1,0 +1,1 @@
+"""Rules for what looks wrong with a scene's data; a run and `--check` share them."""

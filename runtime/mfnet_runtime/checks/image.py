@@ -1,0 +1,151 @@
+"""Rules for an image: bands, range of values, masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mfnet_runtime.checks.findings import Said
+from mfnet_runtime.checks.statistics import QUICK, Statistics
+from mfnet_runtime.errors import SceneError
+from mfnet_runtime.raster.open import reading
+from mfnet_runtime.scene.image import ImageBands
+from mfnet_runtime.scene.options import ReadOptions
+
+DARK = 1 / 4  # share of the full scale below which nearly all values of an image are odd
+BORDER = 0.01  # share of the pixels that one colour may have before it looks like a margin
+BETWEEN = 0.05  # share of an alpha band that may be neither transparent nor opaque
+SPARSE = 0.5  # share of valid pixels that is worth a note
+COLOURS = {"red", "green", "blue"}  # names that both a file and a model may give to bands
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the rules know about an image."""
+
+    bands: ImageBands
+    statistics: Statistics
+    expected: tuple[str, ...]  # the model's names of its bands
+    options: ReadOptions
+
+
+def band_names(image: ImageFacts) -> Said:
+    """Compare the colours that the file states with those that the model expects."""
+    bands, names, expected = image.bands, image.bands.names, image.expected
+    numbers = ",".join(map(str, bands.bands))
+    called = tuple(names[band - 1] for band in bands.bands)
+    if not set(called) <= COLOURS or called == expected:
+        yield "ok", f"bands {numbers} are used as {', '.join(expected)}"
+        return
+    remedy = "use a model trained on such images, or choose the bands in that order with --bands"
+    if set(expected) <= set(names):
+        remedy = f"use --bands {','.join(str(names.index(name) + 1) for name in expected)}"
+    yield (
+        "warning",
+        f"{bands.path}: the model expects {', '.join(expected)}, but the file names its bands "
+        f"{numbers} {', '.join(called)}; {remedy}",
+    )
+
+
+def valid_pixels(image: ImageFacts) -> Said:
+    """Warn of an image without a valid pixel, and note one with few."""
+    found = image.statistics
+    if not found.valid:
+        yield (
+            "warning",
+            f"{image.bands.path}: there is no valid pixel{found.where} ({found.causes}), and "
+            "nodata gets no class; check its nodata value and masks with gdalinfo",
+        )
+    elif found.valid < SPARSE:
+        yield "note", f"only {found.valid:.1%} of the image is valid{found.where} ({found.causes})"
+
+
+def values_fit(image: ImageFacts) -> Said:
+    """Compare the range of values with the model's.
+
+    Raises:
+        SceneError: values outside of the model's range, which end a run.
+    """
+    found, options, path = image.statistics, image.options, image.bands.path
+    if not found.valid or options.image_percentiles:
+        return
+    low, high = found.common
+    remedy = "use --image-range MIN MAX"
+    if low < high:
+        remedy = f"use --image-range {low:.6g} {high:.6g}, or --image-percentiles 2 98"
+    text = f"nearly all pixel values lie in {low:g} .. {high:g}"
+    start, stop, whose = 0.0, image.bands.full_scale, "the model's range"
+    if options.image_range:
+        start, stop, whose = *options.image_range, "the given range"
+    else:
+        try:
+            image.bands.require_in_scale(min(found.low), max(found.high))
+        except SceneError:
+            yield "note", f"{text}; {remedy}"
+            raise
+    if high >= start + DARK * (stop - start):
+        yield "ok", f"pixel values fit {whose}, {start:g} to {stop:g}"
+    else:
+        yield (
+            "warning",
+            f"{path}: {text}, which is dark in {whose}, {start:g} to {stop:g}; if the image is not "
+            f"meant to be dark, {remedy}",
+        )
+
+
+def flat_bands(image: ImageFacts) -> Said:
+    """Warn of bands with one value only."""
+    found, numbers = image.statistics, image.bands.bands
+    ends = zip(numbers, found.low, found.high, strict=True) if found.valid else ()
+    flat = {band: low for band, low, high in ends if low == high}
+    if len(flat) == len(numbers) and len(set(flat.values())) == 1:
+        text = f"all bands are {found.low[0]:g} in every valid pixel, so heights alone decide"
+    elif flat:
+        listed = ", ".join(f"band {band} is {value:g}" for band, value in flat.items())
+        text = f"{listed} in every valid pixel, which tells the network nothing"
+    else:
+        return
+    remedy = "check how the file was written, or choose other --bands"
+    yield "warning", f"{image.bands.path}: {text}{found.where}; {remedy}"
+
+
+def margins(image: ImageFacts) -> Said:
+    """Note plain black or white that counts as data."""
+    sample = image.statistics.sample
+    largest = np.iinfo(sample.dtype).max if sample.dtype.kind in "iu" else None
+    for colour, value in (("black", 0), ("white", largest)):
+        share = (sample == value).all(axis=0).mean() if sample.size and value is not None else 0.0
+        if BORDER <= share < 1:
+            yield (
+                "note",
+                f"{share:.1%} of the pixels are plain {colour} and count as data; if they are a "
+                f"margin, use --nodata-image {value}",
+            )
+
+
+def alpha_as_data(image: ImageFacts) -> Said:
+    """Warn of an alpha band with values like those of an infrared band."""
+    bands, between, pixels = image.bands, 0, 0
+    for window in QUICK.windows(bands.dataset) if bands.alpha else []:
+        with reading(bands.path):
+            alpha = bands.dataset.read(bands.alpha, window=window)
+        between += int(np.count_nonzero((alpha > 0) & (alpha < alpha.max())))
+        pixels += alpha.size
+    if between > BETWEEN * pixels:
+        yield (
+            "warning",
+            f"{bands.path}: band {bands.alpha} is flagged as alpha and masks pixels, but holds "
+            "many values like an infrared band; if it is one, use --ignore-alpha",
+        )
+
+
+RULES: tuple[Callable[[ImageFacts], Said], ...] = (
+    band_names,
+    valid_pixels,
+    values_fit,
+    flat_bands,
+    margins,
+    alpha_as_data,
+)
