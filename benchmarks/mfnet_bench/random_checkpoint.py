@@ -13,7 +13,7 @@ import click
 import torch
 
 from mfnet.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from mfnet.model.config import PRESETS, config_from_preset
+from mfnet.config import PRESETS, config_from_preset
 from mfnet.model.network import MFNet
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.labels import ClassTable
