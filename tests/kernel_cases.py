@@ -26,8 +26,10 @@ from mfnet_runtime.cuda.kernels import (
 )
 from mfnet_runtime.scene.normalize import DsmRange, padded, scaled_dsm, scaled_image
 from mfnet_runtime.scene.reader import SceneData
-from mfnet_runtime.tiling.blend import LogitMosaic, classes_from_logits
-from mfnet_runtime.tiling.grid import AxisWeights, BlendName, WindowGrid
+from mfnet_runtime.tiling.blend import AxisWeights, LogitMosaic
+from mfnet_runtime.tiling.classes import classes_from_logits
+from mfnet_runtime.tiling.grid import WindowGrid
+from mfnet_runtime.tiling.options import BlendName
 
 Array = npt.NDArray[Any]
 BOTH = IMAGE_VALID | DSM_VALID

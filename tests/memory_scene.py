@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mfnet_runtime.scene.normalize import Heights
 from mfnet_runtime.scene.reader import SceneData
-from mfnet_runtime.tiling.rows import FinishedRows
+from mfnet_runtime.tiling.classes import FinishedRows
 
 UNTOUCHED = 254  # no class has this index
 

@@ -39,7 +39,6 @@ from mfnet_runtime.scene.aoi import area_from_box
 from mfnet_runtime.scene.discovery import scenes_from
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.tiling.pipeline import SegmentOptions
-from mfnet_runtime.tiling.rows import Layers
 
 STUCK = 20.0  # seconds
 import_module("pyogrio.raw")  # once, before any fork
@@ -116,13 +115,12 @@ def run(told: Told) -> Any:
     walk = {"stride": 16, "block": 48, **told.walk}
     if "dsm" in walk:
         walk["dsm"] = DsmRule(*walk["dsm"])
-    layers = Layers(told.layers, told.layers)
     shard = shard_from_text(told.shard) if told.shard else ALONE
     return segment_scenes(
         backend,
         scenes_from(Path(told.scenes), dsm_band=told.dsm_band),
         Path(told.out),
-        SegmentOptions(**walk, layers=layers),
+        SegmentOptions(**walk, confidence=told.layers, probabilities=told.layers),
         read_options(**told.read),
         VectorOptions(told.vectors, sieve=9) if told.vectors else None,  # type: ignore[arg-type]
         resume=ResumeOptions(told.resume, told.restart, shard, told.checkpoint),

@@ -19,7 +19,8 @@ from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.run.manifest import FILE as MANIFEST
 from mfnet_runtime.scene.discovery import Scene
-from mfnet_runtime.tiling.grid import BlendName, window_profile
+from mfnet_runtime.tiling.blend import window_profile
+from mfnet_runtime.tiling.options import BlendName
 
 SHARED = Path(__file__).parents[2] / "shared"
 UTM = {"crs": "EPSG:32632", "transform": from_origin(500000.0, 5400000.0, 0.5, 0.5)}

@@ -17,7 +17,7 @@ from mfnet_runtime.console import (
     run_command,
     threads_option,
 )
-from mfnet_runtime.tiling.grid import BLENDS, DEFAULT_BLEND
+from mfnet_runtime.tiling.options import BLENDS, DEFAULT_BLEND
 
 PATH = click.Path(path_type=Path)
 

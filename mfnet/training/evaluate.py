@@ -13,8 +13,8 @@ from mfnet.data.scene_data import Labels, label_of, opened_scene
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.metrics import ConfusionMatrix
 from mfnet_runtime.scene.discovery import Scene
+from mfnet_runtime.tiling.classes import FinishedRows
 from mfnet_runtime.tiling.pipeline import RowSource, SegmentOptions, Tick, segment_scene
-from mfnet_runtime.tiling.rows import FinishedRows
 
 
 @dataclass(frozen=True)

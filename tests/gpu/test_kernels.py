@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from kernel_cases import BOTH, check_blend, check_cut, finish, random_case
 
-from mfnet_runtime.tiling.blend import classes_from_logits, confidence_from_logits
-from mfnet_runtime.tiling.grid import BLENDS, BlendName, WindowGrid
+from mfnet_runtime.tiling.classes import classes_from_logits, confidence_from_logits
+from mfnet_runtime.tiling.grid import WindowGrid
+from mfnet_runtime.tiling.options import BLENDS, BlendName
 
 if TYPE_CHECKING:
     from gpu.conftest import Gpu

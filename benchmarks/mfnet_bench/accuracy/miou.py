@@ -26,9 +26,8 @@ from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.files import replace_text
 from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.metrics import Scores, paper_classes
-from mfnet_runtime.tiling.grid import DEFAULT_BLEND
+from mfnet_runtime.tiling.options import DEFAULT_BLEND, PUBLISHED
 from mfnet_runtime.tiling.pipeline import SegmentOptions
-from mfnet_runtime.tiling.published import PUBLISHED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +177,6 @@ def _name(path: Path, models: Sequence[Path]) -> str:
 def _options(request: MiouRequest, dataset: Dataset, contract: Contract) -> SegmentOptions:
     if request.paper:
         stride = min(dataset.test_stride, contract.window)
-        return SegmentOptions(stride, PUBLISHED, request.batch, preprocess="cpu")
+        return SegmentOptions(stride, batch=request.batch, preprocess="cpu", protocol=PUBLISHED)
     blend: Any = request.blend or DEFAULT_BLEND
     return SegmentOptions(request.stride, blend, request.batch)

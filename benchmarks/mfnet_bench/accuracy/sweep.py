@@ -28,7 +28,8 @@ from mfnet_bench.latency.machine import machine_facts
 from mfnet_runtime.backends import Backend
 from mfnet_runtime.console import progress
 from mfnet_runtime.errors import SceneError, UsageError
-from mfnet_runtime.tiling.grid import BLENDS, WindowGrid
+from mfnet_runtime.tiling.grid import WindowGrid
+from mfnet_runtime.tiling.options import BLENDS
 from mfnet_runtime.tiling.pipeline import SegmentOptions
 
 EIGHTHS = (1, 2, 3, 4, 6, 8)  # of the window: 32, 64, 96, 128, 192 and 256 px of 256
@@ -156,7 +157,7 @@ def swept(request: SweepRequest) -> Sweep:
             counted=counted,
             published=published,
             reference=reference,
-            default=(default_grid.stride, defaults.blend),
+            default=(default_grid.stride, defaults.sum),
             machine=machine_facts(),
             rows=rows,
         )

@@ -26,8 +26,9 @@ from mfnet_runtime.cuda.kernels import (
     Sums,
 )
 from mfnet_runtime.scene.normalize import DsmRange, padded, scaled_dsm, scaled_image
-from mfnet_runtime.tiling.blend import LogitMosaic, classes_from_logits, confidence_from_logits
-from mfnet_runtime.tiling.grid import AxisWeights, WindowGrid
+from mfnet_runtime.tiling.blend import AxisWeights, LogitMosaic
+from mfnet_runtime.tiling.classes import classes_from_logits, confidence_from_logits
+from mfnet_runtime.tiling.grid import WindowGrid
 
 Array = npt.NDArray[Any]
 WINDOW, STRIDE, CLASSES = 32, 12, 5

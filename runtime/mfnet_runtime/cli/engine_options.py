@@ -11,7 +11,7 @@ import click
 from mfnet_runtime.backends import DEVICES
 from mfnet_runtime.console import option_group, threads_option
 from mfnet_runtime.errors import UsageError
-from mfnet_runtime.tiling.batch_size import Asked
+from mfnet_runtime.tiling.options import AskedBatch
 
 if TYPE_CHECKING:
     from mfnet_runtime.backends.base import Backend
@@ -30,7 +30,7 @@ class EngineWords:
     max_memory: str | None
     threads: int | None
 
-    def batch_size(self) -> Asked:
+    def batch_size(self) -> AskedBatch:
         """Windows a call, `auto`, or None for the backend's best.
 
         Raises:

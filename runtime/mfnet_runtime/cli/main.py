@@ -84,16 +84,17 @@ def command(
     from mfnet_runtime.run.provenance import model_tags
     from mfnet_runtime.run.segment import segment_scenes
     from mfnet_runtime.scene.discovery import scenes_from
-    from mfnet_runtime.tiling.pipeline import SegmentOptions, preprocessed_on
+    from mfnet_runtime.tiling.pipeline import SegmentOptions, processor
 
-    stride, blend, dsm = walk.settings(reading.dsm_rule())
     options = SegmentOptions(
-        stride,
-        blend,
+        walk.stride,
+        walk.blend,
         engine.batch_size(),
         engine.preprocess,
-        dsm,
-        output.layers(),
+        walk.protocol,
+        reading.dsm_range,
+        output.confidence,
+        output.probabilities,
         max_memory=engine.memory(),
     )
     vectors = output.vector_options()
@@ -115,7 +116,7 @@ def command(
             "backend": backend.name,
             "precision": backend.precision,
             "device": backend.device,
-            "preprocess": preprocessed_on(backend, options),
+            "preprocess": processor(backend, options),
             "threads": backend.threads,
         }
         click.echo(_heading(ran), err=True)

@@ -12,7 +12,6 @@ from mfnet_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from mfnet_runtime.raster.polygons import VectorOptions
-    from mfnet_runtime.tiling.rows import Layers
 
 
 @dataclass(frozen=True)
@@ -24,12 +23,6 @@ class OutputWords:
     vectors: Any  # "gpkg", "fgb" or None
     sieve: int | None
     min_area: float | None
-
-    def layers(self) -> Layers:
-        """Rasters besides the class map."""
-        from mfnet_runtime.tiling.rows import Layers
-
-        return Layers(self.confidence, self.probabilities)
 
     def vector_options(self) -> VectorOptions | None:
         """Polygons, if any.

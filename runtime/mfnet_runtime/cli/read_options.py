@@ -13,7 +13,6 @@ from mfnet_runtime.errors import UsageError
 from mfnet_runtime.raster.limits import GEOTIFF, MAX_PIXELS
 
 if TYPE_CHECKING:
-    from mfnet_runtime.contract import DsmRule
     from mfnet_runtime.raster.limits import RasterLimits
     from mfnet_runtime.scene.options import ReadOptions
 
@@ -66,21 +65,6 @@ class ReadWords:
             areas=tuple(areas),
             limits=limits,
         )
-
-    def dsm_rule(self) -> DsmRule | None:
-        """The heights that become 0 and 1; None: as the model's contract says.
-
-        Raises:
-            UsageError: an empty range.
-        """
-        from mfnet_runtime.contract import DsmRule
-
-        if self.dsm_range is None:
-            return None
-        low, high = self.dsm_range
-        if not low < high:
-            raise UsageError(f"--dsm-range {low:g} {high:g}: the first must be the smaller")
-        return DsmRule("range", low, high)
 
     def _limits(self) -> RasterLimits:
         """Which rasters may be opened; from here on GDAL fetches nothing.

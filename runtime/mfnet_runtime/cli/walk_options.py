@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from mfnet_runtime.console import option_group
-from mfnet_runtime.errors import UsageError
-from mfnet_runtime.tiling.grid import BLENDS, DEFAULT_BLEND
-from mfnet_runtime.tiling.published import PUBLISHED, SumName
-
-if TYPE_CHECKING:
-    from mfnet_runtime.contract import DsmRule
-
-PUBLISHED_STRIDE = 32  # pixels
+from mfnet_runtime.tiling.options import BLENDS, DEFAULT_BLEND, PUBLISHED
 
 
 @dataclass(frozen=True)
 class WalkWords:
-    """What the command line says about windows, as click gives it."""
+    """The command line's choices of windows, as click gives them."""
 
     stride: int | None
     blend: Any  # one of BLENDS or None
-    protocol: str | None
-
-    def settings(self, dsm: DsmRule | None) -> tuple[int | None, SumName, DsmRule | None]:
-        """Stride, blending, and how heights become network input.
-
-        Args:
-            dsm: As asked for otherwise.
-
-        Raises:
-            UsageError: a protocol, and what contradicts it.
-        """
-        from mfnet_runtime.contract import DsmRule
-
-        if self.protocol is None:
-            return self.stride, self.blend or DEFAULT_BLEND, dsm
-        for word, given in (("--blend", self.blend), ("--dsm-range", dsm)):
-            if given is not None:
-                raise UsageError(
-                    f"--protocol {self.protocol} fixes what {word} says; leave one out"
-                )
-        stride = PUBLISHED_STRIDE if self.stride is None else self.stride
-        return stride, PUBLISHED, DsmRule("scene_minmax")
+    protocol: Any  # "published" or None
 
 
 _OPTIONS = (

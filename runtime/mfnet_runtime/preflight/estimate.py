@@ -113,12 +113,11 @@ def estimate(
     Raises:
         UsageError: the scene's pixels do not fit in the memory allowed.
     """
-    layers = options.layers
     grid = options.grid(reader.height, reader.width, contract.window)
-    needs = pixel_memory(reader, grid, contract, batch, options.blend)
+    needs = pixel_memory(reader, grid, contract, batch, options.sum)
     blocks = grid.blocks(options.block or block_width(grid, needs, options.max_memory))
     windows = sum(len(block) for block in blocks)
-    planes = 1 + layers.confidence + layers.probabilities * len(contract.classes)
+    planes = 1 + options.confidence + options.probabilities * len(contract.classes)
     pixels = grid.height * grid.width * planes
     return Estimate(
         reader.scene.name,

@@ -18,7 +18,8 @@ from mfnet_runtime.backends.tensorrt.plan_file import PLAN_SUFFIX
 from mfnet_runtime.checks.findings import Findings
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError, missing_package
-from mfnet_runtime.tiling.batch_size import Asked, BatchSize
+from mfnet_runtime.tiling.batch_size import BatchSize
+from mfnet_runtime.tiling.options import AskedBatch
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def model_info(found: Findings, request: ModelRequest) -> ModelInfo:
     return ModelInfo(path.name, name, device, contract, batches)
 
 
-def largest_batch(found: Findings, asked: Asked, batches: Batches) -> int:
+def largest_batch(found: Findings, asked: AskedBatch, batches: Batches) -> int:
     """Return the most windows that one call may have."""
     with found.refusals("model"):
         return BatchSize(asked, batches).largest

@@ -63,7 +63,7 @@ class RunRequest:
         """Return where the outputs of a scene would go."""
         if self.folder is None:
             return None
-        return OutputPaths.of(self.folder, scene.name, self.options.layers, self.vectors)
+        return OutputPaths.of(self.folder, scene.name, self.options, self.vectors)
 
 
 @dataclass
@@ -178,7 +178,7 @@ def _check_dsm(found: Findings, check: SceneCheck, run: RunRequest) -> None:
     with open_raster(scene.dsm, limits) as dataset:
         band = HeightBand(scene.dsm, dataset, scene.dsm_band, run.read.dsm_nodata)
         check.heights = dsm_statistics(band, THOROUGH)
-        span = _span(check.heights, run.options.dsm or run.contract.dsm)
+        span = _span(check.heights, run.options.dsm_rule(run.contract.dsm))
         facts = dsm_rules.DsmFacts(band, check.heights, span)
         for rule in dsm_rules.RULES:
             found.add("dsm", rule(facts))

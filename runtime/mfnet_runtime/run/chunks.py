@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mfnet_runtime.run.manifest import Piece
-from mfnet_runtime.tiling.rows import FinishedRows
+from mfnet_runtime.tiling.classes import FinishedRows
 
 LARGEST = 64 << 20  # bytes of a piece's classes, about
 ROWS = 512  # read at a time: those of a tile

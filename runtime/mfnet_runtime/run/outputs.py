@@ -29,7 +29,7 @@ from mfnet_runtime.run.classmap import (
 )
 from mfnet_runtime.run.fingerprint import Fingerprint
 from mfnet_runtime.run.paths import OutputPaths
-from mfnet_runtime.tiling.rows import FinishedRows
+from mfnet_runtime.tiling.classes import FinishedRows
 
 
 class SceneOutputs:

@@ -14,7 +14,7 @@ from mfnet_runtime.raster.geotiff import Layer
 from mfnet_runtime.raster.polygons import VectorOptions
 from mfnet_runtime.run.classmap import CONFIDENCE, class_layer, probability_layer
 from mfnet_runtime.scene.discovery import Scene
-from mfnet_runtime.tiling.rows import Layers
+from mfnet_runtime.tiling.options import SegmentOptions
 
 MAX_NAME = 255  # bytes; what common file systems take
 
@@ -30,13 +30,15 @@ class OutputPaths:
     vectors: Path | None
 
     @staticmethod
-    def of(folder: Path, name: str, layers: Layers, vectors: VectorOptions | None) -> OutputPaths:
+    def of(
+        folder: Path, name: str, options: SegmentOptions, vectors: VectorOptions | None
+    ) -> OutputPaths:
         """By the scene's name."""
         return OutputPaths(
             folder / f"{name}.tif",
             folder / f"{name}.tif.aux.xml",
-            folder / f"{name}.confidence.tif" if layers.confidence else None,
-            folder / f"{name}.probabilities.tif" if layers.probabilities else None,
+            folder / f"{name}.confidence.tif" if options.confidence else None,
+            folder / f"{name}.probabilities.tif" if options.probabilities else None,
             folder / f"{name}.{vectors.format}" if vectors else None,
         )
 

@@ -27,8 +27,8 @@ from mfnet_runtime.run.paths import OutputPaths
 from mfnet_runtime.run.workdir import RunFolder
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.normalize import DsmRange, Heights, dsm_range
+from mfnet_runtime.tiling.classes import FinishedRows
 from mfnet_runtime.tiling.grid import WindowGrid
-from mfnet_runtime.tiling.rows import FinishedRows
 
 
 class OtherInput(SceneError):

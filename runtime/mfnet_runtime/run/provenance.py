@@ -16,7 +16,7 @@ from mfnet_runtime.raster.polygons import VectorOptions
 from mfnet_runtime.scene.aoi import Area
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
-from mfnet_runtime.tiling.pipeline import SegmentOptions, preprocessed_on
+from mfnet_runtime.tiling.pipeline import SegmentOptions, processor
 from mfnet_runtime.version import UNKNOWN, installed_version
 
 
@@ -34,9 +34,9 @@ def provenance_tags(backend: Backend, options: SegmentOptions, read: ReadOptions
         "MFNET_CONTRACT": contract.to_json(),
         "MFNET_BACKEND": f"{backend.name} {engine_version(backend)}: {backend.device}",
         "MFNET_PRECISION": backend.precision,
-        "MFNET_PREPROCESS": preprocessed_on(backend, options),
-        "MFNET_STRIDE": str(options.stride or contract.window // 2),
-        "MFNET_BLEND": options.blend,
+        "MFNET_PREPROCESS": processor(backend, options),
+        "MFNET_STRIDE": str(options.stride_for(contract.window)),
+        "MFNET_BLEND": options.sum,
     }
     asked = {
         "MFNET_BANDS": ",".join(map(str, read.bands or ())),
@@ -76,8 +76,8 @@ def run_settings(
         "precision": backend.precision,
         "contract": contract.to_dict(),
         **walked,
-        "stride": options.stride or contract.window // 2,
-        "preprocess": preprocessed_on(backend, options),
+        "stride": options.stride_for(contract.window),
+        "preprocess": processor(backend, options),
         **reading,
         "dsm_band": scenes[0].dsm_band if scenes else None,  # of all, as scenes are told
         "areas": [area_digest(area) for area in read.areas],

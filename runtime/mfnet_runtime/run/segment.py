@@ -78,7 +78,7 @@ def segment_scenes(
     reading, resuming = read or ReadOptions(), resume or ResumeOptions()
     if vectors:
         require_vectors(vectors)
-    places = [OutputPaths.of(folder, scene.name, options.layers, vectors) for scene in scenes]
+    places = [OutputPaths.of(folder, scene.name, options, vectors) for scene in scenes]
     require_places(scenes, places, folder)
     settings = run_settings(backend, options, reading, vectors, tags or {}, scenes)
     names = [scene.name for scene in scenes]
@@ -159,11 +159,11 @@ class _Run:
                 work.folder,
             )
             grid = self.options.grid(reader.height, reader.width, contract.window)
-            needs = pixel_memory(reader, grid, contract, self.sizes.largest, self.options.blend)
+            needs = pixel_memory(reader, grid, contract, self.sizes.largest, self.options.sum)
             block = self.options.block or block_width(grid, needs, self.options.max_memory)
             widest = max(len(part.under) for part in grid.blocks(block))
             opened.enter_context(reader.small_cache(widest))
-            rule = self.options.dsm or contract.dsm
+            rule = self.options.dsm_rule(contract.dsm)
             begun = work.begun(reader.files, block, rule, reader.heights)
             found = reader.report()
             if found.alignment is not None:

@@ -5,18 +5,15 @@ Real calls are timed, so nothing is inferred for the choice alone. Knows no scen
 
 from __future__ import annotations
 
-from typing import Literal
-
 from mfnet_runtime.backends.base import Batches
 from mfnet_runtime.errors import ResourceError, UsageError
+from mfnet_runtime.tiling.options import AskedBatch
 
 CANDIDATES = (1, 2, 4, 8)  # windows; larger ones were never faster on a CPU (benchmarks/TRIED.md)
 ROUNDS = 3  # times in a row each is tried; the first, which prepares for a shape, does not count
 SLACK = 1.02  # a smaller batch this much slower at most is taken: it needs less memory
 
 ANY_BATCH = Batches()
-
-Asked = int | Literal["auto"] | None  # windows; None: the backend's best
 
 
 class BatchSize:
@@ -33,7 +30,7 @@ class BatchSize:
         UsageError: more are asked for than the backend takes.
     """
 
-    def __init__(self, asked: Asked = None, batches: Batches = ANY_BATCH) -> None:
+    def __init__(self, asked: AskedBatch = None, batches: Batches = ANY_BATCH) -> None:
         if isinstance(asked, int) and batches.largest is not None and asked > batches.largest:
             raise UsageError(
                 f"--batch {asked}: the model takes at most {batches.largest} windows a call; use "

@@ -1,15 +1,16 @@
-"""A scene's windows in batches from the top. Knows no scaling, no threads and no engines.
+"""Windows of a block in batches, from the top, on the CPU and on a GPU alike.
 
-Batches run over the ends of window rows and leave out windows without a valid pixel, so all but
-the last are full. Held are the rows under one row of windows: memory does not grow with height,
-and with width only up to that of a block.
+Batches run across the ends of window rows and leave out windows without a valid pixel, so all but
+the last are full. Only the rows under one row of windows are held: memory does not grow with the
+scene's height, and with its width only up to that of a block.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -23,7 +24,7 @@ MAX_STRIPS = 16  # in a batch: bounds what a scene with few valid windows holds
 
 
 class RowSource(Protocol):
-    """A scene that gives its rows: `raster.SceneReader`, or one held in memory."""
+    """A scene read by rows: `scene.reader.SceneReader`, or one held in memory."""
 
     @property
     def height(self) -> int:
@@ -36,25 +37,25 @@ class RowSource(Protocol):
         ...
 
     def read(self, start: int, stop: int, columns: range | None = None) -> SceneData:
-        """Rows from `start` up to `stop`, of all columns or of some that follow each other."""
+        """Read rows `start` to `stop`, of all columns or of a range of them."""
         ...
 
     def heights(self) -> Heights:
-        """The whole DSM, in pieces, for its statistics."""
+        """Iterate over the whole DSM, for its statistics."""
         ...
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Scene rows that no later window reaches, of the columns to make."""
+    """Scene rows that no later window reaches, and the columns to produce."""
 
     stop: int  # scene row after the last
-    valid: BoolArray  # (row, column): image and DSM both valid, and inside the areas asked for
+    valid: BoolArray  # (row, column): image and DSM valid, inside the area of interest
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a window lies."""
+    """Position of a window."""
 
     row: Offset
     column: Offset
@@ -62,39 +63,45 @@ class Place:
 
 @dataclass
 class Batch:
-    """Some windows and what to do with them, filled anew again and again."""
+    """Windows, and the steps to take after they were inferred; its memory is used in turn."""
 
-    steps: list[Place | Strip] = field(default_factory=list)  # windows and rows done, in order
-    size: int = 0  # windows it is to have
+    steps: list[Place | Strip] = field(default_factory=list)  # blend a window, or finish rows
+    size: int = 0  # windows it should get
     windows: int = 0  # windows it has
-    skipped: int = 0  # windows without one valid pixel left out on the way
+    skipped: int = 0  # windows without a valid pixel left out on the way
+    seconds: float = 0.0  # in the backend
 
     def clear(self, size: int) -> None:
-        """Be empty, for `size` new windows."""
+        """Empty it for `size` new windows."""
         self.steps = []
-        self.size, self.windows, self.skipped = size, 0, 0
+        self.size, self.windows, self.skipped, self.seconds = size, 0, 0, 0.0
+
+    @property
+    def strips(self) -> int:
+        """Strips among the steps."""
+        return sum(isinstance(step, Strip) for step in self.steps)
 
 
 B = TypeVar("B", bound=Batch)
 
 
 class WindowRows(ABC, Generic[B]):
-    """Pixels under one row of windows. Rows shared with the one above are not read again.
+    """Pixels under one row of windows; rows shared with the row above are not read again.
 
     Args:
         reader: The open scene.
-        grid: Where the windows lie.
+        grid: The windows.
     """
 
     def __init__(self, reader: RowSource, grid: WindowGrid) -> None:
         self.grid = grid
         rows = min(grid.window, grid.height)
-        self.valid: BoolArray = np.empty((rows, len(grid.under)), np.bool_)  # to classify
+        self.valid: BoolArray = np.empty((rows, len(grid.under)), np.bool_)  # to be classified
         self._reader = reader
         self.start = -rows  # scene row of the first
 
     def move_to(self, start: int, batch: B) -> None:
-        """Make `start` the first row.
+        """Make `start` the first row held.
 
         Raises:
             SceneError: a raster is damaged.
@@ -104,55 +111,47 @@ class WindowRows(ABC, Generic[B]):
         fresh = self._reader.read(start + kept, start + rows, self.grid.under)
         self.valid[:kept] = self.valid[rows - kept :]
         self.valid[kept:] = fresh.wanted
-        self._leave_out(start)
+        made = self.grid.made_rows  # rows outside need no window of their own
+        self.valid[: max(made.start - start, 0)] = False
+        self.valid[max(made.stop - start, 0) :] = False
         self.start = start
         self.take(fresh, kept, batch)
 
-    def _leave_out(self, start: int) -> None:
-        """Rows that are not to be made need no window of their own."""
-        made = self.grid.made_rows
-        self.valid[: max(made.start - start, 0)] = False
-        self.valid[max(made.stop - start, 0) :] = False
-
     @abstractmethod
     def take(self, fresh: SceneData, kept: int, batch: B) -> None:
-        """Hold new rows, below the last `kept` of those held."""
+        """Store new rows below the last `kept` ones."""
 
     @abstractmethod
     def cut(self, place: Place, batch: B) -> None:
-        """Make the window there the next of a batch."""
+        """Make the window at `place` the next one of a batch."""
 
 
-def scene_batches(
-    rows: WindowRows[B],
-    sizes: BatchSize,
-    take: Callable[[], B],
-    max_strips: int = MAX_STRIPS,
+def window_batches(
+    rows: WindowRows[B], sizes: BatchSize, buffers: Sequence[B], max_strips: int = MAX_STRIPS
 ) -> Iterator[B]:
-    """All windows of a scene with a valid pixel, and all its rows.
+    """Iterate over all windows with a valid pixel, and over all rows, of a block.
 
     Args:
-        rows: Of the scene.
+        rows: The rows under a row of windows.
         sizes: Asked for the size of each batch.
-        take: Gives a batch to fill, at least as large as `sizes` may ask.
-        max_strips: In a batch.
+        buffers: Memory for batches, used in turn; each at least as large as `sizes` may ask.
+        max_strips: Strips that a batch may hold.
 
     Yields:
-        Batches, each to be worked on in the order of its steps; few are not full.
+        Batches, each to be processed in the order of its steps.
 
     Raises:
         SceneError: a raster is damaged.
     """
+    grid, memory = rows.grid, cycle(buffers)
 
-    def following() -> B:
-        batch = take()
+    def empty() -> B:
+        batch = next(memory)
         batch.clear(sizes.following())
         return batch
 
-    grid = rows.grid
-    stops = [row.start for row in grid.rows[1:]] + [grid.made_rows.stop]
-    batch, strips = following(), 0
-    for row, stop in zip(grid.rows, stops, strict=True):
+    batch = empty()
+    for row, stop in zip(grid.rows, _finished_rows(grid), strict=True):
         rows.move_to(row.start, batch)
         seen: BoolArray = np.asarray(rows.valid.any(axis=0))
         for column in grid.columns:
@@ -166,10 +165,14 @@ def scene_batches(
             batch.steps.append(place)
             if batch.windows == batch.size:
                 yield batch
-                batch, strips = following(), 0
+                batch = empty()
         batch.steps.append(Strip(stop, rows.valid[: stop - row.start, grid.inner].copy()))
-        strips += 1
-        if strips == max_strips:
+        if batch.strips == max_strips:
             yield batch
-            batch, strips = following(), 0
+            batch = empty()
     yield batch
+
+
+def _finished_rows(grid: WindowGrid) -> Iterable[int]:
+    """The scene row above which each row of windows finishes the scene."""
+    return [*(row.start for row in grid.rows[1:]), grid.made_rows.stop]

@@ -1,42 +1,110 @@
-"""Add the logits of overlapping windows and hand finished rows down. Knows no files, no backend.
+"""Blend the logits of overlapping windows, releasing rows that no later window reaches.
 
-Only the rows under the current window row are held: memory is classes x window x width x 4 bytes,
-whatever the scene's height; the width is that of a block.
+Only the rows under the current row of windows are held: classes x window x width x 4 bytes,
+whatever the scene's height.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from mfnet_runtime.errors import ModelError
-from mfnet_runtime.labels import IGNORE
-from mfnet_runtime.tiling.grid import AxisWeights, BlendName, Offset, WindowGrid
+from mfnet_runtime.scene.normalize import FloatArray
+from mfnet_runtime.tiling.classes import Logits
+from mfnet_runtime.tiling.grid import Offset, WindowGrid
+from mfnet_runtime.tiling.options import PUBLISHED, BlendName, SumName
 
-BoolArray = npt.NDArray[np.bool_]
-ClassRows = npt.NDArray[np.uint8]
-FloatArray = npt.NDArray[np.float32]
-Logits = npt.NDArray[np.floating[Any]]  # float32, or float64 of `published`
+Profile = npt.NDArray[np.float64]
 
-NOT_FINITE = "the model gave logits that are not finite; check it with mfnet-inspect"
+
+def window_profile(blend: BlendName, window: int) -> Profile:
+    """Weight of each pixel along one axis of a window, (window,) float64, all positive.
+
+    `hann` falls to nearly nothing at the rim, where a window sees least of its surroundings.
+    Sampled at pixel centres it never reaches zero, so that a pixel in the scene's corner is still
+    covered. `uniform` and `centre` are constant.
+    """
+    if blend == "hann":
+        return np.asarray(np.sin(np.pi * (np.arange(window) + 0.5) / window) ** 2)
+    return np.ones(window)
+
+
+def nearest_starts(offsets: tuple[Offset, ...], window: int) -> npt.NDArray[np.int64]:
+    """Start of the window whose centre is nearest to each pixel of an axis; the earlier of two.
+
+    Where windows leave no gap, the nearest one covers the pixel. A block that only has the windows
+    that reach it therefore finds the same ones.
+
+    Args:
+        offsets: Ascending and consecutive.
+        window: Pixels a side.
+
+    Returns:
+        (pixels up to the last window's end,).
+    """
+    starts = np.array([offset.start for offset in offsets])
+    # pixel p is nearer to the later of two windows where 2 p + 1 > start + start + window
+    firsts = (starts[:-1] + starts[1:] + window + 1) // 2
+    pixels = np.arange(starts[-1] + window)
+    return starts[np.searchsorted(firsts, pixels, side="right")]
+
+
+class AxisWeights:
+    """Weights of windows along one axis, normalized to a sum of 1 at every pixel.
+
+    A window's weight is its row share times its column share, so that blended logits need no
+    division.
+
+    Args:
+        blend: `uniform` also counts an offset's visits, as the published protocol does. `centre`
+            gives each pixel to the window with the nearest centre: the overlap is cropped.
+        offsets: All offsets of the axis, or all that reach a block.
+        window: Pixels a side.
+
+    Attributes:
+        total: Sum of the weights before normalization, (pixels up to the last window's end,).
+    """
+
+    def __init__(self, blend: BlendName, offsets: tuple[Offset, ...], window: int) -> None:
+        self._window = window
+        self._profile = window_profile(blend, window)
+        self._counts_visits = blend == "uniform"
+        self._nearest = nearest_starts(offsets, window) if blend == "centre" else None
+        self.total = np.zeros(offsets[-1].start + window)
+        for offset in offsets:
+            self.total[offset.start : offset.start + window] += self._weights(offset)
+
+    def share(self, offset: Offset) -> npt.NDArray[np.float32]:
+        """Normalized weights (window,) of the window at an offset."""
+        total = self.total[offset.start : offset.start + self._window]
+        return (self._weights(offset) / total).astype(np.float32)
+
+    def _weights(self, offset: Offset) -> Profile:
+        if self._nearest is not None:
+            nearest = self._nearest[offset.start : offset.start + self._window]
+            return np.asarray(nearest == offset.start, np.float64)
+        return self._profile * offset.visits if self._counts_visits else self._profile
 
 
 class LogitMosaic:
-    """Weighted mean of window logits, finished from the top of the scene downwards.
+    """Weighted mean of window logits, finished from the top of a block downwards.
 
-    Windows must come row by row in the order of the grid. The weights and the order of additions
-    are fixed by the grid alone, so the result does not depend on the batch size. A window may be
-    left out; the mean is then wrong under it, 0 where no other window reaches.
+    Windows must come row by row in the order of the grid. The grid alone fixes the weights and the
+    order of additions, so the result does not depend on the batch size. Where a window is left out,
+    the mean under it is wrong, and 0 where no other window reaches.
+
+    Args:
+        grid: The windows.
+        classes: Planes of the logits.
+        blend: How they are weighted.
     """
 
     def __init__(self, grid: WindowGrid, classes: int, blend: BlendName) -> None:
         self.grid = grid
         self.top = grid.rows[0].start  # scene row of the next finished row
-        width = max(len(grid.under), grid.window)  # a smaller scene is padded up to one window
+        width = max(len(grid.under), grid.window)  # a smaller scene is padded to one window
         self._sum: Logits = np.zeros((classes, grid.window, width), np.float32)
-        self._finished = 0  # rows at the top of `_sum` that were handed down
+        self._finished = 0  # rows at the top of `_sum` that were handed out
         self._rows = AxisWeights(blend, grid.rows, grid.window)
         self._columns = AxisWeights(blend, grid.columns, grid.window)
         self._kernel = np.empty((grid.window, grid.window), np.float32)
@@ -46,7 +114,7 @@ class LogitMosaic:
         """Add one window.
 
         Args:
-            row: Its row; must be the one last passed to `finish_above`, or the first.
+            row: Its row; the one last passed to `finish_above`, or the first.
             column: Its column.
             logits: (classes, window, window).
         """
@@ -61,10 +129,12 @@ class LogitMosaic:
             total += self._weighted
 
     def finish_above(self, start: int) -> Logits:
-        """Mean logits (classes, rows, columns to make) of the scene rows from `top` to `start`.
+        """Return the mean logits of the scene rows from `top` to `start`, the new top.
 
-        No later window reaches these rows. `start` becomes the new top. The array is valid until
-        the mosaic is used again.
+        No later window reaches these rows.
+
+        Returns:
+            (classes, rows, columns to produce), valid until the mosaic is used again.
         """
         self._drop_finished()
         self._finished = start - self.top
@@ -79,7 +149,7 @@ class LogitMosaic:
         return self._sum[:, :, left : left + self.grid.window]
 
     def _drop_finished(self) -> None:
-        """Move the unfinished rows to the top, in place, and clear what follows them."""
+        """Move the unfinished rows to the top, in place, and clear the rows below them."""
         if self._finished:
             kept = self.grid.window - self._finished
             for plane in self._sum:
@@ -88,70 +158,35 @@ class LogitMosaic:
             self._finished = 0
 
 
-def classes_from_logits(logits: Logits, valid: BoolArray) -> ClassRows:
-    """Class of the largest logit, the first of equal ones; nodata where not valid.
+class PublishedMosaic(LogitMosaic):
+    """Mean logits as the paper's test code takes them (reference MFNET.md, section 7).
 
-    Args:
-        logits: (classes, row, column).
-        valid: (row, column).
-
-    Returns:
-        (row, column) uint8.
-
-    Raises:
-        ModelError: a logit is NaN or infinite.
+    It adds the float32 logits of every visit to sums in float64. At a stride of an eighth of the
+    window these sums are exact while the logits of a pixel lie within a factor of a million, so
+    neither the order nor adding all visits of a position at once changes a bit. The float32 shares
+    of `uniform` round instead, so that of two nearly equal classes the other may win.
     """
-    if not np.isfinite(logits).all():  # comparing would call a NaN class 0
-        raise ModelError(NOT_FINITE)
-    # argmax over the first axis takes 4 times as long: it walks against the memory's order
-    largest = logits[0].copy()
-    classes = np.zeros(valid.shape, np.uint8)
-    for index, plane in enumerate(logits[1:], start=1):
-        higher = (plane > largest).view(np.uint8)
-        np.maximum(classes, higher * np.uint8(index), out=classes)
-        np.maximum(largest, plane, out=largest)
-    np.copyto(classes, np.uint8(IGNORE), where=~valid)
-    return classes
+
+    def __init__(self, grid: WindowGrid, classes: int) -> None:
+        super().__init__(grid, classes, "uniform")
+        self._sum = np.zeros(self._sum.shape)
+
+    def add(self, row: Offset, column: Offset, logits: FloatArray) -> None:
+        """Add one window as often as the published loop visits it; see `LogitMosaic.add`."""
+        visits = row.visits * column.visits
+        for total, plane in zip(self._under(row, column), logits, strict=True):
+            total += np.multiply(plane, visits, dtype=np.float64)
+
+    def finish_above(self, start: int) -> Logits:
+        """Return mean logits, float64; see `LogitMosaic.finish_above`."""
+        made = self.grid.made
+        down, across = self._rows.total[self.top : start], self._columns.total
+        visits = np.outer(down, across[made.start : made.stop])
+        return super().finish_above(start) / visits
 
 
-def confidence_from_logits(logits: Logits, valid: BoolArray) -> ClassRows:
-    """Softmax probability of the class of `classes_from_logits`; nodata where not valid.
-
-    Args:
-        logits: (classes, row, column), finite.
-        valid: (row, column).
-
-    Returns:
-        (row, column) uint8, percent.
-    """
-    percent: ClassRows = np.rint(np.float32(100.0) / _total(logits)[1]).astype(np.uint8)
-    np.copyto(percent, np.uint8(IGNORE), where=~valid)
-    return percent
-
-
-def probabilities_from_logits(logits: Logits, valid: BoolArray) -> ClassRows:
-    """Softmax probability of every class; nodata where not valid.
-
-    Args:
-        logits: (classes, row, column), finite.
-        valid: (row, column).
-
-    Returns:
-        (classes, row, column) uint8, percent, each rounded: they need not add up to 100.
-    """
-    largest, total = _total(logits)
-    percent = np.empty(logits.shape, np.uint8)
-    for plane, target in zip(logits, percent, strict=True):
-        share = np.exp(plane - largest) * np.float32(100.0) / total
-        np.rint(share, out=target, casting="unsafe")
-        np.copyto(target, np.uint8(IGNORE), where=~valid)
-    return percent
-
-
-def _total(logits: Logits) -> tuple[Logits, Logits]:
-    """The largest logit, and the sum of the exponentials of all less that one."""
-    largest = logits.max(axis=0)
-    total = np.zeros_like(largest)
-    for plane in logits:
-        total += np.exp(plane - largest)  # 1 for the largest
-    return largest, total
+def mosaic(grid: WindowGrid, classes: int, blend: SumName) -> LogitMosaic:
+    """The mosaic that combines overlapping logits as asked."""
+    if blend == PUBLISHED:
+        return PublishedMosaic(grid, classes)
+    return LogitMosaic(grid, classes, blend)

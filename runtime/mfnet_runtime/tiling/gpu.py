@@ -1,13 +1,14 @@
-"""A scene on the GPU: raw rows go up, classes come down, windows and logits never leave it.
+"""Segment a block of a scene on a GPU: raw rows go up, classes come down.
 
-Three streams: one copies new rows up, one cuts, infers, blends and finishes, one copies classes
-down. A batch is enqueued before the one in front of it is waited for, so the network does not wait
-for copies or for the CPU. Only the caller's thread makes CUDA calls.
+Windows and logits never leave the GPU. Of its three streams one copies new rows up, one cuts,
+infers, blends and finishes, one copies classes down. A batch is enqueued before the previous one is
+waited for, so that the network waits neither for copies nor for the CPU. Only the caller's thread
+makes CUDA calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Protocol
 
@@ -19,35 +20,59 @@ from mfnet_runtime.errors import ModelError, ResourceError
 from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.scene.normalize import DsmRange
 from mfnet_runtime.tiling.batch_size import BatchSize
-from mfnet_runtime.tiling.batches import RowSource, Strip
-from mfnet_runtime.tiling.blend import NOT_FINITE
+from mfnet_runtime.tiling.batches import Batch, RowSource, Strip, window_batches
+from mfnet_runtime.tiling.classes import NOT_FINITE, FinishedRows
 from mfnet_runtime.tiling.gpu_buffers import SceneMemory
 from mfnet_runtime.tiling.gpu_staging import DeviceBatch, Layout, StagedRows, stored_type
-from mfnet_runtime.tiling.grid import BlendName, WindowGrid
-from mfnet_runtime.tiling.rows import FinishedRows, Layers
-
-BATCHES = 4  # one being filled, two on the GPU, one written
+from mfnet_runtime.tiling.grid import WindowGrid
+from mfnet_runtime.tiling.options import DEFAULT_BLEND, SegmentOptions
+from mfnet_runtime.tiling.prefetch import IN_FLIGHT, read_ahead, write_behind
 
 
 class GpuBackend(Backend, DeviceBackend, Protocol):
-    """A backend that the GPU's way needs."""
+    """A backend whose windows and logits stay on the GPU."""
 
 
-class DeviceProcessing:
-    """A scene on the GPU; see `processing.Processing`.
-
-    Args:
-        backend: Entered.
-        reader: The open scene.
-        grid: Where the windows lie.
-        span: The heights that become 0 and 1.
-        blend: How overlapping logits are weighed.
-        sizes: Asked for the batch, and told how long each took.
-        layers: What to make besides classes: nothing, or confidence.
+def segment_block_on_gpu(
+    backend: GpuBackend,
+    reader: RowSource,
+    sink: Callable[[FinishedRows], None],
+    block: WindowGrid,
+    span: DsmRange,
+    options: SegmentOptions,
+    sizes: BatchSize,
+) -> Iterator[Batch]:
+    """Segment a block of a scene on a GPU; yields each batch once it was inferred.
 
     Raises:
-        ResourceError: the GPU has not the memory for the scene, or for one window.
+        ResourceError: the GPU lacks the memory for the block or for one window.
     """
+    device = _Device(backend, reader, block, span, options, sizes)
+
+    def finish(batch: DeviceBatch) -> None:
+        rows = device.finished(batch).within(block.made_rows)
+        if len(rows.classes):
+            sink(rows)
+
+    windows = window_batches(device.rows, sizes, device.batches, device.max_strips)
+    with device, read_ahead(windows) as batches, write_behind(finish) as hand_on:
+        ahead: DeviceBatch | None = None
+        for batch in batches:
+            # its rows replace those of the batch before `ahead`, which has been waited for
+            device.enqueue(batch)
+            if ahead is not None:
+                device.wait(ahead)
+                hand_on(ahead)
+                yield ahead
+            ahead = batch
+        if ahead is not None:
+            device.wait(ahead)
+            hand_on(ahead)
+            yield ahead
+
+
+class _Device:
+    """The memory and the work of one block on a GPU."""
 
     def __init__(
         self,
@@ -55,70 +80,36 @@ class DeviceProcessing:
         reader: RowSource,
         grid: WindowGrid,
         span: DsmRange,
-        blend: BlendName,
+        options: SegmentOptions,
         sizes: BatchSize,
-        layers: Layers,
     ) -> None:
         self._backend, self._cuda, self._sizes = backend, backend.cuda, sizes
         stored = stored_type(reader.read(0, 1, grid.under).image.dtype)
-        layout = Layout(grid, stored, layers.confidence)
+        layout = Layout(grid, stored, options.confidence)
         self.max_strips = layout.max_strips
         self._finished = grid.rows[0].start  # scene row after those of the batches enqueued
         with self._cuda.current():
-            self._tensors = self._reserved(len(grid))
+            self._tensors = self._reserve_tensors(len(grid))
             self._kernels = backend.kernels()
             room = min(sizes.largest, len(grid))
+            in_flight = IN_FLIGHT + 1  # one enqueued while the previous one runs
             try:
                 self._memory = SceneMemory(
-                    self._cuda, layout, backend.contract, span, blend, BATCHES, room
+                    self._cuda,
+                    layout,
+                    backend.contract,
+                    span,
+                    options.blend or DEFAULT_BLEND,
+                    in_flight,
+                    room,
                 )
             except DeviceMemoryError as fault:
                 raise ResourceError(f"{fault}; or use --preprocess cpu") from fault
         self.batches = self._memory.batches
         self.rows = StagedRows(reader, grid, self._memory.row_shares, self._memory.column_shares)
 
-    def inferred(self, batches: Iterable[DeviceBatch]) -> Iterator[tuple[DeviceBatch, float]]:
-        """Batches in their order, each after the next one was enqueued."""
-        ahead: DeviceBatch | None = None
-        for batch in batches:
-            # The rows it brings replace those of the batch before `ahead`, which was waited for.
-            self._enqueue(batch)
-            if ahead is not None:
-                yield ahead, self._seconds(ahead)
-            ahead = batch
-        if ahead is not None:
-            yield ahead, self._seconds(ahead)
-
-    def finished(self, batch: DeviceBatch) -> Iterator[FinishedRows]:
-        """The rows that a batch finished."""
-        if batch.not_finite[0]:
-            raise ModelError(NOT_FINITE)
-        if batch.finished:
-            strips = [step.valid for step in batch.steps if isinstance(step, Strip)]
-            outside = ~np.concatenate(strips)  # the GPU knows nothing of areas
-            made = {
-                name: layer[: batch.finished, self.rows.grid.inner].copy()
-                for name, layer in (("classes", batch.classes), ("confidence", batch.confidence))
-                if layer is not None
-            }
-            for layer in made.values():
-                layer[outside] = IGNORE
-            place = ((batch.stop or 0) - batch.finished, self.rows.grid.made.start)
-            yield FinishedRows(**made, place=place)
-
-    def _reserved(self, windows: int) -> DeviceTensors:
-        """Tensors for the largest batch, or for the largest that fits."""
-        while True:
-            room = min(self._sizes.largest, windows)
-            try:
-                return self._backend.tensors(room)
-            except DeviceLostError:  # no batch is small enough for it
-                raise
-            except ResourceError as fault:
-                self._sizes.smaller(room, fault)
-
-    def _enqueue(self, batch: DeviceBatch) -> None:
-        """All that is done to a batch, in the order of three streams."""
+    def enqueue(self, batch: DeviceBatch) -> None:
+        """Enqueue all work on a batch, in the order of the three streams."""
         memory, kernels, tensors = self._memory, self._kernels, self._tensors
         there, compute = memory.of(batch), memory.compute
         rows = range(self._finished, batch.stop or self._finished)
@@ -148,16 +139,47 @@ class DeviceProcessing:
         batch.finished = len(rows)
         self._finished = rows.stop
 
-    def _seconds(self, batch: DeviceBatch) -> float:
-        """Wait for a batch; the seconds the network took, by the GPU's own clock."""
+    def wait(self, batch: DeviceBatch) -> None:
+        """Wait for a batch, and note the seconds of the network by the GPU's own clock."""
         there = self._memory.of(batch)
         with self._cuda.current():
             there.downloaded.synchronize()
-            seconds = there.inferred.milliseconds_since(there.inferring) / 1000
-        self._sizes.took(batch.windows, seconds)
-        return seconds
+            batch.seconds = there.inferred.milliseconds_since(there.inferring) / 1000
+        self._sizes.took(batch.windows, batch.seconds)
 
-    def __enter__(self) -> DeviceProcessing:
+    def finished(self, batch: DeviceBatch) -> FinishedRows:
+        """The rows that a batch finished, possibly none.
+
+        Raises:
+            ModelError: a logit is NaN or infinite.
+        """
+        if batch.not_finite[0]:
+            raise ModelError(NOT_FINITE)
+        made = {
+            name: layer[: batch.finished, self.rows.grid.inner].copy()
+            for name, layer in (("classes", batch.classes), ("confidence", batch.confidence))
+            if layer is not None
+        }
+        strips = [step.valid for step in batch.steps if isinstance(step, Strip)]
+        if strips:
+            outside = ~np.concatenate(strips)  # areas of interest are unknown to the GPU
+            for layer in made.values():
+                layer[outside] = IGNORE
+        place = ((batch.stop or 0) - batch.finished, self.rows.grid.made.start)
+        return FinishedRows(**made, place=place)
+
+    def _reserve_tensors(self, windows: int) -> DeviceTensors:
+        """Tensors for the largest batch, or for the largest that fits."""
+        while True:
+            room = min(self._sizes.largest, windows)
+            try:
+                return self._backend.tensors(room)
+            except DeviceLostError:  # no batch is small enough for it
+                raise
+            except ResourceError as fault:
+                self._sizes.smaller(room, fault)
+
+    def __enter__(self) -> _Device:
         return self
 
     def __exit__(self, *raised: object) -> None:

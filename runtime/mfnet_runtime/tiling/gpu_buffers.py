@@ -18,8 +18,10 @@ from mfnet_runtime.cuda.device import CudaDevice, Stream
 from mfnet_runtime.cuda.handles import Buffer, Event
 from mfnet_runtime.cuda.kernels import PLACEMENT, Piece, Placements, Shares, Sums
 from mfnet_runtime.scene.normalize import DsmRange
+from mfnet_runtime.tiling.blend import AxisWeights
 from mfnet_runtime.tiling.gpu_staging import DeviceBatch, Layout
-from mfnet_runtime.tiling.grid import AxisWeights, BlendName, Offset
+from mfnet_runtime.tiling.grid import Offset
+from mfnet_runtime.tiling.options import BlendName
 
 Table = npt.NDArray[np.float32]
 

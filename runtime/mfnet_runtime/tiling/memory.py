@@ -15,9 +15,9 @@ from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.scene.reader import MIN_CACHE, SceneReader
 from mfnet_runtime.tiling.batches import MAX_STRIPS
-from mfnet_runtime.tiling.cpu import BATCHES
-from mfnet_runtime.tiling.grid import DEFAULT_BLEND, WindowGrid
-from mfnet_runtime.tiling.published import PUBLISHED, SumName
+from mfnet_runtime.tiling.grid import WindowGrid
+from mfnet_runtime.tiling.options import DEFAULT_BLEND, PUBLISHED, SumName
+from mfnet_runtime.tiling.prefetch import IN_FLIGHT
 
 DEFAULT = 144 << 20  # bytes for columns: windows on borders of blocks are 5% at most
 STEP = 512  # columns: output tiles and most inputs' are not cut
@@ -53,8 +53,8 @@ def pixel_memory(
     sums = 2 * 8 if blend == PUBLISHED else 4  # in float64, and their means
     window = rows * (3 * reader.itemsize + 48) + grid.window * sums * classes
     # which pixels are valid, of rows that wait; rows that become classes
-    strips = grid.stride * (BATCHES * MAX_STRIPS + classes + PASSING)
-    batches = BATCHES * batch * grid.window**2 * 4 * (4 + classes)
+    strips = grid.stride * (IN_FLIGHT * MAX_STRIPS + classes + PASSING)
+    batches = IN_FLIGHT * batch * grid.window**2 * 4 * (4 + classes)
     return PixelMemory(batches, window + strips, reader)
 
 

@@ -18,7 +18,7 @@ from mfnet_bench.accuracy.scoring import scored_run
 from mfnet_bench.accuracy.sweep import SweepRequest
 from mfnet_bench.accuracy.sweep_report import COLOURS
 from mfnet_bench.cli import main
-from mfnet_runtime.tiling.grid import BLENDS, BlendName
+from mfnet_runtime.tiling.options import BLENDS, BlendName
 
 WINDOW = 32
 HEIGHT, WIDTH = 40, 48

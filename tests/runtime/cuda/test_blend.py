@@ -13,8 +13,9 @@ from kernel_cases import BOTH, check_blend, finish
 
 from mfnet_runtime.cuda.device import CudaDevice
 from mfnet_runtime.cuda.kernels import PLACEMENT, Kernels, Placements, Shares, Sums
-from mfnet_runtime.tiling.blend import classes_from_logits, confidence_from_logits
-from mfnet_runtime.tiling.grid import BLENDS, BlendName, WindowGrid
+from mfnet_runtime.tiling.classes import classes_from_logits, confidence_from_logits
+from mfnet_runtime.tiling.grid import WindowGrid
+from mfnet_runtime.tiling.options import BLENDS, BlendName
 
 
 @pytest.fixture

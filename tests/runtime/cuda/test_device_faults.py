@@ -19,8 +19,9 @@ from mfnet_runtime.cuda.faults import DeviceLostError
 from mfnet_runtime.errors import ResourceError, UsageError
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.reader import SceneReader
-from mfnet_runtime.tiling.pipeline import PREPROCESS, SegmentOptions, Where, segment_scene
-from mfnet_runtime.tiling.rows import FinishedRows
+from mfnet_runtime.tiling.classes import FinishedRows
+from mfnet_runtime.tiling.options import PROCESSORS, Processor
+from mfnet_runtime.tiling.pipeline import SegmentOptions, segment_scene
 
 Capture = pytest.CaptureFixture[str]
 
@@ -101,9 +102,9 @@ def test_a_gpu_that_fails_at_any_call_ends_the_run(
     assert len(machines) > 3
 
 
-@pytest.mark.parametrize("preprocess", PREPROCESS)
+@pytest.mark.parametrize("preprocess", PROCESSORS)
 def test_a_gpu_that_fails_at_any_call_of_a_scene(
-    tmp_path: Path, scene: Scene, preprocess: Where
+    tmp_path: Path, scene: Scene, preprocess: Processor
 ) -> None:
     """As above at many more calls, without files."""
     machines: list[Rig] = []

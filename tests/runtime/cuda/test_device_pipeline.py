@@ -26,11 +26,10 @@ from mfnet_runtime.contract import Contract, DsmRule, ImageRule
 from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.tiling import gpu_staging as staging
-from mfnet_runtime.tiling.batch_size import Asked, BatchSize
-from mfnet_runtime.tiling.grid import BLENDS, BlendName
-from mfnet_runtime.tiling.pipeline import SegmentOptions, Where, segment_scene
-from mfnet_runtime.tiling.published import PUBLISHED
-from mfnet_runtime.tiling.rows import FinishedRows, Layers
+from mfnet_runtime.tiling.batch_size import BatchSize
+from mfnet_runtime.tiling.classes import FinishedRows
+from mfnet_runtime.tiling.options import BLENDS, PUBLISHED, AskedBatch, BlendName, Processor
+from mfnet_runtime.tiling.pipeline import SegmentOptions, segment_scene
 
 CLASSES = len(RGBD)
 
@@ -139,7 +138,9 @@ def test_number_types_of_images(tmp_path: Path, machine: Rig, stored: str, top: 
 )
 def test_every_dsm_rule(tmp_path: Path, machine: Rig, rule: DsmRule) -> None:
     assert_same(tmp_path, machine, scene(50, 60), SegmentOptions(16), dsm=rule)
-    assert_same(tmp_path, machine, scene(50, 60), SegmentOptions(16, dsm=rule))
+    if rule.name == "range":
+        options = SegmentOptions(16, dsm_range=(rule.low, rule.high))
+        assert_same(tmp_path, machine, scene(50, 60), options)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_windows_without_a_valid_pixel_are_skipped(tmp_path: Path, machine: Rig)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 64, "auto", None])
-def test_batches(tmp_path: Path, machine: Rig, batch: Asked) -> None:
+def test_batches(tmp_path: Path, machine: Rig, batch: AskedBatch) -> None:
     assert_same(tmp_path, machine, scene(90, 100), SegmentOptions(8, batch=batch))
 
 
@@ -225,11 +226,11 @@ def test_confidence_comes_down_too(tmp_path: Path, machine: Rig, stride: int) ->
     inside[5:70, 20:] = True
     found = replace(scene(90, 100), inside=inside)
     plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt, change=positional)
-    percent, ways = [], get_args(Where)
+    percent, ways = [], get_args(Processor)
     with TensorRtBackend(plan) as backend:
         for where in ways:
             rows: list[FinishedRows] = []
-            options = SegmentOptions(stride, preprocess=where, layers=Layers(confidence=True))
+            options = SegmentOptions(stride, preprocess=where, confidence=True)
             segment_scene(backend, found, rows.append, options)
             layers = [part.confidence for part in rows if part.confidence is not None]
             percent.append(np.concatenate(layers).astype(int))
@@ -242,7 +243,7 @@ def test_confidence_comes_down_too(tmp_path: Path, machine: Rig, stride: int) ->
 
 @pytest.mark.parametrize(
     "options",
-    [SegmentOptions(16, layers=Layers(probabilities=True)), SegmentOptions(16, PUBLISHED)],
+    [SegmentOptions(16, probabilities=True), SegmentOptions(16, protocol=PUBLISHED)],
 )
 def test_what_is_left_to_the_cpu(tmp_path: Path, machine: Rig, options: SegmentOptions) -> None:
     plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
@@ -251,7 +252,7 @@ def test_what_is_left_to_the_cpu(tmp_path: Path, machine: Rig, options: SegmentO
         with pytest.raises(UsageError, match="add --preprocess cpu"):
             segment_scene(backend, scene(40, 40), rows.append, options)
         segment_scene(backend, scene(40, 40), rows.append, replace(options, preprocess="cpu"))
-    assert (rows[0].probabilities is not None) == options.layers.probabilities
+    assert (rows[0].probabilities is not None) == options.probabilities
 
 
 def not_finite(graph: onnx.GraphProto) -> None:
@@ -297,7 +298,7 @@ def test_bands_of_rows_are_the_rows_of_the_whole(
     options = SegmentOptions(12, preprocess="gpu", block=40)
     bands = [
         replace(block, band=range(*rows))
-        for block in options.blocks(options.grid(90, 70, 32))
+        for block in options.grid(90, 70, 32).blocks(40)
         for rows in pairwise(cuts)
     ]
     maps = []

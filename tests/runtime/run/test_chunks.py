@@ -17,7 +17,7 @@ from mfnet_runtime.run.chunks import (
     rows_of_piece,
 )
 from mfnet_runtime.run.manifest import Piece
-from mfnet_runtime.tiling.rows import FinishedRows
+from mfnet_runtime.tiling.classes import FinishedRows
 
 BANDS = {"classes": 1, "probabilities": 3}
 

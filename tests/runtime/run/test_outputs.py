@@ -25,10 +25,11 @@ from mfnet_runtime.raster.polygons import VectorOptions
 from mfnet_runtime.run.classmap import CLASSES_TAG
 from mfnet_runtime.run.outputs import SceneOutputs
 from mfnet_runtime.run.paths import OutputPaths
-from mfnet_runtime.tiling.rows import FinishedRows, Layers
+from mfnet_runtime.tiling.classes import FinishedRows
+from mfnet_runtime.tiling.options import SegmentOptions
 
 SHAPE = (300, 70)
-EVERYTHING = Layers(confidence=True, probabilities=True)
+EVERYTHING = SegmentOptions(confidence=True, probabilities=True)
 CLASSES = np.random.default_rng(0).integers(0, 4, SHAPE, dtype=np.uint8)
 PERCENT = np.random.default_rng(1).integers(0, 101, (4, *SHAPE), dtype=np.uint8)
 DONE = FinishedRows(CLASSES, PERCENT[0], PERCENT)
@@ -221,7 +222,7 @@ def test_polygons_need_a_place(tmp_path: Path) -> None:
 def test_names_too_long_are_refused_before_any_work(
     tmp_path: Path, length: int, fits: bool
 ) -> None:
-    paths = OutputPaths.of(tmp_path, "n" * length, Layers(), None)
+    paths = OutputPaths.of(tmp_path, "n" * length, SegmentOptions(), None)
     if fits:
         paths.require_short_names()
         paths.names.touch()

@@ -23,7 +23,6 @@ from mfnet_runtime.run.shard import Shard
 from mfnet_runtime.run.workdir import ResumeOptions
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.tiling.pipeline import SegmentOptions
-from mfnet_runtime.tiling.rows import Layers
 
 SCENE = SHARED / "data" / "autzen"
 WINDOW = 128
@@ -57,7 +56,7 @@ def test_same_bytes(server: ForkServer, tmp_path: Path) -> None:
     scene = Scene("east", SCENE / "image" / "east.tif", SCENE / "dsm" / "east.tif")
 
     def run(out: str, block: int | None = None, **resume: Any) -> Any:
-        options = SegmentOptions(96, layers=Layers(True), block=block)
+        options = SegmentOptions(96, confidence=True, block=block)
         with backend_from_file(model, "onnxruntime") as backend:
             (outcome,) = segment_scenes(
                 backend,

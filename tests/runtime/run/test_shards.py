@@ -20,8 +20,9 @@ from mfnet_runtime.run.progress import SceneWork
 from mfnet_runtime.run.shard import MANY, Shard
 from mfnet_runtime.run.workdir import WORK, ResumeOptions, RunFolder
 from mfnet_runtime.scene.discovery import scenes_from
+from mfnet_runtime.tiling.classes import FinishedRows
 from mfnet_runtime.tiling.grid import WindowGrid
-from mfnet_runtime.tiling.rows import CLASSES_ALONE, FinishedRows
+from mfnet_runtime.tiling.options import SegmentOptions
 
 SLOW = {"seconds": 0.02}  # for a batch
 
@@ -172,7 +173,7 @@ def test_who_makes_the_last_piece_finishes_the_scene(
 ) -> None:
     """Also while another looks whether all are there, and finds that one missing."""
     scene = scenes_from(Path(undisturbed.told.scenes))[0]
-    paths = OutputPaths.of(tmp_path, scene.name, CLASSES_ALONE, None)
+    paths = OutputPaths.of(tmp_path, scene.name, SegmentOptions(), None)
     blocks = WindowGrid(8, 6, 32, 16).blocks(3)
     with ExitStack() as opened:
         one, other = (

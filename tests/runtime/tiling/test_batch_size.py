@@ -10,7 +10,8 @@ import pytest
 
 from mfnet_runtime.backends.base import Batches
 from mfnet_runtime.errors import ResourceError, UsageError
-from mfnet_runtime.tiling.batch_size import CANDIDATES, ROUNDS, Asked, BatchSize
+from mfnet_runtime.tiling.batch_size import CANDIDATES, ROUNDS, BatchSize
+from mfnet_runtime.tiling.options import AskedBatch
 
 
 def tried(sizes: BatchSize, seconds: Mapping[int, float], first: float = 0.0) -> list[int]:
@@ -117,7 +118,7 @@ def test_a_fixed_one_that_does_not_fit_names_the_option() -> None:
 
 
 @pytest.mark.parametrize("asked", ["auto", None, 1])
-def test_one_window_that_does_not_fit_is_the_engines_fault(asked: Asked) -> None:
+def test_one_window_that_does_not_fit_is_the_engines_fault(asked: AskedBatch) -> None:
     fault = ResourceError("no memory")
     with pytest.raises(ResourceError) as caught:
         BatchSize(asked).smaller(1, fault)

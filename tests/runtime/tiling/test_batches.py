@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import cycle
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +14,9 @@ from mfnet_runtime.contract import Contract
 from mfnet_runtime.scene.normalize import DsmRange, Heights
 from mfnet_runtime.scene.reader import SceneData
 from mfnet_runtime.tiling.batch_size import BatchSize
-from mfnet_runtime.tiling.batches import MAX_STRIPS, Place, Strip, scene_batches
-from mfnet_runtime.tiling.cpu import HostBatch, ScaledRows
+from mfnet_runtime.tiling.batches import MAX_STRIPS, Place, Strip, window_batches
 from mfnet_runtime.tiling.grid import WindowGrid
+from mfnet_runtime.tiling.pipeline import HostBatch, NormalizedRows
 
 CONTRACT = Contract(32, RGBD)
 
@@ -58,10 +57,10 @@ def plain(height: int, width: int) -> Plain:
 def batches(
     scene: Plain, grid: WindowGrid, sizes: BatchSize, dtype: npt.DTypeLike = np.float32
 ) -> Iterator[HostBatch]:
-    """Batches that go round, as in the pipeline."""
-    items = cycle([HostBatch.allocated(8, CONTRACT, dtype) for _ in range(2)])
-    rows = ScaledRows(scene, grid, CONTRACT, DsmRange(0.0, 255.0))
-    return scene_batches(rows, sizes, lambda: next(items))
+    """Batches in two buffers, used in turn."""
+    buffers = [HostBatch.allocate(8, CONTRACT, np.dtype(dtype)) for _ in range(2)]
+    rows = NormalizedRows(scene, grid, CONTRACT, DsmRange(0.0, 255.0))
+    return window_batches(rows, sizes, buffers)
 
 
 @pytest.mark.parametrize("size", [(100, 90), (32, 32), (10, 70), (70, 10), (1, 1)])

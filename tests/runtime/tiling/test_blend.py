@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfnet_runtime.tiling.blend import LogitMosaic
-from mfnet_runtime.tiling.grid import BLENDS, BlendName, Offset, WindowGrid
+from mfnet_runtime.tiling.grid import Offset, WindowGrid
+from mfnet_runtime.tiling.options import BLENDS, BlendName
 
 Field = npt.NDArray[np.float32]
 

@@ -22,10 +22,10 @@ from mfnet_runtime.scene.aoi import area_from_box
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneReader
 from mfnet_runtime.tiling.blend import LogitMosaic
-from mfnet_runtime.tiling.grid import BLENDS, BlendName, Offset, WindowGrid
+from mfnet_runtime.tiling.classes import FinishedRows
+from mfnet_runtime.tiling.grid import Offset, WindowGrid
+from mfnet_runtime.tiling.options import BLENDS, PUBLISHED, BlendName, SumName
 from mfnet_runtime.tiling.pipeline import SceneReport, SegmentOptions, segment_scene
-from mfnet_runtime.tiling.published import PUBLISHED, SumName
-from mfnet_runtime.tiling.rows import FinishedRows, Layers
 
 
 def segmented(
@@ -42,6 +42,12 @@ def segmented(
     return class_map(rows, *size), [class_map(plane, *size) for plane in planes], report
 
 
+def options(stride: int, blend: SumName, **more: Any) -> SegmentOptions:
+    if blend == PUBLISHED:
+        return SegmentOptions(stride, protocol=PUBLISHED, **more)
+    return SegmentOptions(stride, blend, **more)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     height=st.integers(1, 90),
@@ -55,9 +61,9 @@ def test_maps_do_not_depend_on_blocks(
     height: int, width: int, block: int, stride: int, blend: SumName, batch: int
 ) -> None:
     found = noise_scene(height, width)
-    layers = Layers(probabilities=True)
-    whole = segmented(found, SegmentOptions(stride, blend, layers=layers))
-    parts = segmented(found, SegmentOptions(stride, blend, batch, layers=layers, block=block))
+    whole = segmented(found, options(stride, blend, probabilities=True))
+    cut = options(stride, blend, batch=batch, probabilities=True, block=block)
+    parts = segmented(found, cut)
     np.testing.assert_array_equal(parts[0], whole[0])
     np.testing.assert_array_equal(parts[1], whole[1])
     assert (parts[2].dsm, parts[2].blocks) == (whole[2].dsm, -(-width // block))
@@ -85,15 +91,15 @@ def test_maps_do_not_depend_on_bands(
     """Rows made apart from each other, as after an interrupt, or by several machines."""
     found = noise_scene(height, width)
     edges = sorted({0, height, *(cut for cut in cuts if cut < height)})
-    options = SegmentOptions(stride, blend, batch, block=block)
+    cut = options(stride, blend, batch=batch)
     parts = [
         replace(column, band=range(*rows))
         for rows in pairwise(edges)
-        for column in options.blocks(options.grid(height, width, WINDOW))
+        for column in cut.grid(height, width, WINDOW).blocks(block)
     ]
     rows: list[FinishedRows] = []
-    segment_scene(PlaceBackend(), found, rows.append, options, parts=parts)
-    rule = SegmentOptions(stride, blend, layers=Layers(probabilities=True))
+    segment_scene(PlaceBackend(), found, rows.append, cut, parts=parts)
+    rule = options(stride, blend, probabilities=True)
     whole = segmented(found, rule)[0]
     np.testing.assert_array_equal(class_map(rows, height, width), whole)
 

@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 from support import window_weights
 
 from mfnet_runtime.errors import UsageError
-from mfnet_runtime.tiling.grid import (
-    BLENDS,
-    AxisWeights,
-    BlendName,
-    Offset,
-    WindowGrid,
-    axis_offsets,
-)
+from mfnet_runtime.tiling.blend import AxisWeights
+from mfnet_runtime.tiling.grid import Offset, WindowGrid, axis_offsets
+from mfnet_runtime.tiling.options import BLENDS, BlendName
 
 sizes = st.integers(1, 300)
 

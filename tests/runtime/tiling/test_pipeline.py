@@ -12,9 +12,9 @@ from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.reader import SceneReader
-from mfnet_runtime.tiling.grid import BLENDS, BlendName
+from mfnet_runtime.tiling.classes import FinishedRows
+from mfnet_runtime.tiling.options import BLENDS, BlendName
 from mfnet_runtime.tiling.pipeline import SegmentOptions, segment_scene
-from mfnet_runtime.tiling.rows import FinishedRows
 
 
 def segmented(model: Path, scene: Scene, options: SegmentOptions | None = None):  # type: ignore[no-untyped-def]

@@ -22,9 +22,10 @@ from mfnet_runtime.errors import ModelError, ResourceError, SceneError, UsageErr
 from mfnet_runtime.run.segment import segment_scenes
 from mfnet_runtime.scene.normalize import Heights
 from mfnet_runtime.scene.reader import SceneData
-from mfnet_runtime.tiling.batch_size import CANDIDATES, Asked, BatchSize
+from mfnet_runtime.tiling.batch_size import CANDIDATES, BatchSize
+from mfnet_runtime.tiling.classes import FinishedRows
+from mfnet_runtime.tiling.options import AskedBatch
 from mfnet_runtime.tiling.pipeline import SceneReport, SegmentOptions, segment_scene
-from mfnet_runtime.tiling.rows import FinishedRows
 
 Pause = Callable[[], None]
 
@@ -125,7 +126,7 @@ def test_maps_are_equal_bytes_whatever_batch_and_timing(stride: int) -> None:
 
     plain, _ = segmented(RgbdBackend(), NoiseScene(90, 120), SegmentOptions(stride, batch=1))
     assert len(set(plain)) == 5  # four classes and no data
-    tried: tuple[Asked, ...] = (*range(1, 8), "auto", None)
+    tried: tuple[AskedBatch, ...] = (*range(1, 8), "auto", None)
     for batch in tried:
         backend, scene = RgbdBackend(jitter), NoiseScene(90, 120, jitter)
         again, report = segmented(backend, scene, SegmentOptions(stride, batch=batch), jitter)
@@ -192,7 +193,7 @@ def test_auto_takes_one_batch_for_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch", ["auto", None])
 @pytest.mark.parametrize("fits", [1, 2, 3, 7])
-def test_a_batch_not_asked_for_steps_down_to_what_fits(fits: int, batch: Asked) -> None:
+def test_a_batch_not_asked_for_steps_down_to_what_fits(fits: int, batch: AskedBatch) -> None:
     plain, _ = segmented(RgbdBackend(), NoiseScene(96, 128), SegmentOptions(16))
     backend = RgbdBackend(fits=fits)
     again, report = segmented(backend, NoiseScene(96, 128), SegmentOptions(16, batch=batch))

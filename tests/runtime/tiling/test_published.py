@@ -21,10 +21,11 @@ from support import RGBD, read, write_rgbd_model, write_scene
 from mfnet_runtime.cli.main import main
 from mfnet_runtime.contract import Contract, DsmRule
 from mfnet_runtime.scene.reader import SceneReader
-from mfnet_runtime.tiling.blend import LogitMosaic, classes_from_logits
-from mfnet_runtime.tiling.grid import DEFAULT_BLEND, Offset, WindowGrid
+from mfnet_runtime.tiling.blend import LogitMosaic, PublishedMosaic
+from mfnet_runtime.tiling.classes import classes_from_logits
+from mfnet_runtime.tiling.grid import Offset, WindowGrid
 from mfnet_runtime.tiling.memory import pixel_memory
-from mfnet_runtime.tiling.published import PUBLISHED, PublishedMosaic
+from mfnet_runtime.tiling.options import DEFAULT_BLEND, PUBLISHED
 
 Array = npt.NDArray[Any]
 Answers = dict[tuple[Offset, Offset], Array]
@@ -157,13 +158,15 @@ def test_heights_are_those_of_the_scene_whatever_the_contract(
 
 
 @pytest.mark.parametrize("words", ["--blend uniform", "--dsm-range 0 50"])
-def test_what_the_protocol_fixes_cannot_be_said_otherwise(
+def test_options_that_contradict_the_protocol_are_refused(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], words: str
 ) -> None:
     write_scene(tmp_path / "scenes")
     line = f"{model} {tmp_path / 'scenes'} -o {tmp_path / 'out'} --protocol published {words}"
     assert main(line.split()) == 2
-    assert f"fixes what {words.split()[0]} says" in capsys.readouterr().err
+    assert (
+        f"--protocol published and {words.split()[0]} exclude each other" in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from mfnet_runtime.errors import ModelError
-from mfnet_runtime.tiling import rows as finished
-from mfnet_runtime.tiling.rows import CLASSES_ALONE, Layers, finished_from_logits
+from mfnet_runtime.tiling import classes
+from mfnet_runtime.tiling.classes import FinishedRows, classify
 
 LOGITS = np.random.default_rng(0).normal(0, 3, (5, 40, 60)).astype(np.float32)
 VALID = np.random.default_rng(1).random((40, 60)) > 0.2
-ALL = Layers(confidence=True, probabilities=True)
+
+
+def everything(logits: npt.NDArray[Any], valid: npt.NDArray[Any]) -> FinishedRows:
+    return classify(logits, valid, confidence=True, probabilities=True, place=(7, 9))
 
 
 def test_probabilities_are_the_softmax_and_confidence_is_the_largest() -> None:
-    done = finished_from_logits(LOGITS, VALID, ALL)
+    done = everything(LOGITS, VALID)
     assert done.confidence is not None
     assert done.probabilities is not None
     powers = np.exp(LOGITS.astype(np.float64))
@@ -27,7 +33,7 @@ def test_probabilities_are_the_softmax_and_confidence_is_the_largest() -> None:
 
 
 def test_masked_pixels_are_nodata_in_every_layer() -> None:
-    done = finished_from_logits(LOGITS, VALID, ALL)
+    done = everything(LOGITS, VALID)
     assert done.confidence is not None
     assert done.probabilities is not None
     for layer in (done.classes, done.confidence, *done.probabilities):
@@ -36,26 +42,26 @@ def test_masked_pixels_are_nodata_in_every_layer() -> None:
 
 def test_logits_far_apart_neither_overflow_nor_vanish() -> None:
     logits = np.array([1e5, -1e5, 1e5], np.float32).reshape(3, 1, 1)
-    done = finished_from_logits(logits, np.ones((1, 1), bool), ALL)
+    done = everything(logits, np.ones((1, 1), bool))
     assert done.confidence is not None
     assert done.probabilities is not None
     assert (done.confidence.item(), done.probabilities.ravel().tolist()) == (50, [50, 0, 50])
 
 
-def test_rows_worked_on_a_few_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = finished_from_logits(LOGITS, VALID, ALL, (7, 9))
+def test_result_does_not_depend_on_the_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = everything(LOGITS, VALID)
     for pixels in (1, 60 * 7, 60 * 39):
-        monkeypatch.setattr(finished, "PASSING", pixels)
-        parts = finished_from_logits(LOGITS, VALID, ALL, (7, 9))
+        monkeypatch.setattr(classes, "PIXELS_AT_A_TIME", pixels)
+        parts = everything(LOGITS, VALID)
         np.testing.assert_equal(vars(parts), vars(whole))
 
 
-def test_only_what_is_asked_for_is_made() -> None:
-    done = finished_from_logits(LOGITS, VALID, CLASSES_ALONE)
+def test_only_the_requested_layers_are_computed() -> None:
+    done = classify(LOGITS, VALID)
     assert (done.confidence, done.probabilities) == (None, None)
 
 
 def test_logits_that_are_not_finite_are_refused_first() -> None:
     broken = np.where(VALID, LOGITS, np.float32(np.nan))
     with pytest.raises(ModelError, match="not finite"):
-        finished_from_logits(broken, VALID, ALL)
+        everything(broken, VALID)
