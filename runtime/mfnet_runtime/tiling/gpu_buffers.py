@@ -1,6 +1,6 @@
-"""What one scene needs on the GPU, and the copies to and from it. Knows no order of work.
+"""Memory, streams and events of one scene on the GPU, and the copies to and from it.
 
-All of it is claimed before the first window, so that a scene that does not fit fails at once.
+All of it is allocated before the first window, so that a scene that does not fit fails at once.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ Table = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class OnDevice:
-    """The device's side of a batch."""
+    """Buffers and events of a batch on the device."""
 
     placements: Buffer
     classes: Buffer
     confidence: Buffer | None
     not_finite: Buffer
     uploaded: Event
-    inferring: Event  # the network starts
-    inferred: Event  # and ends
+    inferring: Event  # recorded before the network
+    inferred: Event  # and after it
     finished: Event
     downloaded: Event
 
 
 class SceneMemory:
-    """Memory, streams and events of one scene. Made, used and closed with the context current.
+    """Memory, streams and events of one scene; all calls need the context to be current.
 
     Args:
         cuda: The device.
-        layout: How many rows are held where.
-        contract: Of the model.
-        span: The heights that become 0 and 1.
-        blend: How overlapping logits are weighed.
-        batches: How many go round.
-        room: Windows in each.
+        layout: Numbers of rows in the buffers.
+        contract: The model's contract.
+        span: The heights scaled to 0 and 1.
+        blend: Weights of overlapping windows.
+        batches: Batches used in turn.
+        room: Windows a batch.
 
     Raises:
         DeviceMemoryError: it does not fit.
@@ -99,11 +99,11 @@ class SceneMemory:
             self._owned = owned.pop_all()
 
     def of(self, batch: DeviceBatch) -> OnDevice:
-        """The device's side of a batch."""
+        """The buffers of a batch on the device."""
         return self._on_device[batch.index]
 
     def upload_batch(self, batch: DeviceBatch) -> Placements:
-        """Enqueue the copies of its new rows into the ring, and of its placements."""
+        """Enqueue the copies of a batch's new rows into the ring, and of its placements."""
         piece, there, stream = self.piece, self.of(batch), self.upload
         size, row = piece.stored.itemsize, piece.width
         for slot, at in _ring_parts(batch.first, batch.staged, piece.slots):
@@ -119,7 +119,7 @@ class SceneMemory:
         return Placements(placements.view(PLACEMENT)[:, 0], there.placements.pointer)
 
     def download_batch(self, batch: DeviceBatch, rows: int) -> None:
-        """Enqueue the copies of so many finished rows, and of whether a logit was not finite."""
+        """Enqueue the copies of finished rows and of the flag for non-finite logits."""
         there, stream = self.of(batch), self.download
         stream.wait(there.finished)
         if rows:
@@ -130,7 +130,7 @@ class SceneMemory:
         there.downloaded.record(stream)
 
     def close(self) -> None:
-        """Give everything back, once nothing uses it."""
+        """Free everything; nothing may be in use."""
         self._owned.close()
 
     def _batch(self, index: int, room: int) -> DeviceBatch:
@@ -162,7 +162,7 @@ class SceneMemory:
     def _uploaded(self, table: Table) -> int:
         buffer = self._buffer(table.nbytes)
         self._cuda.upload(buffer.pointer, table, self.compute)
-        self.compute.synchronize()  # the table is not kept
+        self.compute.synchronize()  # the table is freed by the caller
         return buffer.pointer
 
     def _stream(self) -> Stream:
@@ -187,7 +187,7 @@ class SceneMemory:
 
 
 def _tables(weights: AxisWeights, offsets: Sequence[Offset]) -> tuple[Table, dict[Offset, int]]:
-    """The distinct shares along an axis, (n, window), and which of them each offset has."""
+    """The distinct shares along an axis, (n, window), and the index of each offset's share."""
     rows: dict[bytes, int] = {}
     places = {
         offset: rows.setdefault(weights.share(offset).tobytes(), len(rows)) for offset in offsets
@@ -196,7 +196,7 @@ def _tables(weights: AxisWeights, offsets: Sequence[Offset]) -> tuple[Table, dic
 
 
 def _ring_parts(first: int, count: int, slots: int) -> Iterator[tuple[int, slice]]:
-    """Where rows of a scene go in a ring: slot of the first and which of them, in pieces."""
+    """Split rows of a scene where they wrap around in the ring: first slot and rows of each part."""
     done = 0
     while done < count:
         slot = (first + done) % slots

@@ -1,6 +1,6 @@
-"""Rows of a scene as they wait, raw, in page-locked memory for their way to the GPU.
+"""Page-locked buffers of raw rows on their way to the GPU.
 
-Filled by the reading thread, which makes no CUDA call.
+The reading thread fills them without making a CUDA call.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from mfnet_runtime.scene.reader import SceneData
 from mfnet_runtime.tiling.batches import MAX_STRIPS, Batch, Place, RowSource, Strip, WindowRows
 from mfnet_runtime.tiling.grid import Offset, WindowGrid
 
-STAGED = 16 << 20  # bytes of rows that a batch is to have, where one row of windows has less
-AS_STORED = (np.dtype(np.uint8), np.dtype(np.uint16))  # other images go as float32
+STAGED = 16 << 20  # bytes of rows a batch should hold where one row of windows has less
+AS_STORED = (np.dtype(np.uint8), np.dtype(np.uint16))  # other types are uploaded as float32
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How many rows are held where, for a scene of any height, or a block of its columns.
+    """Numbers of rows in the buffers, for a scene of any height or a block of its columns.
 
     A batch has room for the rows under one row of windows and for `max_strips - 1` strides more.
-    In bytes for each column held, u being 3, 6 or 12 bytes of a pixel's image:
+    Bytes a column, with u = 3, 6 or 12 bytes for a pixel of the image:
     page-locked 4 batches x rows x (u + 6); on the GPU slots x (u + 5) + rows x 4 x (classes + 1).
     A scene 10,000 columns wide, of uint8, at stride 128, with 6 classes: 92 MB locked, 102 MB on
     the GPU, whatever its height.
@@ -33,33 +33,33 @@ class Layout:
 
     grid: WindowGrid
     stored: np.dtype[Any]  # of the image: uint8, uint16 or float32
-    confidence: bool = False  # comes down too, another byte a pixel
+    confidence: bool = False  # downloaded too, one more byte a pixel
 
     @property
     def width(self) -> int:
-        """Columns held: those under the windows."""
+        """Columns under the windows."""
         return len(self.grid.under)
 
     @property
     def row_bytes(self) -> int:
-        """Of one row in a batch: image, DSM, mask, classes and confidence."""
+        """Bytes of one row in a batch: image, DSM, mask, classes and confidence."""
         return self.width * (3 * self.stored.itemsize + 4 + 1 + 1 + self.confidence)
 
     @property
     def max_strips(self) -> int:
-        """Strips in a batch; a wide scene has few, and fills batches within one row anyway."""
+        """Strips a batch; few for a wide scene, which fills batches within one row of windows."""
         rows = STAGED // self.row_bytes
         more = (rows - self._under_window) // self.grid.stride
         return min(max(1 + more, 1), MAX_STRIPS)
 
     @property
     def rows(self) -> int:
-        """That a batch may stage, that lie under its windows, or that it may finish."""
+        """Rows a batch may stage, have under its windows, or finish."""
         return min(self._under_window + (self.max_strips - 1) * self.grid.stride, self.grid.height)
 
     @property
     def slots(self) -> int:
-        """Rows of the ring: under two batches, so that one goes up while the other is in use."""
+        """Rows of the ring: those of two batches, one uploaded while the other is in use."""
         return min(self.rows + self.max_strips * self.grid.stride, self.grid.height)
 
     @property
@@ -68,15 +68,15 @@ class Layout:
 
 
 def stored_type(image: np.dtype[Any]) -> np.dtype[Any]:
-    """The number type in which an image of this one goes to the GPU."""
+    """The data type in which an image is uploaded."""
     return image if image in AS_STORED else np.dtype(np.float32)
 
 
 @dataclass(kw_only=True)
 class DeviceBatch(Batch):
-    """New rows and places of windows on their way up, classes on their way down: host's side."""
+    """The host's side of a batch: rows and placements to upload, classes downloaded."""
 
-    index: int  # among those that go round
+    index: int  # among the batches used in turn
     image: npt.NDArray[Any]  # (3, rows, width)
     dsm: npt.NDArray[np.float32]  # (rows, width)
     mask: npt.NDArray[np.uint8]  # (rows, width) of IMAGE_VALID and DSM_VALID
@@ -84,30 +84,30 @@ class DeviceBatch(Batch):
     classes: npt.NDArray[np.uint8]  # (rows, width)
     confidence: npt.NDArray[np.uint8] | None  # (rows, width) if asked for
     not_finite: npt.NDArray[np.int32]  # (1,)
-    first: int = 0  # scene row of the first staged
+    first: int = 0  # scene row of the first one staged
     staged: int = 0  # rows
-    finished: int = 0  # rows of classes, once inferred
+    finished: int = 0  # rows of classes
 
     def clear(self, size: int) -> None:
-        """Be empty, for `size` new windows."""
+        """Empty it for `size` new windows."""
         super().clear(size)
         self.staged = 0
 
     @property
     def stop(self) -> int | None:
-        """Scene row after the last finished; None if it finishes none."""
+        """Scene row after the last one it finishes; None if it finishes none."""
         stops = [step.stop for step in self.steps if isinstance(step, Strip)]
         return stops[-1] if stops else None
 
 
 class StagedRows(WindowRows[DeviceBatch]):
-    """Copies new rows into the batch that needs them first, and notes where its windows lie.
+    """Copies new rows into the batch that needs them first, with the placements of its windows.
 
     Args:
         reader: The open scene.
-        grid: Where the windows lie.
-        row_shares: Which row of the tables of shares each offset has.
-        column_shares: Likewise.
+        grid: The windows.
+        row_shares: Index of each row offset in the table of shares.
+        column_shares: Index of each column offset.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class StagedRows(WindowRows[DeviceBatch]):
         batch.staged = at.stop
 
     def cut(self, place: Place, batch: DeviceBatch) -> None:
-        """Note where the window lies."""
+        """Record the placement of a window."""
         row, column = place.row, place.column
         batch.placements[batch.windows] = (
             row.start,

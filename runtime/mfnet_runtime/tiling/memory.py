@@ -1,7 +1,7 @@
-"""How wide the blocks of a scene may be for the memory there is.
+"""Choose the width of a scene's blocks from a memory limit.
 
-Counted is what pixels need with numpy around the network; on a GPU's way the host holds less. Not
-counted are Python, the model and its engine, which no scene changes.
+Counts what pixels need on the CPU; with a GPU the host holds less. Python, the model and its engine
+are not counted: no scene changes them.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from mfnet_runtime.tiling.grid import WindowGrid
 from mfnet_runtime.tiling.options import DEFAULT_BLEND, PUBLISHED, SumName
 from mfnet_runtime.tiling.prefetch import IN_FLIGHT
 
-DEFAULT = 144 << 20  # bytes for columns: windows on borders of blocks are 5% at most
-STEP = 512  # columns: output tiles and most inputs' are not cut
-MANY = 1 << 21  # pixels that leave tens of megabytes behind
-PASSING = 16  # bytes a pixel, and one for each class, while rows become classes
+DEFAULT = 144 << 20  # bytes for columns; keeps windows on block borders below 5%
+STEP = 512  # columns; cuts no output tile and few input tiles
+MANY = 1 << 21  # pixels, of which tens of megabytes stay with the allocator
+CLASSIFYING = 16  # bytes a pixel, and one a class, while logits become classes
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 @dataclass(frozen=True)
 class PixelMemory:
-    """Bytes that the pixels of a scene need, by the columns worked on at a time."""
+    """Bytes that the pixels of a scene need, by the number of columns processed at a time."""
 
     fixed: int
-    column: int  # for each of them
+    column: int  # for each column
     reader: SceneReader
 
     def of(self, columns: int) -> int:
-        """Bytes for so many columns, GDAL's cache included."""
+        """Return the bytes for a number of columns, GDAL's cache included."""
         return self.fixed + self.column * columns + self.reader.cache(columns)
 
 
@@ -47,27 +47,27 @@ def pixel_memory(
     batch: int,
     blend: SumName = DEFAULT_BLEND,
 ) -> PixelMemory:
-    """What a scene needs for windows of that grid, so many a call, blended like that."""
+    """Estimate the memory of a scene's pixels for a window grid, a batch size and a blending."""
     classes, rows = len(contract.classes), min(grid.window, grid.height)
-    # rows as they are read, their masks, scaled, copies while that is done; and sums of logits
-    sums = 2 * 8 if blend == PUBLISHED else 4  # in float64, and their means
+    # rows as read, masks, normalized rows and temporary copies; and the sums of logits
+    sums = 2 * 8 if blend == PUBLISHED else 4  # float64 sums and means
     window = rows * (3 * reader.itemsize + 48) + grid.window * sums * classes
-    # which pixels are valid, of rows that wait; rows that become classes
-    strips = grid.stride * (IN_FLIGHT * MAX_STRIPS + classes + PASSING)
+    # validity of rows that wait, and rows being classified
+    strips = grid.stride * (IN_FLIGHT * MAX_STRIPS + classes + CLASSIFYING)
     batches = IN_FLIGHT * batch * grid.window**2 * 4 * (4 + classes)
     return PixelMemory(batches, window + strips, reader)
 
 
 def block_width(grid: WindowGrid, needs: PixelMemory, limit: int | None = None) -> int:
-    """The widest block that fits: all columns, or a multiple of `STEP`.
+    """Return the widest block that fits: all columns, or a multiple of `STEP`.
 
     Args:
         grid: The windows of the scene.
-        needs: Of its pixels.
-        limit: Bytes; None takes some 200 MiB, for an odd file what it needs.
+        needs: The memory of its pixels.
+        limit: Bytes; None allows about 200 MiB, or what the narrowest block needs.
 
     Raises:
-        UsageError: the narrowest does not fit.
+        UsageError: the narrowest block exceeds the limit.
     """
     most = needs.fixed + MIN_CACHE + DEFAULT if limit is None else limit
     if needs.of(grid.width) <= most:
@@ -86,22 +86,22 @@ def block_width(grid: WindowGrid, needs: PixelMemory, limit: int | None = None) 
 
 
 def return_freed(pixels: int = MANY) -> None:
-    """Give freed memory back to the system: glibc keeps much for each thread that there was.
+    """Return freed memory to the system; glibc keeps much of it for every thread that ran.
 
     Args:
-        pixels: Worked on since the last time; of few there is little to give back.
+        pixels: Pixels processed since the last call; few leave little to return.
     """
     if pixels >= MANY and sys.platform.startswith("linux"):
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
         if trim is not None:
             trim(0)
 
 
 def bytes_from_text(text: str) -> int:
-    """`"800M"` or `"2G"` to bytes.
+    """Convert `"800M"` or `"2G"` to bytes.
 
     Raises:
-        UsageError: something else.
+        UsageError: not a size.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG])i?B?", text.strip(), re.IGNORECASE)
     if not found:
