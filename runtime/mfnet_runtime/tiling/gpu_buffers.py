@@ -196,7 +196,7 @@ def _tables(weights: AxisWeights, offsets: Sequence[Offset]) -> tuple[Table, dic
 
 
 def _ring_parts(first: int, count: int, slots: int) -> Iterator[tuple[int, slice]]:
-    """Split rows of a scene where they wrap around in the ring: first slot and rows of each part."""
+    """Split scene rows where they wrap around in the ring: first slot and rows of each part."""
     done = 0
     while done < count:
         slot = (first + done) % slots
