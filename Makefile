@@ -22,7 +22,7 @@ demo: $(READY)  ## train, export, run and score a small network on a synthetic t
 	@echo "done: look at demo/picture.png and demo/maps/test_1.tif"
 
 test: $(READY)  ## the default test suite
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 check: $(READY)  ## style and types
 	$(BIN)/ruff check

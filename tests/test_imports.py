@@ -99,6 +99,8 @@ def test_imports_run_one_way(parent: str) -> None:
 
 def test_folders_and_files_stay_small() -> None:
     folders = {path.parent for path in FILES.values()}
-    crowded = [str(folder) for folder in folders if len(list(folder.glob("*.py"))) > MAX_MODULES + 1]
+    crowded = [
+        str(folder) for folder in folders if len(list(folder.glob("*.py"))) > MAX_MODULES + 1
+    ]
     long = [str(path) for path in FILES.values() if len(path.read_text().splitlines()) > MAX_LINES]
     assert (crowded, long) == ([], [])

@@ -1,102 +1,169 @@
-"""Blending: weights sum to 1, order and batch do not matter, rows come out once each."""
+"""Blending: weights sum to 1, rows come out once each, the same bits whatever the blocks."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import window_weights
 
-from mfnet_runtime.tiling.blend import LogitMosaic
-from mfnet_runtime.tiling.grid import Offset, WindowGrid
+from mfnet_runtime.tiling.blend import AxisWeights, LogitMosaic, PublishedMosaic
+from mfnet_runtime.tiling.classes import classes_from_logits
+from mfnet_runtime.tiling.grid import Offset, WindowGrid, axis_offsets
 from mfnet_runtime.tiling.options import BLENDS, BlendName
 
-Field = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
+Answer = Callable[[Offset, Offset], Array]  # logits (classes, window, window) of a window
+blends = st.sampled_from(BLENDS)
 
 
-def mosaicked(grid: WindowGrid, blend: BlendName, field: Field) -> Field:
-    """Cut `field` (classes, H, W) into the windows of the grid and put it together again."""
-    mosaic = LogitMosaic(grid, field.shape[0], blend)
-    starts = [row.start for row in grid.rows[1:]] + [grid.height]
-    rows = []
-    for row, following in zip(grid.rows, starts, strict=True):
+def blend(mosaic: LogitMosaic, answer: Answer) -> Array:
+    """Mean logits (classes, row, column) of the columns to produce."""
+    grid, done = mosaic.grid, []
+    stops = [row.start for row in grid.rows[1:]] + [grid.height]
+    for row, stop in zip(grid.rows, stops, strict=True):
         for column in grid.columns:
-            cut = np.zeros((field.shape[0], grid.window, grid.window), np.float32)
-            part = field[:, row.start :, column.start :][:, : grid.window, : grid.window]
-            cut[:, : part.shape[1], : part.shape[2]] = part
-            mosaic.add(row, column, cut)
-        rows.append(mosaic.finish_above(following).copy())
-    return np.concatenate(rows, axis=1)
+            mosaic.add(row, column, answer(row, column))
+        done.append(mosaic.finish_above(stop).copy())
+    return np.concatenate(done, axis=1)
 
 
-@given(
-    height=st.integers(1, 80),
-    width=st.integers(1, 80),
-    stride=st.integers(1, 16),
-    blend=st.sampled_from(BLENDS),
-)
-def test_weights_sum_to_one(height: int, width: int, stride: int, blend: BlendName) -> None:
-    grid = WindowGrid(height, width, 16, stride)
+def cut_from(field: Array, window: int) -> Answer:
+    """Windows cut from a field (classes, row, column), zero outside of it."""
+
+    def cut(row: Offset, column: Offset) -> Array:
+        found = np.zeros((len(field), window, window), np.float32)
+        part = field[:, row.start :, column.start :][:, :window, :window]
+        found[:, : part.shape[1], : part.shape[2]] = part
+        return found
+
+    return cut
+
+
+def noise(grid: WindowGrid, seed: int = 0) -> Answer:
+    """Windows that disagree with each other."""
+    rng = np.random.default_rng(seed)
+    side = (grid.window, grid.window)
+    found = {place: rng.normal(0, 8, (3, *side)).astype(np.float32) for place in grid}
+    return lambda row, column: found[row, column]
+
+
+def published_sum(grid: WindowGrid, answer: Answer) -> tuple[Array, Array]:
+    """Sums (classes, row, column) of the published loop, in its order, and visits (row, column)."""
+    rows = {row.start: row for row in grid.rows}
+    columns = {column.start: column for column in grid.columns}
+    total = np.zeros((len(answer(grid.rows[0], grid.columns[0])), grid.height, grid.width))
+    visits = np.zeros(total.shape[1:], int)
+    for top, left in product(range(0, grid.height, grid.stride), range(0, grid.width, grid.stride)):
+        row = rows[min(top, grid.height - grid.window)]
+        column = columns[min(left, grid.width - grid.window)]
+        under = (
+            slice(row.start, row.start + grid.window),
+            slice(column.start, column.start + grid.window),
+        )
+        total[:, under[0], under[1]] += answer(row, column)
+        visits[under] += 1
+    return total, visits
+
+
+@pytest.mark.parametrize("name", BLENDS)
+def test_weights_are_positive_and_symmetric(name: BlendName) -> None:
+    weights = window_weights(name, 64)
+    assert weights.min() > 0
+    np.testing.assert_allclose(weights, weights[::-1, ::-1], rtol=1e-5)
+    np.testing.assert_array_equal(weights, weights.T)
+
+
+@given(height=st.integers(1, 80), width=st.integers(1, 80), stride=st.integers(1, 16), name=blends)
+def test_weights_sum_to_one(height: int, width: int, stride: int, name: BlendName) -> None:
     ones = np.ones((1, height, width), np.float32)
-    np.testing.assert_allclose(mosaicked(grid, blend, ones), ones, rtol=1e-5)
+    found = blend(LogitMosaic(WindowGrid(height, width, 16, stride), 1, name), cut_from(ones, 16))
+    np.testing.assert_allclose(found, ones, rtol=1e-5)
 
 
-@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("name", BLENDS)
 @pytest.mark.parametrize(("width", "alone"), [(64, 64), (70, 48), (9, 9)])
-def test_windows_side_by_side_keep_every_bit(blend: BlendName, width: int, alone: int) -> None:
-    """Also beside the last two, which overlap where the width is no multiple of the window's."""
+def test_windows_without_overlap_keep_every_bit(name: BlendName, width: int, alone: int) -> None:
+    """Also beside the last two, which overlap where the width is no multiple of the window."""
     field = np.random.default_rng(0).normal(size=(3, 48, width)).astype(np.float32)
-    found = mosaicked(WindowGrid(48, width, 16, 16), blend, field)
+    found = blend(LogitMosaic(WindowGrid(48, width, 16, 16), 3, name), cut_from(field, 16))
     np.testing.assert_array_equal(found[..., :alone], field[..., :alone])
 
 
-@pytest.mark.parametrize("blend", BLENDS)
-def test_a_field_cut_and_mosaicked_is_itself(blend: BlendName) -> None:
-    field = np.random.default_rng(0).normal(size=(3, 50, 70)).astype(np.float32)
-    grid = WindowGrid(50, 70, 16, 5)
-    np.testing.assert_allclose(mosaicked(grid, blend, field), field, atol=1e-5)
+@settings(max_examples=40, deadline=None)
+@given(width=st.integers(1, 120), block=st.integers(1, 130), stride=st.integers(1, 16), name=blends)
+def test_means_are_the_same_bits_in_blocks(
+    width: int, block: int, stride: int, name: BlendName
+) -> None:
+    grid = WindowGrid(40, width, 16, stride)
+    answer = noise(grid)
+    parts = [blend(LogitMosaic(part, 3, name), answer) for part in grid.blocks(block)]
+    whole = blend(LogitMosaic(grid, 3, name), answer)
+    np.testing.assert_array_equal(
+        np.concatenate(parts, axis=2).view(np.uint32), whole.view(np.uint32)
+    )
 
 
-def test_uniform_is_the_published_sum_of_logits() -> None:
-    """Windows that disagree: compare with the published loop, which revisits the border."""
-    rng = np.random.default_rng(1)
-    grid = WindowGrid(45, 37, 16, 6)
-    answers = {(r.start, c.start): rng.normal(size=(2, 16, 16)) for r, c in grid}
-    total, visits = np.zeros((2, 45, 37)), np.zeros((45, 37))
-    for top in range(0, 45, 6):
-        for left in range(0, 37, 6):
-            top_, left_ = min(top, 45 - 16), min(left, 37 - 16)
-            total[:, top_ : top_ + 16, left_ : left_ + 16] += answers[top_, left_]
-            visits[top_ : top_ + 16, left_ : left_ + 16] += 1
-    mosaic = LogitMosaic(grid, 2, "uniform")
-    starts = [row.start for row in grid.rows[1:]] + [grid.height]
-    rows = []
-    for row, following in zip(grid.rows, starts, strict=True):
-        for column in grid.columns:
-            mosaic.add(row, column, answers[row.start, column.start].astype(np.float32))
-        rows.append(mosaic.finish_above(following).copy())
-    np.testing.assert_allclose(np.concatenate(rows, axis=1), total / visits, atol=1e-5)
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(16, 60),
+    width=st.integers(16, 60),
+    stride=st.integers(2, 16),
+    block=st.integers(1, 60),
+    seed=st.integers(0, 99),
+)
+def test_published_means_are_those_of_the_published_loop(
+    height: int, width: int, stride: int, block: int, seed: int
+) -> None:
+    """Bit by bit in float64, in one block and in many; `uniform` only up to rounding."""
+    grid = WindowGrid(height, width, 16, stride)
+    answer = noise(grid, seed)
+    total, visits = published_sum(grid, answer)
+    for blocks in ([grid], grid.blocks(block)):
+        found = [blend(PublishedMosaic(part, 3), answer) for part in blocks]
+        np.testing.assert_array_equal(np.concatenate(found, axis=2), total / visits)
+    rounded = blend(LogitMosaic(grid, 3, "uniform"), answer)
+    np.testing.assert_allclose(rounded, total / visits, atol=1e-4)
+
+
+def test_nearly_equal_classes_are_decided_as_published() -> None:
+    """Logits of few bits, as in FP16: float32 shares let the wrong class win."""
+    grid = WindowGrid(80, 90, 16, 4)
+    rng = np.random.default_rng(0)
+    answers = {
+        place: (rng.integers(-8, 9, (3, 16, 16)) / np.float32(4)).astype(np.float32)
+        for place in grid
+    }
+
+    def answer(row: Offset, column: Offset) -> Array:
+        return answers[row, column]
+
+    expected = published_sum(grid, answer)[0].argmax(axis=0)
+    valid = np.ones(expected.shape, bool)
+    found = classes_from_logits(blend(PublishedMosaic(grid, 3), answer), valid)
+    np.testing.assert_array_equal(found, expected)
+    rounded = classes_from_logits(blend(LogitMosaic(grid, 3, "uniform"), answer), valid)
+    assert 0 < (rounded != expected).mean() < 0.05
 
 
 @given(
-    height=st.integers(1, 60),
-    width=st.integers(1, 60),
-    window=st.integers(1, 12),
-    data=st.data(),
+    height=st.integers(1, 60), width=st.integers(1, 60), window=st.integers(1, 12), data=st.data()
 )
-def test_centre_is_the_logits_of_the_nearest_window(
+def test_centre_takes_the_logits_of_the_nearest_window(
     height: int, width: int, window: int, data: st.DataObject
 ) -> None:
-    """Bit by bit: each window answers with its number, plus what rounding would change."""
+    """Bit by bit: each window answers with its number, plus a part that rounding would change."""
     grid = WindowGrid(height, width, window, data.draw(st.integers(1, window)))
-    mosaic, number, rows = LogitMosaic(grid, 1, "centre"), 0.1, []
-    starts = [row.start for row in grid.rows[1:]] + [height]
-    for row, following in zip(grid.rows, starts, strict=True):
-        for column in grid.columns:
-            mosaic.add(row, column, np.full((1, window, window), number, np.float32))
-            number += 1
-        rows.append(mosaic.finish_above(following)[0].copy())
+    number = {place: np.float32(index + 0.1) for index, place in enumerate(grid)}
+
+    def answer(row: Offset, column: Offset) -> Array:
+        return np.full((1, window, window), number[row, column])
 
     def nearest(length: int, offsets: tuple[Offset, ...]) -> npt.NDArray[np.int64]:
         centres = np.array([offset.start + window / 2 for offset in offsets])
@@ -104,11 +171,37 @@ def test_centre_is_the_logits_of_the_nearest_window(
 
     down, across = nearest(height, grid.rows), nearest(width, grid.columns)
     expected = down[:, None] * len(grid.columns) + across + 0.1
-    np.testing.assert_array_equal(np.concatenate(rows), expected.astype(np.float32))
+    found = blend(LogitMosaic(grid, 1, "centre"), answer)[0]
+    np.testing.assert_array_equal(found, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("window", range(1, 9))
+def test_centre_gives_each_pixel_to_one_window_in_every_block(window: int) -> None:
+    """All strides and lengths, and all blocks of two widths, which have some windows only."""
+    for stride, length in product(range(1, window + 1), range(1, 28)):
+        offsets = axis_offsets(length, window, stride)
+        expected = [
+            min(
+                (o.start for o in offsets if o.start <= pixel < o.start + window),
+                key=lambda start: (abs(2 * pixel + 1 - 2 * start - window), start),
+            )
+            for pixel in range(length)
+        ]
+        for first, width in [(0, length), *product(range(length), (1, 5))]:
+            block = range(first, min(first + width, length))
+            known = WindowGrid(1, length, window, stride, block).columns
+            weights = AxisWeights("centre", known, window)
+            shares = {offset.start: weights.share(offset) for offset in known}
+            found = [
+                [s for s in shares if s <= pixel < s + window and shares[s][pixel - s] == 1.0]
+                for pixel in block
+            ]
+            assert found == [[start] for start in expected[first : block.stop]]
 
 
 def test_windows_out_of_order_are_a_bug() -> None:
     grid = WindowGrid(32, 16, 16, 16)
-    mosaic = LogitMosaic(grid, 1, "uniform")
     with pytest.raises(AssertionError):
-        mosaic.add(grid.rows[1], grid.columns[0], np.zeros((1, 16, 16), np.float32))
+        LogitMosaic(grid, 1, "uniform").add(
+            grid.rows[1], grid.columns[0], np.zeros((1, 16, 16), np.float32)
+        )

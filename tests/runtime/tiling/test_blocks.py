@@ -21,10 +21,8 @@ from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.scene.aoi import area_from_box
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneReader
-from mfnet_runtime.tiling.blend import LogitMosaic
 from mfnet_runtime.tiling.classes import FinishedRows
-from mfnet_runtime.tiling.grid import Offset, WindowGrid
-from mfnet_runtime.tiling.options import BLENDS, PUBLISHED, BlendName, SumName
+from mfnet_runtime.tiling.options import BLENDS, PUBLISHED, SumName
 from mfnet_runtime.tiling.pipeline import SceneReport, SegmentOptions, segment_scene
 
 
@@ -102,38 +100,6 @@ def test_maps_do_not_depend_on_bands(
     rule = options(stride, blend, probabilities=True)
     whole = segmented(found, rule)[0]
     np.testing.assert_array_equal(class_map(rows, height, width), whole)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    width=st.integers(1, 120),
-    block=st.integers(1, 130),
-    stride=st.integers(1, 16),
-    blend=st.sampled_from(BLENDS),
-)
-def test_sums_are_the_same_bits(width: int, block: int, stride: int, blend: BlendName) -> None:
-    grid = WindowGrid(40, width, 16, stride)
-    rng = np.random.default_rng(0)
-    logits = {place: rng.normal(size=(2, 16, 16)).astype(np.float32) for place in grid}
-    parts = [mosaicked(part, blend, logits) for part in grid.blocks(block)]
-    whole = mosaicked(grid, blend, logits)
-    np.testing.assert_array_equal(
-        np.concatenate(parts, axis=2).view(np.uint32), whole.view(np.uint32)
-    )
-
-
-def mosaicked(
-    grid: WindowGrid, blend: BlendName, logits: dict[tuple[Offset, Offset], Any]
-) -> npt.NDArray[np.float32]:
-    """Sums (classes, row, column) of the columns to make."""
-    mosaic = LogitMosaic(grid, 2, blend)
-    stops = [row.start for row in grid.rows[1:]] + [grid.height]
-    done = []
-    for row, stop in zip(grid.rows, stops, strict=True):
-        for column in grid.columns:
-            mosaic.add(row, column, logits[row, column])
-        done.append(mosaic.finish_above(stop).copy())
-    return np.concatenate(done, axis=1)
 
 
 @pytest.mark.parametrize("block", [1, 17, 64, 65, 300])

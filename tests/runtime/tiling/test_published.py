@@ -13,22 +13,18 @@ import onnx
 import onnxruntime
 import pytest
 import rasterio
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from support import RGBD, read, write_rgbd_model, write_scene
 
 from mfnet_runtime.cli.main import main
 from mfnet_runtime.contract import Contract, DsmRule
 from mfnet_runtime.scene.reader import SceneReader
-from mfnet_runtime.tiling.blend import LogitMosaic, PublishedMosaic
-from mfnet_runtime.tiling.classes import classes_from_logits
-from mfnet_runtime.tiling.grid import Offset, WindowGrid
+from mfnet_runtime.tiling.blend import PublishedMosaic
+from mfnet_runtime.tiling.grid import WindowGrid
 from mfnet_runtime.tiling.memory import pixel_memory
 from mfnet_runtime.tiling.options import DEFAULT_BLEND, PUBLISHED
 
 Array = npt.NDArray[Any]
-Answers = dict[tuple[Offset, Offset], Array]
 
 
 def visited(height: int, width: int, window: int, stride: int) -> Iterator[tuple[int, int]]:
@@ -36,66 +32,6 @@ def visited(height: int, width: int, window: int, stride: int) -> Iterator[tuple
     for row in range(0, height, stride):
         for column in range(0, width, stride):
             yield min(row, height - window), min(column, width - window)
-
-
-def published_sum(grid: WindowGrid, answers: Answers) -> tuple[Array, Array]:
-    """Sums (classes, row, column) as the published loop makes them, and visits (row, column)."""
-    logits = {(row.start, column.start): answer for (row, column), answer in answers.items()}
-    total = np.zeros((len(answers[next(iter(grid))]), grid.height, grid.width))
-    visits = np.zeros(total.shape[1:], int)
-    for row, column in visited(grid.height, grid.width, grid.window, grid.stride):
-        under = (slice(row, row + grid.window), slice(column, column + grid.window))
-        total[:, under[0], under[1]] += logits[row, column]
-        visits[under] += 1
-    return total, visits
-
-
-def mosaicked(mosaic: LogitMosaic, answers: Answers) -> Array:
-    """Mean logits of the columns to make."""
-    grid, done = mosaic.grid, []
-    stops = [row.start for row in grid.rows[1:]] + [grid.height]
-    for row, stop in zip(grid.rows, stops, strict=True):
-        for column in grid.columns:
-            mosaic.add(row, column, answers[row, column])
-        done.append(mosaic.finish_above(stop).copy())
-    return np.concatenate(done, axis=1)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    height=st.integers(16, 60),
-    width=st.integers(16, 60),
-    stride=st.integers(2, 16),
-    block=st.integers(1, 60),
-    seed=st.integers(0, 99),
-)
-def test_sums_are_those_of_the_published_loop_bit_by_bit(
-    height: int, width: int, stride: int, block: int, seed: int
-) -> None:
-    """In one block and in many."""
-    grid = WindowGrid(height, width, 16, stride)
-    rng = np.random.default_rng(seed)
-    answers = {place: rng.normal(0, 8, (3, 16, 16)).astype(np.float32) for place in grid}
-    total, visits = published_sum(grid, answers)
-    for blocks in ([grid], grid.blocks(block)):
-        found = [mosaicked(PublishedMosaic(part, 3), answers) for part in blocks]
-        np.testing.assert_array_equal(np.concatenate(found, axis=2), total / visits)
-
-
-def test_equal_classes_are_decided_as_published() -> None:
-    """Logits of few bits, as FP16 gives them: shares in float32 let the wrong class win."""
-    grid = WindowGrid(80, 90, 16, 4)
-    rng = np.random.default_rng(0)
-    answers = {
-        place: (rng.integers(-8, 9, (3, 16, 16)) / np.float32(4)).astype(np.float32)
-        for place in grid
-    }
-    expected = published_sum(grid, answers)[0].argmax(axis=0)
-    valid = np.ones(expected.shape, bool)
-    found = classes_from_logits(mosaicked(PublishedMosaic(grid, 3), answers), valid)
-    np.testing.assert_array_equal(found, expected)
-    rounded = classes_from_logits(mosaicked(LogitMosaic(grid, 3, "uniform"), answers), valid)
-    assert 0 < (rounded != expected).mean() < 0.05
 
 
 @pytest.fixture
