@@ -1,164 +1,264 @@
-"""Faults of model files: M5 to M8, M11, M12."""
+"""Faults of models: checkpoints that mfnet-export reads, M1 to M4, and ONNX files, M5 to M12."""
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
+import warnings
+import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import onnx
+import torch
 from faults.cell import Cell
 from faults.workplace import Workplace
+from networks import random_network
 from onnx import ModelProto, TensorProto, helper
 from support import RGBD
+from torch import Tensor
 
+from mfnet.checkpoints.checkpoint import FORMAT
 from mfnet_runtime.contract import METADATA_KEY, Contract
+from mfnet_runtime.labels import ClassTable
 
+Plant = Callable[[Workplace], Any]
 Change = Callable[[ModelProto], object]
-REFUSED = "model refused before an engine sees it"
-MEMORY = 2 << 30  # bytes; a file of a kilobyte can ask for terabytes
-REMEDY = "export it again"
+
+# --- checkpoints ---------------------------------------------------------------------------------
 
 
-def changed(change: Change) -> Callable[[Workplace], None]:
+@cache
+def content() -> dict[str, Any]:
+    """A sound checkpoint; not to be changed."""
+    network = random_network("lora", window=32, classes=4)
+    return {
+        "format": FORMAT,
+        "config": network.config.to_dict(),
+        "contract": Contract(32, ClassTable.numbered(4)).to_dict(),
+        "weights": network.state_dict(),
+        "training": {},
+        "metrics": {},
+    }
+
+
+class Canary:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self._path}",)
+
+
+def save(place: Workplace, data: Any = None, **more: Any) -> Path:
+    place.checkpoint = place.root / "best.pt"
+    torch.save(content() if data is None else data, place.checkpoint, **more)
+    return place.checkpoint
+
+
+def checkpoint(fault: str, what: str, says: str, plant: Plant) -> Cell:
+    def check(place: Workplace, _: object) -> None:
+        assert not (place.root / "canary").exists()
+        assert not list(place.root.glob("*best.onnx*"))
+
+    result, parts = "checkpoint refused, nothing written", ("best.pt", says)
+    memory = 640 << 20  # bytes; PyTorch itself takes 400 MiB
+    return Cell(fault, what, 3, result, plant, parts, check, exports=True, memory=memory)
+
+
+def weight_replaced(what: str, says: str, change: Callable[[str, Tensor], dict[str, Any]]) -> Cell:
+    """Something else in place of the first matrix of the weights."""
+
     def plant(place: Workplace) -> None:
-        model = onnx.load(place.model)
-        change(model)
-        onnx.save(model, place.model)
+        weights = dict(content()["weights"])
+        name = next(name for name, value in weights.items() if value.ndim == 2)
+        value = weights.pop(name)
+        save(place, {**content(), "weights": {**weights, **change(name, value)}})
+
+    return checkpoint("M3", what, says, plant)
+
+
+def flipped_bit(place: Workplace) -> None:
+    path = save(place)
+    with zipfile.ZipFile(path) as parts:
+        largest = max(parts.infolist(), key=lambda part: part.file_size)
+        whole = bytearray(path.read_bytes())
+        whole[whole.index(parts.read(largest)) + largest.file_size // 2] ^= 16
+    path.write_bytes(whole)
+
+
+def evil(place: Workplace) -> dict[str, Canary]:
+    return {"weights": Canary(place.root / "canary")}
+
+
+def many_pickles(place: Workplace) -> None:
+    """Each of which the format before 1.6 reads."""
+    save(place).write_bytes(pickle.dumps(Canary(place.root / "canary"), protocol=2) * 5)
+
+
+def bomb(place: Workplace) -> None:
+    """A quarter of a million bytes that unpack to 256 MiB."""
+    plain = save(place)
+    place.checkpoint = place.root / "bomb" / "best.pt"
+    place.checkpoint.parent.mkdir()
+    with zipfile.ZipFile(plain) as parts, zipfile.ZipFile(place.checkpoint, "w") as packed:
+        for part in parts.infolist():
+            kept = part.file_size < 1 << 16
+            data = parts.read(part) if kept else bytes(256 << 20)
+            packed.writestr(part.filename, data, zipfile.ZIP_DEFLATED, 1)
+            if not kept:
+                break
+
+
+def quantised(name: str, value: Tensor) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # newer versions deprecate it
+        return {name: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8)}
+
+
+# --- ONNX files ----------------------------------------------------------------------------------
+
+
+def model(fault: str, what: str, says: str, plant: Plant) -> Cell:
+    result, parts = (
+        "model refused before an engine sees it",
+        ("rgbd.onnx: ", says, "export it again"),
+    )
+    memory = 2 << 30  # bytes; a file of a kilobyte can ask for terabytes
+    return Cell(fault, what, 3, result, plant, parts, memory=memory)
+
+
+def changed(change: Change) -> Plant:
+    def plant(place: Workplace) -> None:
+        proto = onnx.load(place.model)
+        change(proto)
+        onnx.save(proto, place.model)
 
     return plant
 
 
-def refused(fault: str, what: str, says: str, plant: Callable[[Workplace], Any]) -> Cell:
-    return Cell(fault, what, 3, REFUSED, plant, ("rgbd.onnx: ", says, REMEDY), memory=MEMORY)
-
-
 def graph(fault: str, what: str, says: str, change: Change) -> Cell:
-    return refused(fault, what, says, changed(change))
-
-
-def unlike_its_contract(what: str, change: Change) -> Cell:
-    return replace(
-        graph("M11", what, "its contract implies", change), result="model refused, both named"
-    )
+    return model(fault, what, says, changed(change))
 
 
 def node(operator: str, domain: str = "", **attributes: Any) -> Change:
     made = helper.make_node(operator, ["image"], ["new"], domain=domain, **attributes)
-    return lambda model: model.graph.node.append(made)
+    return lambda proto: proto.graph.node.append(made)
 
 
-def weights_in(location: str, link: str = "") -> Callable[[Workplace], None]:
-    """Weights of 2 GiB in another file, so that being beside is no fault; it holds a secret."""
+def weight(*dims: int) -> Change:
+    tensor = TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=dims, raw_data=b"1234")
+    return lambda proto: proto.graph.initializer.append(tensor)
+
+
+def weights_in(location: str, link: str = "", numbers: int = 1 << 29) -> Plant:
+    """Weights in another file, a secret; of 2 GiB another file would be needed."""
 
     def plant(place: Workplace) -> None:
-        secret = place.root / "secret"
+        beside, secret = place.root / "rgbd.onnx.data", place.root / "secret"
+        if not link and location == beside.name:
+            secret = beside
         secret.touch()
-        os.truncate(secret, 1 << 31)  # takes no disk
+        os.truncate(secret, 4 * numbers)  # takes no disk
         place.secrets.append(secret)
-        beside = place.root / "rgbd.onnx.data"
         if link == "symlink":
             beside.symlink_to(secret)
         elif link == "hardlink":
             os.link(secret, beside)
         elif link == "folder":
             (place.root / "below").symlink_to(place.root)
-        tensor = TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=[1 << 29])
+        tensor = TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=[numbers])
         tensor.data_location = TensorProto.EXTERNAL
         tensor.external_data.add(key="location", value=location.format(secret=secret))
-        changed(lambda model: model.graph.initializer.append(tensor))(place)
+        changed(lambda proto: proto.graph.initializer.append(tensor))(place)
 
     return plant
 
 
-def small_weights_beside(place: Workplace) -> None:
-    place.secrets.append(place.root / "rgbd.onnx.data")
-    place.secrets[0].write_bytes(bytes(400))
-    tensor = TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=[100])
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="rgbd.onnx.data")
-    changed(lambda model: model.graph.initializer.append(tensor))(place)
-
-
-def weight(*dims: int) -> Change:
-    tensor = TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=dims, raw_data=b"1234")
-    return lambda model: model.graph.initializer.append(tensor)
-
-
 def nested(depth: int) -> bytes:
-    """A model of graphs in each other, by hand: Python's protobuf ends at a hundred."""
+    """A model of graphs inside each other, by hand: Python's protobuf ends at a hundred."""
     inside = b""
     for _ in range(depth):
         for key in (0x32, 0x2A, 0x0A):  # AttributeProto.g, NodeProto.attribute, GraphProto.node
-            inside = bytes([key]) + length(inside) + inside
-    return b"\x3a" + length(inside) + inside
+            inside = bytes([key]) + varint(len(inside)) + inside
+    return b"\x3a" + varint(len(inside)) + inside
 
 
-def length(content: bytes) -> bytes:
-    """As protobuf writes it."""
-    size, found = len(content), []
-    while size > 127:
-        found.append(size & 127 | 128)
-        size >>= 7
-    return bytes([*found, size])
+def varint(number: int) -> bytes:
+    found = []
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*found, number])
 
 
-def negative_length(place: Workplace) -> None:
-    place.model.write_bytes(b"\x3a" + b"\xff" * 9 + b"\x01")
+def cut_in_half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
 
 
-def in_a_circle(model: ModelProto) -> None:
-    model.graph.node.add(op_type="Add", input=["sum", "image"], output=["sum"])
+def renamed_input(proto: ModelProto) -> None:
+    proto.graph.input[0].name = proto.graph.node[0].input[0] = "picture"
 
 
-def truncated(place: Workplace) -> None:
-    content = place.model.read_bytes()
-    place.model.write_bytes(content[: len(content) // 2])
-
-
-def renamed_input(model: ModelProto) -> None:
-    model.graph.input[0].name = model.graph.node[0].input[0] = "picture"
-
-
-def other_type(model: ModelProto) -> None:
-    for value in (*model.graph.input, *model.graph.output):
+def other_type(proto: ModelProto) -> None:
+    for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.elem_type = TensorProto.DOUBLE
 
 
-def other_channels(model: ModelProto) -> None:
-    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
-    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 5
+def other_channels(proto: ModelProto) -> None:
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 5
 
 
-def contract(text: str) -> Change:
-    """Another text in the place of the contract."""
+def contract(text: str = "", **fields: Any) -> Change:
+    """Another contract: a text, or some other fields."""
+    whole = text or json.dumps({**Contract(32, RGBD).to_dict(), **fields})
 
-    def change(model: ModelProto) -> None:
-        del model.metadata_props[:]
-        helper.set_model_props(model, {METADATA_KEY: text})
+    def change(proto: ModelProto) -> None:
+        del proto.metadata_props[:]
+        helper.set_model_props(proto, {METADATA_KEY: whole})
 
     return change
 
 
-def facts(**changes: Any) -> str:
-    return json.dumps({**Contract(32, RGBD).to_dict(), **changes})
+def classes(*names: str) -> Change:
+    return contract(classes=[{"name": name, "colour": [0, 0, 0]} for name in names])
 
 
-def classes(*names: str) -> str:
-    return facts(classes=[{"name": name, "colour": [0, 0, 0]} for name in names])
+def scale(value: float) -> Change:
+    return contract(image={"bands": ["red", "green", "blue"], "full_scale": value})
 
 
-def scale(value: float) -> str:
-    return facts(image={"bands": ["red", "green", "blue"], "full_scale": value})
-
-
+SOUND = json.dumps(Contract(32, RGBD).to_dict())[:-1]
 DEEP = "[" * 10_000 + "]" * 10_000
-BRANCH = helper.make_graph([], "branch", [], [])
+NO_ONNX, AGAIN, IMPLIES = "not an ONNX file", "copy it again", "its contract implies"
 CELLS = (
+    checkpoint("M1", "checkpoint cut in half", AGAIN, lambda place: cut_in_half(save(place))),
+    checkpoint("M1", "checkpoint of 0 bytes", AGAIN, lambda place: os.truncate(save(place), 0)),
+    checkpoint("M1", "one bit of a weight flipped", "does not have its CRC-32", flipped_bit),
+    checkpoint("M2", "os.system in a checkpoint", "tensors and plain types",
+               lambda place: save(place, {**content(), **evil(place)})),
+    checkpoint("M2", "os.system in many pickles", AGAIN, many_pickles),
+    checkpoint("M2", "os.system in the format before 1.6", AGAIN,
+               lambda place: save(place, evil(place), _use_new_zipfile_serialization=False)),
+    weight_replaced("a weight missing", "missing", lambda name, value: {}),
+    weight_replaced("a weight too many", "not here", lambda name, value: {name: value, "b": value}),
+    weight_replaced("a weight of another shape", "(1, ", lambda name, value: {name: value[None]}),
+    weight_replaced("a sparse weight", "is not a dense tensor",
+                    lambda name, value: {name: value.to_sparse()}),
+    weight_replaced("a quantised weight", AGAIN, quantised),
+    weight_replaced("a weight without values (meta)", AGAIN,
+                    lambda name, value: {name: value.to("meta")}),
+    weight_replaced("NaN in a weight", "weights hold NaN",
+                    lambda name, value: {name: value * float("nan")}),
+    checkpoint("M4", "checkpoint that unpacks to 256 MiB", "unpacks to more", bomb),
     *(
-        refused("M5", f"weights of 2 GiB in {what}", says, weights_in(location, link))
+        model("M5", f"weights of 2 GiB in {what}", says, weights_in(location, link))
         for what, location, link, says in (
             ("../", "../secret", "", "expected 'rgbd.onnx.data'"),
             ("an absolute path", "{secret}", "", "expected 'rgbd.onnx.data'"),
@@ -167,41 +267,36 @@ CELLS = (
             ("a hard link", "rgbd.onnx.data", "hardlink", "is a link"),
         )
     ),
-    refused("M5", "small weights in another file", "though they fit", small_weights_beside),
+    model("M5", "small weights in another file", "though they fit",
+          weights_in("rgbd.onnx.data", numbers=100)),
     graph("M6", "weight of 2^40 numbers", "long along an axis", weight(1 << 40)),
     graph("M6", "weight of -4 numbers", "-4 long along an axis", weight(-4)),
     graph("M6", "weight of 2^60 numbers with 4 bytes", "has other data", weight(1 << 30, 1 << 30)),
-    refused("M6", "part of negative length", "not an ONNX file", negative_length),
-    refused(
-        "M6", "10,000 graphs in each other", "holds graphs",
-        lambda place: place.model.write_bytes(nested(10_000)),
-    ),
-    graph("M6", "cyclic graph", "in a circle", in_a_circle),
+    model("M6", "part of negative length", NO_ONNX,
+          lambda place: place.model.write_bytes(b"\x3a" + b"\xff" * 9 + b"\x01")),
+    model("M6", "10,000 graphs in each other", "holds graphs",
+          lambda place: place.model.write_bytes(nested(10_000))),
+    graph("M6", "cyclic graph", "in a circle", lambda proto: proto.graph.node.add(
+        op_type="Add", input=["sum", "image"], output=["sum"])),
     graph("M7", "operator of another domain", "com.example", node("Evil", "com.example")),
-    graph("M7", "operator that holds a graph", "holds graphs", node("Add", body=BRANCH)),
-    graph(
-        "M7", "unknown opset", "opset 99",
-        lambda model: setattr(model.opset_import[0], "version", 99),
-    ),
-    refused("M8", "ONNX file cut in half", "not an ONNX file", truncated),
-    refused("M8", "text named .onnx", "not an ONNX file",
-            lambda place: place.model.write_text("no model")),
-    unlike_its_contract("an input of another name", renamed_input),
-    unlike_its_contract("inputs of another type", other_type),
-    unlike_its_contract("other channels", other_channels),
-    unlike_its_contract("a class too few in the contract", contract(classes("a", "b", "c"))),
-    graph("M12", "10 MB class name", "are read", contract(classes("x" * 10_000_000, *"bcd"))),
-    graph("M12", "ANSI escape in a class name", "printable", contract(classes("\x1b[2J", *"bcd"))),
-    graph("M12", "NUL in a class name", "printable", contract(classes("a\0", "b", "c", "d"))),
-    graph(
-        "M12", "a key twice", "'window' is there twice", contract(facts()[:-1] + ', "window": 64}')
-    ),
-    graph("M12", "NaN as scale", "NaN is no number", contract(scale(float("nan")))),
-    graph("M12", "0 as scale", "full scale is 0", contract(scale(0))),
-    graph("M12", "JSON 10,000 deep", "too deep", contract(facts()[:-1] + f', "a": {DEEP}}}')),
-    Cell(
-        "M12", "markup and ../ as class names", 0, "segmented: names are text, and name no file",
-        changed(contract(classes("<script>alert(1)</script>", "../../x", "=1+1", "d"))),
-        check=lambda place, _: None,
-    ),
+    graph("M7", "operator that holds a graph", "holds graphs",
+          node("Add", body=helper.make_graph([], "branch", [], []))),
+    graph("M7", "unknown opset", "opset 99",
+          lambda proto: setattr(proto.opset_import[0], "version", 99)),
+    model("M8", "ONNX file cut in half", NO_ONNX, lambda place: cut_in_half(place.model)),
+    model("M8", "text named .onnx", NO_ONNX,
+          lambda place: place.model.write_text("no model")),
+    graph("M11", "an input of another name", IMPLIES, renamed_input),
+    graph("M11", "inputs of another type", IMPLIES, other_type),
+    graph("M11", "other channels", IMPLIES, other_channels),
+    graph("M11", "a class too few in the contract", IMPLIES, classes("a", "b", "c")),
+    graph("M12", "10 MB class name", "are read", classes("x" * 10_000_000, *"bcd")),
+    graph("M12", "ANSI escape in a class name", "printable", classes("\x1b[2J", *"bcd")),
+    graph("M12", "NUL in a class name", "printable", classes("a\0", *"bcd")),
+    graph("M12", "a key twice", "'window' is there twice", contract(SOUND + ', "window": 64}')),
+    graph("M12", "NaN as scale", "NaN is no number", scale(float("nan"))),
+    graph("M12", "0 as scale", "full scale is 0", scale(0)),
+    graph("M12", "JSON 10,000 deep", "too deep", contract(SOUND + f', "a": {DEEP}}}')),
+    Cell("M12", "markup and ../ as class names", 0, "segmented: names are text, and name no file",
+         changed(classes("<script>alert(1)</script>", "../../x", "=1+1", "d"))),
 )  # fmt: skip

@@ -52,7 +52,7 @@ def place(scene: Scene, image: Any, dsm: Any) -> Said:
         path, other = other, path
     yield (
         "warning",
-        f"{path}: has no geotransform, {other.name} has one; they are matched by size alone",
+        f"{path}: has no geotransform, unlike {other}; they are matched by size alone",
     )
 
 
