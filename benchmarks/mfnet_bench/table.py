@@ -1,4 +1,4 @@
-"""Markdown tables, read as well on a terminal as in a README, and their place in a document."""
+"""Markdown tables that read well on a terminal too, and their place in a document."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ from mfnet_runtime.files import replace_text
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns: the first to the left, the others to the right."""
-    widths = [max(len(row[index]) for row in (header, *rows)) for index in range(len(header))]
+    """Align columns: the first to the left, the others to the right."""
+    first, *others = (max(map(len, column)) for column in zip(header, *rows, strict=True))
 
     def line(cells: Sequence[str]) -> str:
-        first, *others = (
-            cell.ljust(width) if index == 0 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        return "| " + " | ".join([first, *others]) + " |"
+        right = [cell.rjust(width) for cell, width in zip(cells[1:], others, strict=True)]
+        return "| " + " | ".join([cells[0].ljust(first), *right]) + " |"
 
-    rule = "|" + "|".join(
-        ("-" * (width + 2)) if index == 0 else ("-" * (width + 1) + ":")
-        for index, width in enumerate(widths)
-    )
-    return "\n".join([line(header), rule + "|", *(line(row) for row in rows)])
+    rule = "|".join(["-" * (first + 2), *("-" * (width + 1) + ":" for width in others)])
+    return "\n".join([line(header), f"|{rule}|", *map(line, rows)])
 
 
 def figure(value: float | None, digits: int = 4) -> str:
-    """A number, or a dash where there is none."""
+    """Return a number as text, or a dash for None."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def percent(share: float | None) -> str:
+    """Return a share in percent, or a dash for None; rounded down, so that 100% means all."""
+    if share is None:
+        return "-"
+    return "100%" if share == 1 else f"{int(share * 1e6) / 1e4:.4f}%"
+
+
 def with_table(text: str, table: str, mark: str, name: str) -> str:
-    """A document with the table between its two marks, `<!-- mark:begin -->` and `:end`.
+    """Put a table into a document, between `<!-- mark:begin -->` and `<!-- mark:end -->`.
 
     Args:
         text: The document.
-        table: What goes between.
-        mark: Which table it is.
-        name: What to call the document in an error.
+        table: The table.
+        mark: Names the place.
+        name: The document's name, for errors.
 
     Raises:
-        UsageError: the marks are missing.
+        UsageError: The marks are missing.
     """
     begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
     before, begun, rest = text.partition(begin)
@@ -56,7 +57,7 @@ def update_document(path: Path, table: str, mark: str) -> None:
     """Replace a table in a file.
 
     Raises:
-        UsageError: no such file, or no marks in it.
+        UsageError: No such file, or no marks in it.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file")

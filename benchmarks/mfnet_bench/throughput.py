@@ -20,7 +20,7 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from mfnet.synthetic import draw_town
-from mfnet_bench.latency.machine import machine_facts
+from mfnet_bench.machine import machine_facts
 from mfnet_runtime.backends.base import DEFAULT_BATCH, Arrays, Batches, Feed, specs_of
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
@@ -86,7 +86,7 @@ class Throughput:
         )
 
 
-def measured(size: int, stride: int, rounds: int) -> Throughput:
+def measure(size: int, stride: int, rounds: int) -> Throughput:
     """Draw a scene in a temporary folder and time it, after a round that does not count.
 
     Raises:
@@ -96,14 +96,14 @@ def measured(size: int, stride: int, rounds: int) -> Throughput:
         raise UsageError(f"--size {size}, --rounds {rounds}: expected at least 1")
     windows = len(SegmentOptions(stride).grid(size, size, WINDOW))
     with tempfile.TemporaryDirectory(prefix="mfnet-throughput-") as folder:
-        scene = drawn_scene(Path(folder), size)
+        scene = draw_scene(Path(folder), size)
         found = [_round(scene, Path(folder) / str(index), stride) for index in range(rounds + 1)]
     total, heights, classes = (median(column) for column in zip(*found[1:], strict=True))
     speed, files = size * size / 1e6 / total, total - heights - classes
     return Throughput(size, stride, windows, rounds, speed, total, heights, classes, files)
 
 
-def drawn_scene(folder: Path, size: int) -> Scene:
+def draw_scene(folder: Path, size: int) -> Scene:
     """A town, again and again, in tiles that are not compressed."""
     town = draw_town((TOWN, TOWN), 0)
     scene = Scene("town", folder / "image.tif", folder / "dsm.tif")

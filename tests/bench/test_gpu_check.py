@@ -1,264 +1,138 @@
-"""`benchmarks/gpu_check.py`: its dry run, and all of it on a fake GPU."""
+"""`benchmarks/gpu_check.py`: its commands, and how it runs parts; `tests/gpu` has the checks."""
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
-from fakes.fake_ort_cuda import FakeOrtCuda
-from fakes.fake_tensorrt import VERSIONS
-from rgbd_plans import Rig, rig
 
-from mfnet_bench.gpu import conformance, kernels
-from mfnet_bench.gpu.check import checked
-from mfnet_bench.gpu.parity import parity_facts
-from mfnet_bench.gpu.report import (
-    DONE,
-    FAILED,
-    NOT_RUN,
-    CheckReport,
-    report_from_folder,
-    write_report,
-)
-from mfnet_bench.gpu.request import STEPS, CheckRequest, dry, origin
-from mfnet_bench.gpu.summary import MARK, summary_from_folder
+from mfnet_bench.latency.report import summary_from_folder
 from mfnet_bench.table import with_table
-from mfnet_export.validation.parity import ParityReport
-from mfnet_runtime.backends.base import Arrays, Feed
-from mfnet_runtime.backends.tensorrt.backend import TensorRtBackend
-from mfnet_runtime.errors import UsageError
-from mfnet_runtime.files import sha256_from_file
 
 ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "gpu"
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the networks, made by a dry run as a user starts it."""
-    folder = tmp_path_factory.mktemp("gpu")
-    words = ["benchmarks/gpu_check.py", "--work", folder, "-o", folder / "out", "--dry-run"]
-    program = [sys.executable, *map(str, words)]
-    found = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    return folder
+def gpu_check() -> Any:
+    spec = spec_from_file_location("gpu_check", ROOT / "benchmarks" / "gpu_check.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["gpu_check"] = module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setenv("PYTHONPATH", "")
+        spec.loader.exec_module(module)
+        yield module
 
 
-def status(report: CheckReport) -> dict[str, str]:
-    return {step.step: step.status for step in report.steps}
-
-
-def test_a_dry_run_tells_what_ran_and_what_needs_a_gpu(work: Path) -> None:
-    found = json.loads((work / "out/gpu.json").read_text())
-    steps = {step["step"]: step for step in found["steps"]}
-    assert list(steps) == ["kernels", *(step for step in STEPS if step != "kernels")]
-    for step in ("kernels", "plans"):
-        assert steps[step]["status"] == NOT_RUN
-        assert "tensorrt" in steps[step]["why"]
-    for step in ("networks", "parity", "conformance", "speed", "scene"):
-        assert steps[step]["status"] == DONE
-    assert "in place of plans" in found["machine"]["dry run"]
-    engines = {row["engine"] for row in found["speed"]}
-    assert engines == {"eager fp32", "autocast fp16", "ONNX Runtime fp32"}
-    for row in found["speed"]:
-        assert row["median_ms"] > 0
-        assert row["ratio_eager"] > 0
-        assert row["floor_share"] > 0
-    with (work / "out/gpu.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(found["speed"])
-    assert "| tiny lora |" in (work / "out/gpu.md").read_text()
-
-
-def test_a_check_that_ran_nothing_is_no_success(tmp_path: Path) -> None:
-    words = ["--work", tmp_path, "--steps", "plans", "--networks", "tiny lora"]
-    program = [sys.executable, "benchmarks/gpu_check.py", *map(str, words)]
-    found = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
-    assert found.returncode == 4, found.stderr
-    assert "needs tensorrt" in found.stdout
-
-
-@pytest.fixture(params=VERSIONS)
-def machine(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    with rig(request.param) as machine:
-        yield machine
-        machine.check()
-
-
-def on_gpu(work: Path, tmp_path: Path, *steps: str) -> CheckRequest:
-    """The dry run's networks, with plans; what is made goes elsewhere."""
-    for path in work.glob("tiny_lora.*"):
-        if path.suffix not in (".plan", ".json") or path.name.endswith("facts.json"):
-            (tmp_path / path.name).symlink_to(path)
-    return replace(dry({"work": tmp_path, "steps": steps}), dry=False)
-
-
-def test_everything_but_pytorch_on_a_gpu(work: Path, tmp_path: Path, machine: Rig) -> None:
-    steps = ("networks", "plans", "parity", "conformance", "kernels", "scene")
-    report = checked(on_gpu(work, tmp_path, *steps), lambda note: None)
-    assert {step.step: step.why for step in report.steps if step.status != DONE} == {}
-    assert report.machine["gpu"] == "NVIDIA Fake"
-    assert report.machine["tensorrt"] == machine.trt.version
-    facts = {step.step: step.facts for step in report.steps}
-    assert facts["parity"]["fp32"]["engine"] == "TensorRT fp32"
-    assert facts["parity"]["fp16"]["agreement"] > 0.99
-    assert [row.preprocess for row in report.scenes] == ["gpu", "cpu"]
-    assert report.scenes[1].agreement == 1
-    write_report(tmp_path / "out", report)
-    assert "NVIDIA Fake" in (tmp_path / "out/gpu.md").read_text()
-
-
-@pytest.mark.slow
-def test_what_runs_on_the_gpu_is_timed_without_pytorch(
-    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    FakeOrtCuda().install(monkeypatch)
-    with rig("10.13") as machine:
-        report = checked(on_gpu(work, tmp_path, "plans", "speed"), lambda note: None)
-        machine.check()
-    assert status(report) == {"plans": DONE, "speed": DONE}
-    timed = {row.engine for row in report.speed if row.median_ms is not None}
-    assert timed == {"TensorRT fp16", "ONNX Runtime CUDA fp16, with copies"}
-    refused = [row for row in report.speed if row.refused is not None]
-    assert {row.engine for row in refused} == {"eager fp32", "autocast fp16", "compiled fp16"}
-
-
-def test_a_step_that_fails_is_reported_and_the_others_run(work: Path, tmp_path: Path) -> None:
-    with rig("10.13") as machine:
-        machine.trt.script["build"] = lambda: None
-        request = on_gpu(work, tmp_path, "networks", "plans", "parity")
-        (tmp_path / "tiny_lora.fp16.onnx").unlink()
-        report = checked(request, lambda note: None)
-    assert status(report) == {"networks": DONE, "plans": FAILED, "parity": NOT_RUN}
-    assert "tiny_lora.fp16.onnx" in str(report.failed[0].why)
-
-
-def test_what_no_step_foresees_fails_that_step_alone(
-    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object) -> None:
-        raise RuntimeError("a library's own")
-
-    monkeypatch.setattr("mfnet_bench.gpu.check.parity_of", broken)
-    with rig("10.13"):
-        report = checked(on_gpu(work, tmp_path, "plans", "parity", "conformance"), lambda _: None)
-    assert status(report) == {"plans": DONE, "parity": FAILED, "conformance": DONE}
-    assert report.failed[0].why == "RuntimeError: a library's own"
-
-
-def test_results_stay_until_their_step_runs_again(work: Path, tmp_path: Path) -> None:
-    with rig("10.13"):
-        checked(
-            on_gpu(work, tmp_path, "plans", "scene"),
-            lambda _: None,
-            lambda report: write_report(tmp_path, report),
-        )
-        earlier = report_from_folder(tmp_path)
-        assert earlier is not None
-        again = replace(dry({"work": tmp_path, "steps": ("plans", "parity")}), dry=False)
-        report = checked(again, lambda _: None, earlier=earlier)
-    assert [step.step for step in report.steps] == ["scene", "plans", "parity"]
-    assert report.steps[1].facts == {}, "the same plans were built again"
-    assert len(report.scenes) == 2
-    with rig("11.4"):
-        report = checked(replace(again, steps=("plans",)), lambda _: None, earlier=earlier)
-    assert [step.step for step in report.steps] == ["plans"], "results of another TensorRT"
-    assert "fp16 layers" in report.steps[0].facts, "a plan of another TensorRT was kept"
-
-
-def test_files_of_another_checkpoint_are_made_anew(work: Path, tmp_path: Path) -> None:
-    request = on_gpu(work, tmp_path, "networks")
-    (files,) = request.files
-    changed = replace(request, torch_python="/bin/false", window=96)
-    with rig("10.13"):
-        assert status(checked(request, lambda _: None)) == {"networks": DONE}
-        assert status(checked(changed, lambda _: None)) == {"networks": FAILED}
-    given = replace(files, given=work / "tiny_lora.pt")
-    assert origin(given, request)["checkpoint"] == sha256_from_file(work / "tiny_lora.pt")
-
-
-@pytest.mark.parametrize(("moved", "held"), [(0.01, True), (0.1, False), (float("nan"), False)])
-def test_fp16_is_judged_by_logits_where_no_class_is_decided(moved: float, held: bool) -> None:
-    report = ParityReport(
-        reference="", candidate="", source="", windows=1, batches=(1,), max_abs=moved,
-        mean_abs=0.0, low=-0.5, high=0.5, agreement=0.9, clear=0.0, clear_agreement=1.0,
+def test_every_part_calls_a_command_as_it_is(gpu_check: Any, tmp_path: Path) -> None:
+    request = gpu_check.Request(
+        work=tmp_path, out=tmp_path, checkpoints=(tmp_path / "best.pt",), random="vit_b lora",
+        scenes=tmp_path, opt_level=1, own_kernels=True, torch_python="torch", plan_python="trt",
     )  # fmt: skip
-    assert parity_facts(report, 0.999, undecided=True)["held"] is held
-    assert not parity_facts(report, 0.999)["held"]
+    parts = list(gpu_check.parts_of(request))
+    names = [part.name for part in parts]
+    assert names[:4] == [
+        "kernels: tests", "best: export", "best.fp16.plan: build", "best.fp16.plan: tests",
+    ]  # fmt: skip
+    assert names.index("best: latency") < names.index("random_vit_b_lora: export")
+    made = {part.makes for part in parts}
+    for part in parts:
+        assert set(part.needs) <= {*made, tmp_path / "best.pt", tmp_path / "best.onnx"} | {
+            tmp_path / "random_vit_b_lora.onnx"  # goes with the FP16 file
+        }
+        python, flag, name, *words = part.command
+        on_torch = ("export", "draw", "latency", "fp16.onnx: tests")
+        assert python == ("torch" if part.name.endswith(on_torch) else "trt")
+        if flag == "-m":
+            assert name == "mfnet_bench.random_checkpoint" or Path(words[-1]).is_file()
+            continue
+        module = name.partition("from ")[2].partition(" ")[0]
+        command: click.Command = import_module(module).command
+        if isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        command.make_context(part.name, words)
 
 
-def test_plans_of_trained_networks_are_scored_on_labels(work: Path, tmp_path: Path) -> None:
-    request = on_gpu(work, tmp_path, "plans", "parity")
-    town = work / "town_150x200"
-    request = replace(request, networks=(), checkpoints=(work / "tiny_lora.pt",), scenes=town)
-    with rig("10.13"):
-        report = checked(request, lambda _: None)
-    parity = report.steps[-1]
-    assert abs(parity.facts["points of mIoU lost in FP16"]) < 5, parity.why
+def python(gpu_check: Any, name: str, code: str, minutes: float = 1, **more: Any) -> Any:
+    return gpu_check.Part(name, minutes, (sys.executable, "-c", code), **more)
 
 
-def test_kernels_that_are_wrong_are_found(machine: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "SIZES", ((20, 41),))
-    monkeypatch.setattr(kernels, "HALVES", ("float32",))
-    assert all(kernels.kernels_agree().values())
-    monkeypatch.setattr(kernels, "scaled_dsm", lambda dsm, valid, span: dsm)
-    found = kernels.kernels_agree()
-    assert not found["cut uint8 to float32"]
-    assert found["blend of float32"]
+def test_parts_pass_fail_and_time_out_each_for_itself(gpu_check: Any, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    parts = [
+        python(gpu_check, "a", f"print('found: 7\\nbye'); open({str(made)!r}, 'w')", makes=made),
+        python(gpu_check, "b", "raise SystemExit('broken')", needs=(made,)),
+        python(gpu_check, "c", "import time; print('...', flush=True); time.sleep(60)", 0.01),
+        python(gpu_check, "d", "", needs=(tmp_path / "never",)),
+    ]
+    results = gpu_check.run_parts(parts, "GPU", tmp_path / "out", 1)
+    assert {name: (result["status"], result["found"]) for name, result in results.items()} == {
+        "a": ("passed", "7; bye"),
+        "b": ("failed", "broken"),
+        "c": ("timed out", "..."),
+        "d": ("not run", "never is missing"),
+    }
+    assert json.loads((tmp_path / "out/gpu.json").read_text())["parts"] == results
+    assert "| c    |" in (tmp_path / "out/gpu.md").read_text()
 
 
-def test_a_backend_that_mixes_windows_does_not_conform(
-    work: Path, tmp_path: Path, machine: Rig, monkeypatch: pytest.MonkeyPatch
+def test_a_check_goes_on_where_it_was_cut_short(gpu_check: Any, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.write_text("1")
+    parts = [python(gpu_check, name, "print('ran')", needs=(given,)) for name in "ab"]
+
+    def run(machine: str, minutes: float = 1) -> list[str]:
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*.log")}
+        results = gpu_check.run_parts(parts, machine, tmp_path / "out", minutes)
+        logs = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*.log")}
+        assert all(result["status"] == "passed" for result in results.values()) or not minutes
+        return sorted(path.stem for path in logs if logs[path] != before.get(path))
+
+    assert run("GPU", minutes=0) == []
+    assert run("GPU") == ["a", "b"]
+    assert run("GPU") == []
+    given.write_text("22")
+    assert run("GPU") == ["a", "b"]
+    assert run("another GPU") == ["a", "b"]
+
+
+def test_tests_that_are_all_skipped_did_not_pass(gpu_check: Any, tmp_path: Path) -> None:
+    (tmp_path / "test_x.py").write_text("import pytest\ndef test_x(): pytest.skip('no x')\n")
+    words = ("-m", "pytest", "-rs", "-q", "-p", "no:cacheprovider", str(tmp_path / "test_x.py"))
+    part = gpu_check.Part("x: tests", 1, (sys.executable, *words))
+    result = gpu_check.run_parts([part], "GPU", tmp_path, 1)["x: tests"]
+    assert result["status"] == "skipped"
+    assert result["found"].endswith("no x")
+
+
+def test_a_machine_without_a_gpu_is_refused_and_a_dry_run_lists_what_it_lacks(
+    tmp_path: Path,
 ) -> None:
-    request = on_gpu(work, tmp_path, "plans", "conformance")
-    honest = TensorRtBackend.infer
+    def check(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "benchmarks/gpu_check.py", "--work", str(tmp_path), *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
-    def mixed(backend: TensorRtBackend, feed: Feed) -> Arrays:
-        logits = honest(backend, feed)["logits"]
-        return {"logits": logits + logits.mean(axis=0, keepdims=True)}
-
-    monkeypatch.setattr(TensorRtBackend, "infer", mixed)
-    report = checked(request, lambda note: None)
-    assert status(report)["conformance"] == FAILED
-    checks = report.steps[-1].facts["checks"]
-    assert not checks["a_window_does_not_depend_on_its_neighbours"]
-    assert checks["answers_every_batch"]
-    assert set(checks) == {check.__name__.strip("_") for check in conformance.CHECKS}
+    found = check()
+    assert found.returncode == 2
+    assert "tensorrt" in found.stderr
+    assert not list(tmp_path.iterdir())
+    found = check("--dry-run", "--part", "kernels")
+    assert found.returncode == 0
+    assert found.stdout.count(" at most ") == 1
+    assert "lacks: tensorrt pycuda" in found.stdout
 
 
-def test_what_means_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="step 'fly'"):
-        CheckRequest(work=tmp_path, steps=("fly",))
-    with pytest.raises(UsageError, match="network 'vit_x lora'"):
-        CheckRequest(work=tmp_path, networks=("vit_x lora",))
-    (tmp_path / "tiny_lora.pt").touch()
-    with pytest.raises(UsageError, match="two networks named tiny_lora"):
-        CheckRequest(
-            work=tmp_path, networks=("tiny lora",), checkpoints=(tmp_path / "tiny_lora.pt",)
-        )
-    with pytest.raises(UsageError, match=r"no such checkpoint"):
-        CheckRequest(work=tmp_path, checkpoints=(tmp_path / "best.pt",))
-
-
-def test_the_readme_says_what_is_known_of_a_gpu() -> None:
+def test_the_readme_shows_what_was_measured() -> None:
+    if not (RESULTS / "latency.csv").is_file():
+        pytest.skip(f"nothing measured yet: {RESULTS}")
     text = (ROOT / "README.md").read_text()
-    found = summary_from_folder(ROOT / "benchmarks/results/gpu")
-    assert with_table(text, found, MARK, "README.md") == text
-
-
-def test_a_dry_run_is_no_result_for_a_readme(work: Path) -> None:
-    with pytest.raises(UsageError, match="no GPU took part"):
-        summary_from_folder(work / "out")
-
-
-def test_results_of_a_gpu_become_tables(work: Path, tmp_path: Path) -> None:
-    found = json.loads((work / "out/gpu.json").read_text())
-    found["machine"] |= {"gpu": "NVIDIA Test", "tensorrt": "10.13.3.9"}
-    (tmp_path / "gpu.json").write_text(json.dumps(found))
-    text = summary_from_folder(tmp_path)
-    assert text.count("| tiny lora |") == len(found["speed"]) + len(found["scenes"])
-    assert "gpu NVIDIA Test, tensorrt 10.13.3.9" in text
+    assert with_table(text, summary_from_folder(RESULTS), "gpu", "README.md") == text

@@ -12,7 +12,7 @@ from support import read
 
 from mfnet_bench import throughput
 from mfnet_bench.cli import main
-from mfnet_bench.throughput import StubBackend, drawn_scene
+from mfnet_bench.throughput import StubBackend, draw_scene
 from mfnet_runtime.run.segment import segment_scenes
 from mfnet_runtime.tiling.pipeline import SegmentOptions
 
@@ -41,7 +41,7 @@ def test_parts_add_up(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("_small_town")
 def test_the_stub_s_classes_are_the_brightest_bands_of_a_repeated_town(tmp_path: Path) -> None:
-    scene = drawn_scene(tmp_path, SIZE)
+    scene = draw_scene(tmp_path, SIZE)
     image, dsm = read(scene.image, None), read(scene.dsm)
     np.testing.assert_array_equal(image[:, :128, :128], image[:, 128:256, 128:256])
     segment_scenes(StubBackend(), [scene], tmp_path / "out", SegmentOptions(256), quiet=True)
@@ -59,7 +59,7 @@ def test_nothing_to_measure(words: str, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.slow
 def test_100_million_pixels_take_what_2_cores_do_in_5_s(tmp_path: Path) -> None:
     """Time of the processor, which other work on the machine changes least: 20 Mpx/s need it."""
-    scene = drawn_scene(tmp_path, 10_000)
+    scene = draw_scene(tmp_path, 10_000)
     started = time.process_time()
     segment_scenes(StubBackend(), [scene], tmp_path / "out", SegmentOptions(256), quiet=True)
     assert time.process_time() - started < 10

@@ -1,59 +1,50 @@
-"""What a latency run compares: networks, the files exported from them, engines that run those.
-
-Reads files to know what they are; runs none of them.
-"""
+"""The networks of a latency run: checkpoints, the files exported from them, and their engines."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from mfnet_bench.accuracy.scoring import CHECKPOINTS
-from mfnet_bench.latency.request import LatencyRequest
+from mfnet_bench.accuracy.score import CHECKPOINTS
+from mfnet_bench.latency.request import (
+    AUTOCAST,
+    COMPILED,
+    FILE,
+    OURS,
+    PUBLISHED,
+    LatencyRequest,
+)
+from mfnet_runtime.backends import RUNS
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.files import sha256_from_file
 
 if TYPE_CHECKING:
     from mfnet.config import ModelConfig
 
-PUBLISHED, OURS, COMPILED = "published", "mfnet", "compiled"  # kinds of baseline, all PyTorch
-
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """One engine at one batch, as its own process loads it: a cell of the comparison."""
+    """One engine at one batch: a row of the comparison."""
 
-    kind: str  # file, or a kind of baseline
+    kind: str
     path: Path
-    backend: str
+    backend: str  # as tables name it
     asked: str  # precision asked for
-    precision: str  # precision it computes in: that of the file's integers, then what was asked
+    precision: str  # precision it computes in: of the file's integers, then as asked
     gflop: float  # of one window
-    batch: int  # windows a call
+    batch: int  # windows per call
 
     @property
     def arithmetic(self) -> str:
-        """The precision most of the arithmetic is in: int8 for int8+bf16."""
+        """The precision of most of the arithmetic: int8 for int8+bf16."""
         return self.precision.partition("+")[0]
-
-    def to_json(self, threads: int, windows: Path) -> dict[str, Any]:
-        """The first line its process is told."""
-        return {
-            "kind": self.kind,
-            "path": str(self.path),
-            "backend": self.backend,
-            "precision": self.asked,
-            "batch": self.batch,
-            "threads": threads,
-            "windows": str(windows),
-        }
 
 
 @dataclass(frozen=True)
 class Network:
-    """A checkpoint, which gives the baselines, and the engines that are compared with it."""
+    """A checkpoint, its baselines in PyTorch, and the engines compared with them."""
 
     name: str
     checkpoint: Path
@@ -61,44 +52,39 @@ class Network:
     embed_dim: int
     tokens: int  # of one window and one stream
     baselines: tuple[EngineSpec, ...]  # every kind at every batch, the published order first
-    engines: tuple[EngineSpec, ...] = field(default=())
+    engines: tuple[EngineSpec, ...] = ()
 
 
 def networks_from_request(request: LatencyRequest) -> list[Network]:
     """Match every exported file with the checkpoint it was made from.
 
     Raises:
-        UsageError: a checkpoint is missing.
-        ModelError: a file is damaged, or was made from another checkpoint, window or classes.
+        UsageError: A checkpoint is missing, or no backend runs a file on the device.
+        ModelError: A file is damaged, or was made from another checkpoint, window or classes.
     """
     files = [path for path in request.models if not _is_checkpoint(path)]
-    given = [*request.baselines, *(path for path in request.models if _is_checkpoint(path))]
-    for path in files:
-        if not given or not request.baselines:
-            given += _beside(path)
-    given = list(dict.fromkeys(path.resolve() for path in given))
+    timed = [path.resolve() for path in request.models if _is_checkpoint(path)]
+    beside = [] if request.baselines else [found for path in files for found in _beside(path)]
+    given = dict.fromkeys(path.resolve() for path in (*request.baselines, *timed, *beside))
     if not given:
         raise UsageError(
             f"{files[0]}: no checkpoint beside it; name the one it was exported from "
             "with --baseline"
         )
-    from mfnet_runtime.files import sha256_from_file
-
+    contracts = {path: _contract(path) for path in files}
     networks = {sha256_from_file(path): _network(path, request) for path in given}
-    matched: dict[str, list[EngineSpec]] = {checksum: [] for checksum in networks}
-    for path in files:
-        contract = _contract(path)
+    for path, contract in contracts.items():
         checksum = _matching(path, contract, networks)
-        matched[checksum] += _engines(path, contract, request)
+        network = networks[checksum]
+        engines = (*network.engines, *_engines(path, contract, request))
+        networks[checksum] = replace(network, engines=engines)
     return [
-        Network(**{**vars(network), "engines": tuple(matched[checksum])})
-        for checksum, network in networks.items()
-        if matched[checksum] or network.checkpoint in {p.resolve() for p in request.models}
+        network for network in networks.values() if network.engines or network.checkpoint in timed
     ]
 
 
 def network_name(config: ModelConfig) -> str:
-    """The preset a configuration is of, or its sizes, and its tuning."""
+    """Return the preset of a configuration, or its sizes, and its tuning."""
     from mfnet.config import PRESETS
 
     for name, preset in PRESETS.items():
@@ -112,19 +98,18 @@ def _network(path: Path, request: LatencyRequest) -> Network:
 
     from mfnet.checkpoints.checkpoint import load_checkpoint
     from mfnet.model.network import MFNet
-    from mfnet_bench.latency.published_network import PublishedMFNet
+    from mfnet_bench.latency.baseline import PublishedMFNet
     from mfnet_export.flops import gflop_from_network
 
     checkpoint = load_checkpoint(path)
     with torch.device("meta"):  # shapes only
         ours = MFNet(checkpoint.config).eval()
         published = cast(MFNet, PublishedMFNet(ours))  # called as one
-    kinds = {
-        PUBLISHED: published,
-        OURS: ours,
-        **({COMPILED: published} if request.compiled else {}),
-    }
-    counts = {kind: gflop_from_network(network) for kind, network in kinds.items()}
+    gflop, gflop_ours = gflop_from_network(published), gflop_from_network(ours)
+    half = "fp16" if request.device == "cuda" else "fp32"
+    kinds = [(PUBLISHED, "fp32", gflop), (OURS, "fp32", gflop_ours)]
+    kinds += [(AUTOCAST, half, gflop)] if request.device == "cuda" else []
+    kinds += [(COMPILED, half, gflop)] if request.compiled else []
     return Network(
         name=network_name(checkpoint.config),
         checkpoint=path,
@@ -132,8 +117,8 @@ def _network(path: Path, request: LatencyRequest) -> Network:
         embed_dim=checkpoint.config.embed_dim,
         tokens=checkpoint.config.grid**2,
         baselines=tuple(
-            EngineSpec(kind, path, f"torch {kind}", "fp32", "fp32", gflop, batch)
-            for kind, gflop in counts.items()
+            EngineSpec(kind, path, f"torch {kind}", precision, precision, flop, batch)
+            for kind, precision, flop in kinds
             for batch in sorted(set(request.baseline_batches))
         ),
     )
@@ -142,32 +127,43 @@ def _network(path: Path, request: LatencyRequest) -> Network:
 def _engines(path: Path, contract: Contract, request: LatencyRequest) -> list[EngineSpec]:
     from mfnet_export.flops import gflop_from_onnx
 
-    gflop = gflop_from_onnx(path)
+    able = RUNS.get((path.suffix.lower(), request.device), ())
+    backends = [name for name in request.backends if name in able]
+    if not backends:
+        raise UsageError(
+            f"{path}: {', '.join(request.backends)}: none of these runs it with --device "
+            f"{request.device}; choose others with --backends, or another device"
+        )
+    onnx = path.with_suffix(".onnx")
+    if not onnx.is_file():
+        raise UsageError(f"{path}: its operations are counted in {onnx.name}; put that beside it")
+    gflop = gflop_from_onnx(onnx)
     return [
-        EngineSpec("file", path, backend, asked, precision_of(contract, asked), gflop, batch)
-        for backend in request.backends
+        EngineSpec(FILE, path, backend, asked, precision_of(contract, asked), gflop, batch)
+        for backend in backends
         for asked in request.precisions
         for batch in sorted(set(request.batches))
     ]
 
 
 def precision_of(contract: Contract, asked: str) -> str:
-    """What a file computes in when the engine is asked for a precision."""
+    """Return what a file computes in when the engine is asked for a precision."""
     if contract.precision == "fp32":
         return asked
     return contract.precision if asked == "fp32" else f"{contract.precision}+{asked}"
 
 
 def _matching(path: Path, contract: Contract, networks: dict[str, Network]) -> str:
+    """Return the checksum of the checkpoint that a file was exported from."""
     named = contract.provenance.get("checkpoint_sha256")
     if named in networks:
         checksum = str(named)
     elif named is None and len(networks) == 1:
         (checksum,) = networks
     else:
-        was = "does not say from which checkpoint" if named is None else f"from {named[:12]}..."
+        source = f"from {named[:12]}..." if named else "from a checkpoint it does not name"
         raise ModelError(
-            f"{path}: was exported {was}, and the checkpoints given are "
+            f"{path}: was exported {source}; the checkpoints given are "
             f"{', '.join(f'{n.checkpoint.name} ({c[:12]}...)' for c, n in networks.items())}; "
             "name the right one with --baseline"
         )
@@ -197,8 +193,7 @@ def _is_checkpoint(path: Path) -> bool:
     return path.suffix.lower() in CHECKPOINTS
 
 
-def _beside(path: Path) -> Sequence[Path]:
-    """Checkpoints that an exported file's name suggests: lora.pt for lora.int8.onnx."""
+def _beside(path: Path) -> list[Path]:
+    """Return the checkpoints that a file's name suggests: lora.pt for lora.int8.onnx."""
     stem = path.name.partition(".")[0]
-    found = (path.with_name(stem + suffix) for suffix in CHECKPOINTS)
-    return [checkpoint for checkpoint in found if checkpoint.is_file()]
+    return [found for suffix in CHECKPOINTS if (found := path.with_name(stem + suffix)).is_file()]

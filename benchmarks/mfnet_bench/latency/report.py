@@ -1,32 +1,42 @@
-"""A latency run as a table, as JSON, and as lines of a CSV that only grows. Measures nothing."""
+"""Latencies as tables, as JSON, and as the lines of a CSV file that only grows."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from mfnet_bench.latency.machine import PACKAGES
-from mfnet_bench.latency.plot import draw_latency
-from mfnet_bench.latency.row import LatencyRow
-from mfnet_bench.latency.run import LatencyRun
-from mfnet_bench.table import figure, markdown_table
+from mfnet_bench.latency.run import LatencyRow, LatencyRun
+from mfnet_bench.machine import PACKAGES
+from mfnet_bench.table import figure, markdown_table, percent
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.files import replace_text
 
 CSV = "latency.csv"
 FACTS = ("started", "cpu", "cores", "flags", "system", "python", *PACKAGES)
 COLUMNS = (*FACTS, *(field.name for field in fields(LatencyRow)))
+TITLES = {
+    "torch published": "PyTorch eager, as published",
+    "torch mfnet": "PyTorch eager, mfnet",
+    "torch autocast": "PyTorch autocast, as published",
+    "torch compiled": "torch.compile, as published",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "tensorrt": "TensorRT",
+}
 
 Record = tuple[dict[str, str], LatencyRow]  # facts of the run, and one of its rows
+logger = logging.getLogger(__name__)
 
 
 def latency_table(rows: Sequence[LatencyRow]) -> str:
-    """A Markdown table of what ran, then a line for each cell that did not."""
+    """Return a Markdown table of what ran, then a line for each engine that did not."""
     header = [
         "model", "backend", "precision", "batch", "ms", "p95", "windows/s", "Mpx/s", "x published",
         "x mfnet", "x compiled", "same class", "logits off", "GFLOP", "GFLOP/s", "of ceiling",
@@ -45,11 +55,11 @@ def latency_table(rows: Sequence[LatencyRow]) -> str:
             figure(row.ratio_published, 2),
             figure(row.ratio_mfnet, 2),
             figure(row.ratio_compiled, 2),
-            share(row.agreement),
+            percent(row.agreement),
             "-" if row.logit_difference is None else f"{row.logit_difference:.0e}",
             figure(row.gflop, 1),
             figure(row.gflop_per_s, 0),
-            "-" if row.ceiling_fraction is None else f"{row.ceiling_fraction:.0%}",
+            _whole_percent(row.ceiling_fraction),
             figure(row.peak_rss_mb, 0),
             figure(row.file_mb, 0),
             figure(row.load_s, 1),
@@ -71,27 +81,95 @@ def latency_table(rows: Sequence[LatencyRow]) -> str:
         [
             markdown_table(header, body),
             "",
-            "Milliseconds a window. x: times as fast, the median over rounds of the round's ratio.",
+            "Milliseconds per window. x: times as fast, the median over rounds of each round's "
+            "ratio. On a GPU the data lie in its memory, except for ONNX Runtime, which copies.",
             "Ceilings: " + "; ".join(ceilings),
             *refused,
         ]
     )
 
 
-def share(value: float | None) -> str:
-    """A share in percent that reads 100% only if it is all."""
-    if value is None:
-        return "-"
-    return "100%" if value == 1 else f"{int(value * 1e6) / 1e4:.4f}%"
+def summary_from_folder(folder: Path) -> str:
+    """Return the README's table: the newest run of every engine at its best batch.
+
+    Raises:
+        UsageError: There is no `latency.csv`, or a damaged one.
+    """
+    records = best_records(records_from_csv(folder / CSV))
+    if not records:
+        raise UsageError(f"{folder / CSV}: holds no row that ran; run mfnet-bench latency again")
+    header = [
+        "network", "runs in", "precision", "batch", "ms a window", "speed-up",
+        "of the ceiling", "same class", "memory, MB",
+    ]  # fmt: skip
+    body: list[list[str]] = []
+    network = ""
+    for _, row in records:
+        body.append(
+            [
+                row.network if row.network != network else "",
+                TITLES.get(row.backend, row.backend),
+                row.precision,
+                str(row.batch),
+                figure(row.median_ms, 0 if (row.median_ms or 0) >= 100 else 1),
+                "-" if row.ratio_published is None else f"{row.ratio_published:.2f}x",
+                _whole_percent(row.ceiling_fraction),
+                percent(row.agreement),
+                figure(row.peak_rss_mb, 0),
+            ]
+        )
+        network = row.network
+    notes = "Speed-up is over PyTorch eager as published; the ceiling is this machine's fastest "
+    notes += "matrix product of the same precision."
+    machines = dict.fromkeys(_machine_text(record) for record in records)
+    return f"{markdown_table(header, body)}\n\n" + "\n".join([notes, *machines])
+
+
+def _whole_percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
+
+
+def _machine_text(record: Record) -> str:
+    facts, row = record
+    versions = ", ".join(f"{name} {facts[name]}" for name in PACKAGES if facts[name])
+    gpu = "" if row.device is None or row.device.startswith("CPU") else f", {row.device}"
+    return (
+        f"Windows of {row.window} px on {row.threads} threads of {facts['cpu']} "
+        f"({facts['flags'] or facts['system']}){gpu}, {facts['started'][:10]}, "
+        f"Python {facts['python']}, {versions}."
+    )
+
+
+def best_records(records: Sequence[Record]) -> list[Record]:
+    """Return the newest run of each file, backend and precision, at the fastest batch."""
+    best: dict[tuple[str, ...], Record] = {}
+    for facts, row in newest_records([record for record in records if record[1].median_ms]):
+        known = best.setdefault(_series(row), (facts, row))
+        if (row.median_ms or 0) < (known[1].median_ms or 0):
+            best[_series(row)] = (facts, row)
+    order = list(dict.fromkeys(row.network for _, row in best.values()))
+    return sorted(best.values(), key=lambda record: order.index(record[1].network))
+
+
+def newest_records(records: Sequence[Record]) -> list[Record]:
+    """Return the rows of the newest run of each network, file, backend and precision."""
+    newest: dict[tuple[str, ...], str] = {}
+    for facts, row in records:
+        newest[_series(row)] = max(facts["started"], newest.get(_series(row), ""))
+    return [(facts, row) for facts, row in records if facts["started"] == newest[_series(row)]]
+
+
+def _series(row: LatencyRow) -> tuple[str, ...]:
+    return row.network, row.model, row.backend, row.precision
 
 
 def write_latency(folder: Path, run: LatencyRun) -> None:
     """Append to `latency.csv`; write this run's `latency-TIME.json`, and `latency.png` of the CSV.
 
     Raises:
-        UsageError: the CSV there has other columns.
-        ResourceError: the plot cannot be written.
-        OSError: another file cannot be written.
+        UsageError: The CSV there has other columns.
+        ResourceError: The plot cannot be written.
+        OSError: Another file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     require_appendable(folder)
@@ -107,42 +185,29 @@ def write_latency(folder: Path, run: LatencyRun) -> None:
     stamp = run.started.replace("-", "").replace(":", "")
     replace_text(folder / f"latency-{stamp}.json", json.dumps(run.to_dict(), indent=1) + "\n")
     replace_text(path, text.getvalue())
-    draw_latency(newest_rows(records_from_csv(path)), folder / "latency.png")
+    if find_spec("matplotlib") is None:
+        logger.warning("%s: no plot, since matplotlib is not installed", folder)
+        return
+    from mfnet_bench.latency.plot import draw_latency
 
-
-def newest_rows(records: Sequence[Record]) -> list[LatencyRow]:
-    """Of each network, file, backend and precision the rows of the newest run."""
-    return [row for _, row in newest_records(records)]
-
-
-def newest_records(records: Sequence[Record]) -> list[Record]:
-    """As `newest_rows`, with the facts of the runs."""
-    newest: dict[tuple[str, ...], str] = {}
-    for facts, row in records:
-        newest[series_of(row)] = max(facts["started"], newest.get(series_of(row), ""))
-    return [(facts, row) for facts, row in records if facts["started"] == newest[series_of(row)]]
-
-
-def series_of(row: LatencyRow) -> tuple[str, ...]:
-    """What a newer run measures anew: network, file, backend and precision, at any batch."""
-    return row.network, row.model, row.backend, row.precision
+    draw_latency([row for _, row in newest_records(records_from_csv(path))], folder / "latency.png")
 
 
 def require_appendable(folder: Path) -> None:
-    """Refuse a folder whose CSV cannot grow, before minutes are spent measuring for it.
+    """Refuse a folder whose CSV cannot grow, before minutes are spent on measuring.
 
     Raises:
-        UsageError: the CSV there has other columns, or is damaged.
+        UsageError: The CSV there has other columns, or is damaged.
     """
     if (folder / CSV).exists():
         records_from_csv(folder / CSV)
 
 
 def records_from_csv(path: Path) -> list[Record]:
-    """Everything that was ever appended, oldest first.
+    """Read everything that was ever appended, oldest first.
 
     Raises:
-        UsageError: no such file, other columns, or a value of another type.
+        UsageError: No such file, other columns, or a value of another type.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file; mfnet-bench latency -o {path.parent} writes it")
@@ -167,7 +232,7 @@ def records_from_csv(path: Path) -> list[Record]:
 
 
 def _value(text: str, kind: Any) -> Any:
-    """A CSV's text as a field's type; empty is None."""
+    """Convert a CSV's text to a field's type; empty is None."""
     if not text and kind in (float | None, str | None):
         return None
     return {int: int, float | None: float}.get(kind, str)(text)

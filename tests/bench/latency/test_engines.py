@@ -1,36 +1,54 @@
-"""Children that load, answer, refuse and die; and batches stepped down when they do."""
+"""Engines in their processes: they load, answer, refuse and die."""
 
 from __future__ import annotations
 
 import os
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from fakes.fake_ort_cuda import FakeOrtCuda
+from networks import random_network
+from rgbd_plans import rig, write_rgbd_plan
 from support import write_rgbd_model
 
+from mfnet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from mfnet_bench.latency import engines as latency_engines
-from mfnet_bench.latency.engines import Engines, available_mb, compared_logits
+from mfnet_bench.latency.engines import (
+    EngineProcess,
+    EngineRefusedError,
+    Engines,
+    available_mb,
+    compare_logits,
+)
 from mfnet_bench.latency.networks import EngineSpec
-from mfnet_bench.latency.process import EngineProcess, EngineRefusedError
+from mfnet_bench.latency.request import FILE
 from mfnet_bench.latency.rounds import DroppedError
+from mfnet_bench.latency.worker import engine_from_spec
+from mfnet_runtime.contract import Contract
+from mfnet_runtime.labels import ClassTable
 
 SIDE = 32
 
 
-@pytest.fixture
-def windows(tmp_path: Path) -> Path:
+def write_windows(path: Path, side: int = SIDE) -> Path:
     rng = np.random.default_rng(0)
-    path = tmp_path / "windows.npz"
-    image, dsm = (rng.random((3, bands, SIDE, SIDE), np.float32) for bands in (3, 1))
+    image, dsm = (rng.random((3, bands, side, side), np.float32) for bands in (3, 1))
     np.savez(path, image=image, dsm=dsm)
     return path
 
 
-def spec_of(path: Path, batch: int = 2) -> EngineSpec:
-    return EngineSpec("file", path, "onnxruntime", "fp32", "fp32", 1.0, batch)
+@pytest.fixture
+def windows(tmp_path: Path) -> Path:
+    return write_windows(tmp_path / "windows.npz")
+
+
+def spec_of(path: Path) -> EngineSpec:
+    return EngineSpec(FILE, path, "onnxruntime", "fp32", "fp32", 1.0, 2)
 
 
 @pytest.fixture
@@ -38,90 +56,132 @@ def spec(tmp_path: Path) -> EngineSpec:
     return spec_of(write_rgbd_model(tmp_path / "rgbd.onnx", SIDE))
 
 
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[EngineProcess]:
+    """Those that `Engines` opened."""
+    opened: list[EngineProcess] = []
+
+    def opening(*words: Any) -> EngineProcess:
+        opened.append(EngineProcess(*words))
+        return opened[-1]
+
+    monkeypatch.setattr(latency_engines, "EngineProcess", opening)
+    return opened
+
+
+def asked(path: Path, windows: Path, **changes: Any) -> dict[str, Any]:
+    facts = {"kind": "file", "backend": "onnxruntime", "precision": "fp32", "device": "cpu"}
+    return {**facts, "path": path, "windows": windows, "batch": 2, "threads": 1, **changes}
+
+
 def test_a_model_answers_from_its_own_process(
-    tmp_path: Path, windows: Path, spec: EngineSpec
+    tmp_path: Path, windows: Path, spec: EngineSpec, processes: list[EngineProcess]
 ) -> None:
-    with EngineProcess(spec.to_json(1, windows)) as process:
-        assert "ONNX Runtime" in process.facts["device"]
-        assert process.facts["precision"] == "fp32"
-        assert process.facts["load_s"] > 0
-        out = tmp_path / "logits.npy"
-        memory = process.ask("logits", out=str(out))["peak_rss_mb"]
+    """A fault while it runs is a refusal; when killed, it says so and drops out of the rounds."""
+    engines = Engines(windows, 1)
+    with ExitStack() as stack:
+        (turn,) = engines.open(spec, stack).values()
+        warm = engines.warm[spec]
+        assert "ONNX Runtime" in warm.facts["device"]
+        assert warm.facts["precision"] == "fp32"
+        assert warm.facts["load_s"] > 0
+        assert warm.agreement == 1.0
+        assert warm.peak_rss_mb is None or 20 < warm.peak_rss_mb < 300  # without torch
         with np.load(windows) as arrays:  # the last batch is filled up, and cut again
-            assert np.array_equal(np.load(out)[:, :3], arrays["image"])
-            assert np.array_equal(np.load(out)[:, 3:], arrays["dsm"])
-        assert memory is None or 20 < memory < 300  # no torch in there
-        times = process.ask("run", calls=3)["ms"]
-        assert len(times) == 3
-        assert min(times) > 0
-    assert not process.alive
+            logits = np.load(tmp_path / "logits.npy")
+            assert np.array_equal(logits, np.concatenate([arrays["image"], arrays["dsm"]], 1))
+        assert len(turn()) == warm.calls
+        assert all(ms > 0 for ms in turn())
+        (process,) = processes
+        with pytest.raises(EngineRefusedError, match="FileNotFoundError"):
+            process.ask("logits", out="/nowhere/logits.npy")
+        assert process.alive
+        os.kill(process._child.pid, signal.SIGKILL)
+        with pytest.raises(DroppedError):
+            turn()
+        assert not process.alive
+    assert "killed, most likely for want of memory" in engines.refused[spec]
 
 
 def test_a_refusal_is_one_line_with_the_reason(tmp_path: Path, windows: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"broken")
-    with pytest.raises(EngineRefusedError, match=r"broken\.onnx") as caught:
-        EngineProcess(spec_of(broken).to_json(1, windows))
-    assert len(str(caught.value).splitlines()) == 1
-    engines = Engines(windows, 1, lambda _: None)
-    assert engines.opened(spec_of(broken)) is None
-    assert engines.refused == {spec_of(broken): str(caught.value)}
-
-
-def test_a_fault_while_running_is_a_refusal_too(windows: Path, spec: EngineSpec) -> None:
-    """An engine may load and still not run; what it printed is not its answer."""
-    with EngineProcess(spec.to_json(1, windows)) as process:
-        with pytest.raises(EngineRefusedError, match="FileNotFoundError"):
-            process.ask("logits", out="/nowhere/logits.npy")
-        assert process.alive
-
-
-def test_a_killed_child_is_told_from_a_refusal(windows: Path, spec: EngineSpec) -> None:
-    with EngineProcess(spec.to_json(1, windows)) as process:
-        os.kill(process._child.pid, signal.SIGKILL)
-        with pytest.raises(EngineRefusedError, match=r"killed.*memory"):
-            process.ask("run", calls=1)
-        assert not process.alive
-
-
-def test_one_that_is_killed_between_rounds_drops_out(windows: Path, spec: EngineSpec) -> None:
-    engines = Engines(windows, 1, lambda _: None)
-    found = engines.opened(spec)
-    assert found is not None
-    process, turn = found
-    with process:
-        assert engines.warm[spec].agreement == 1.0
-        assert all(ms > 0 for ms in turn())
-        os.kill(process._child.pid, signal.SIGKILL)
-        with pytest.raises(DroppedError):
-            turn()
-    assert "killed" in engines.refused[spec]
+    engines = Engines(windows, 1)
+    with ExitStack() as stack:
+        assert engines.open(spec_of(broken), stack) == {}
+    (reason,) = engines.refused.values()
+    assert "broken.onnx" in reason
+    assert len(reason.splitlines()) == 1
 
 
 def test_one_that_dies_warming_up_is_refused(
-    windows: Path, spec: EngineSpec, monkeypatch: pytest.MonkeyPatch
+    windows: Path,
+    spec: EngineSpec,
+    processes: list[EngineProcess],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    opened: list[EngineProcess] = []
+    ask = EngineProcess.ask
 
-    def mortal(message: dict[str, Any]) -> EngineProcess:
-        opened.append(EngineProcess(message))
-        os.kill(opened[0]._child.pid, signal.SIGKILL)
-        return opened[0]
+    def mortal(process: EngineProcess, *words: Any, **more: Any) -> Any:
+        os.kill(process._child.pid, signal.SIGKILL)
+        return ask(process, *words, **more)
 
-    monkeypatch.setattr(latency_engines, "EngineProcess", mortal)
-    engines = Engines(windows, 1, lambda _: None)
-    assert engines.opened(spec) is None
+    monkeypatch.setattr(EngineProcess, "ask", mortal)
+    engines = Engines(windows, 1)
+    with ExitStack() as stack:
+        assert engines.open(spec, stack) == {}
     assert "killed" in engines.refused[spec]
-    assert not opened[0].alive
+    assert not processes[0].alive
 
 
 def test_logits_that_are_not_finite_are_no_result(tmp_path: Path, spec: EngineSpec) -> None:
     path = tmp_path / "nan.npz"  # the model gives back what it is given
     one = np.zeros((1, 1, SIDE, SIDE), np.float32)
     np.savez(path, image=np.repeat(one * np.nan, 3, axis=1), dsm=one)
-    engines = Engines(path, 1, lambda _: None)
-    assert engines.opened(spec) is None
+    engines = Engines(path, 1)
+    with ExitStack() as stack:
+        assert engines.open(spec, stack) == {}
     assert "not finite" in engines.refused[spec]
+
+
+@pytest.mark.parametrize("kind", ["published", "mfnet"])
+def test_baselines_run_the_checkpoint(tmp_path: Path, kind: str) -> None:
+    network = random_network("lora", window=64, classes=3)
+    contract = Contract(64, ClassTable.numbered(3))
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, Checkpoint(network.config, contract, network.state_dict()))
+    windows = write_windows(tmp_path / "windows.npz", 64)
+    engine = engine_from_spec(asked(path, windows, kind=kind))
+    assert "PyTorch" in engine.facts["device"]
+    engine.logits(str(tmp_path / "out.npy"))
+    with np.load(windows) as arrays, torch.inference_mode():
+        expected = network(torch.from_numpy(arrays["image"]), torch.from_numpy(arrays["dsm"]))
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-5)
+
+
+def test_a_plan_is_timed_on_the_gpu(tmp_path: Path, windows: Path) -> None:
+    with rig("10.13") as machine:
+        plan = write_rgbd_plan(tmp_path / "a.fp16.plan", machine.trt, precision="fp16")
+        spec = asked(plan, windows, backend="tensorrt", device="cuda")
+        engine = engine_from_spec(spec)
+        assert engine.facts["precision"] == "fp16"
+        engine.logits(str(tmp_path / "out.npy"))
+        copies = machine.cuda.machine.calls.count("cuMemcpyHtoDAsync")
+        assert len(engine.run(5)["ms"]) == 5
+        assert machine.cuda.machine.calls.count("cuMemcpyHtoDAsync") == copies + 2  # once for all
+        engine._backend.__exit__()
+        machine.check()
+    assert np.load(tmp_path / "out.npy").dtype == np.float32
+
+
+def test_onnx_runtime_on_a_gpu_takes_the_file_s_precision(
+    tmp_path: Path, windows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_rgbd_model(tmp_path / "rgbd.fp16.onnx", SIDE, precision="fp16")
+    FakeOrtCuda().install(monkeypatch)
+    engine = engine_from_spec(asked(model, windows, device="cuda"))
+    assert engine.facts["precision"] == "fp16"
+    assert len(engine.run(3)["ms"]) == 3
 
 
 def test_logits_are_compared_by_class_and_range() -> None:
@@ -129,9 +189,9 @@ def test_logits_are_compared_by_class_and_range() -> None:
     reference[0, 0] = [[1, 1], [1, -3]]  # range 4: classes 0 0 0 1
     found = reference.copy()
     found[0, 1, 0, 0] = 2  # class 1
-    assert compared_logits(reference, found) == (0.75, 0.5)
-    assert compared_logits(reference, reference) == (1.0, 0.0)
-    assert compared_logits(reference * 0, found)[1] == 1.0  # a range of nothing
+    assert compare_logits(reference, found) == (0.75, 0.5)
+    assert compare_logits(reference, reference) == (1.0, 0.0)
+    assert compare_logits(reference * 0, found)[1] == 1.0  # a range of nothing
 
 
 def test_memory_is_known_on_linux() -> None:

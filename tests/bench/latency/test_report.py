@@ -10,16 +10,15 @@ import pytest
 from mfnet_bench.cli import main
 from mfnet_bench.latency.plot import draw_latency
 from mfnet_bench.latency.report import (
+    best_records,
     latency_table,
-    newest_rows,
+    newest_records,
     records_from_csv,
-    share,
+    summary_from_folder,
     write_latency,
 )
-from mfnet_bench.latency.row import LatencyRow
-from mfnet_bench.latency.run import LatencyRun
-from mfnet_bench.latency.summary import MARK, best_records, summary_from_folder
-from mfnet_bench.table import with_table
+from mfnet_bench.latency.run import LatencyRow, LatencyRun
+from mfnet_bench.table import percent, with_table
 from mfnet_runtime.errors import ResourceError, UsageError
 
 ROOT = Path(__file__).parents[3]
@@ -79,7 +78,8 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 def test_the_plot_is_of_the_newest_run_of_every_network() -> None:
     old, new = {"started": "2026-01-01"}, {"started": "2026-01-02"}
     other, again = replace(ROW, network="other"), replace(ROW, median_ms=1.0)
-    assert newest_rows([(old, ROW), (old, other), (new, again)]) == [other, again]
+    newest = newest_records([(old, ROW), (old, other), (new, again)])
+    assert newest == [(old, other), (new, again)]
 
 
 def test_the_best_batch_of_the_newest_run_counts() -> None:
@@ -98,9 +98,9 @@ def test_the_table_names_what_did_not_run() -> None:
     )
     assert "99.9999%" in table
     assert "fp32: 430 GFLOP/s (openvino 512x768x3072)" in table
-    assert share(0.9999999) == "99.9999%"  # 100% only if it is all
-    assert share(1.0) == "100%"
-    assert share(None) == "-"
+    assert percent(0.9999999) == "99.9999%"  # 100% only if it is all
+    assert percent(1.0) == "100%"
+    assert percent(None) == "-"
 
 
 def test_a_document_gets_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +120,7 @@ def test_a_document_gets_its_table(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("text", ["no marks", f"{END} {BEGIN}", BEGIN])
 def test_a_document_without_marks(text: str) -> None:
     with pytest.raises(UsageError, match="put <!-- latency:begin"):
-        with_table(text, "table", MARK, "README.md")
+        with_table(text, "table", "latency", "README.md")
 
 
 def test_no_results_yet(tmp_path: Path) -> None:
@@ -140,4 +140,4 @@ def test_readme_shows_what_was_measured() -> None:
     if not (RESULTS / "latency.csv").is_file():
         pytest.skip(f"nothing measured yet: {RESULTS}")
     text = (ROOT / "README.md").read_text()
-    assert with_table(text, summary_from_folder(RESULTS), MARK, "README.md") == text
+    assert with_table(text, summary_from_folder(RESULTS), "latency", "README.md") == text

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from mfnet_bench.latency.rounds import (
     DroppedError,
     Turn,
-    interleaved,
+    interleave,
     order_of_round,
     paired_ratio,
-    percentile,
-    pooled,
+    pool,
 )
 
 
@@ -31,7 +30,7 @@ def logged(log: list[str], name: str, values: Sequence[float]) -> Turn:
 def test_each_runs_once_a_round_in_changing_orders() -> None:
     log: list[str] = []
     names = "abcde"
-    taken = interleaved({name: logged(log, name, range(6)) for name in names}, range(6))
+    taken = interleave({name: logged(log, name, range(6)) for name in names}, range(6))
     rounds = [log[start : start + 5] for start in range(0, 30, 5)]
     assert all(sorted(order) == list(names) for order in rounds)
     assert len({tuple(order) for order in rounds}) > 3
@@ -52,7 +51,7 @@ def test_nobody_always_follows_the_same_other() -> None:
 def test_one_that_drops_out_keeps_its_rounds_and_stops_nobody() -> None:
     log: list[str] = []
     turns = {"short": logged(log, "short", [1, 2]), "long": logged(log, "long", range(5))}
-    taken = interleaved(turns, range(5))
+    taken = interleave(turns, range(5))
     assert sorted(taken["short"]) == [0, 1]
     assert len(taken["long"]) == 5
     assert log.count("short") == 3  # the third raised, and it was not asked again
@@ -67,7 +66,5 @@ def test_ratio_is_the_median_of_paired_ratios() -> None:
     assert paired_ratio(cell, cell) == 1.0
 
 
-def test_pooled_and_percentile() -> None:
-    values = pooled({1: [3.0], 0: [1.0, 2.0]})
-    assert values == [1.0, 2.0, 3.0]
-    assert percentile([float(value) for value in range(101)], 95) == 95.0
+def test_samples_are_pooled_in_the_order_of_rounds() -> None:
+    assert pool({1: [3.0], 0: [1.0, 2.0]}) == [1.0, 2.0, 3.0]

@@ -1,4 +1,4 @@
-"""`mfnet-bench latency`: one whole run on a tiny network, and what it refuses."""
+"""`mfnet-bench latency`: a whole run on a tiny network, and what it refuses."""
 
 from __future__ import annotations
 
@@ -16,20 +16,17 @@ from support import write_rgbd_model
 from mfnet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from mfnet.config import config_from_preset
 from mfnet_bench.cli import main
-from mfnet_bench.latency import engines as latency_engines
-from mfnet_bench.latency import peak_gemm as ceiling
-from mfnet_bench.latency import run as latency
+from mfnet_bench.latency import engines, gemm, run
 from mfnet_bench.latency.networks import network_name, networks_from_request, precision_of
 from mfnet_bench.latency.report import COLUMNS
 from mfnet_bench.latency.request import LatencyRequest
 from mfnet_bench.latency.run import LatencyRun
-from mfnet_export.export import ExportRequest
-from mfnet_export.export import exported as exported_from
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.errors import MFNetError, ModelError, UsageError
+from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.labels import ClassTable
 
-WINDOW, CLASSES = 64, 3
+WINDOW, CLASSES = 64, 4
 Capture = pytest.CaptureFixture[str]
 
 
@@ -37,26 +34,28 @@ def bench(*words: object) -> int:
     return main(["latency", *(str(word) for word in words)])
 
 
-def write_checkpoint(path: Path, seed: int = 0, window: int = WINDOW) -> Path:
-    network = random_network("lora", window=window, classes=CLASSES, seed=seed)
-    contract = Contract(window, ClassTable.numbered(CLASSES))
+def write_checkpoint(path: Path, seed: int = 0, classes: int = CLASSES) -> Path:
+    network = random_network("lora", window=WINDOW, classes=classes, seed=seed)
+    contract = Contract(WINDOW, ClassTable.numbered(classes))
     save_checkpoint(path, Checkpoint(network.config, contract, network.state_dict()))
     return path
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ONNX file beside the checkpoint it says it is from."""
+    """An ONNX file beside the checkpoint it says it is from; in truth it copies its inputs."""
     checkpoint = write_checkpoint(tmp_path_factory.mktemp("exported") / "best.pt")
-    return exported_from(ExportRequest(checkpoint, windows=1)).output
+    named = {"checkpoint_sha256": sha256_from_file(checkpoint)}
+    return write_rgbd_model(checkpoint.with_suffix(".onnx"), WINDOW, provenance=named)
 
 
 def test_a_whole_run(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr(ceiling, "SQUARE", 128)
-    monkeypatch.setattr(ceiling, "LIBRARIES", ("numpy", "onnxruntime"))
-    monkeypatch.setattr(latency_engines, "TURN_S", 0.01)
+    products = {("onnxruntime", "fp32"): gemm.products_on("cpu")["onnxruntime", "fp32"]}
+    monkeypatch.setattr(gemm, "products_on", lambda device: products)
+    monkeypatch.setattr(gemm, "SQUARE", {"cpu": 128})
+    monkeypatch.setattr(engines, "TURN_S", 0.01)
     options = "--backends onnxruntime --batches 2,1 --baseline-batch 1 --rounds 3 --no-compile"
     out = tmp_path / "out"
     assert bench(exported, *options.split(), "--windows", 1, "--threads", 1, "-o", out) == 0
@@ -64,9 +63,9 @@ def test_a_whole_run(
     assert "| best.onnx |     onnxruntime |      fp32 |     1 |" in table
     assert "best.onnx, onnxruntime bf16, batch 1: not run: " in table
     (saved,) = out.glob("latency-*.json")
-    run = json.loads(saved.read_text())
-    rows = {(row["backend"], row["precision"], row["batch"]): row for row in run["rows"]}
-    assert len(rows) == 2 + 4  # PyTorch at its best batch; ONNX Runtime in fp32 and bf16
+    found = json.loads(saved.read_text())
+    rows = {(row["backend"], row["precision"], row["batch"]): row for row in found["rows"]}
+    assert len(rows) == 2 + 4  # PyTorch at its batch; ONNX Runtime in fp32 and bf16
     for (backend, precision, _), row in rows.items():
         assert row["network"] == "tiny lora"
         if precision == "bf16":
@@ -77,60 +76,55 @@ def test_a_whole_run(
         assert 0 < row["median_ms"] <= row["p95_ms"]
         assert row["windows_per_s"] == pytest.approx(1000 / row["median_ms"])
         assert row["mpx_per_s"] == pytest.approx(row["windows_per_s"] * WINDOW**2 / 1e6)
-        assert row["agreement"] > 0.999
-        assert row["logit_difference"] < 1e-4
-        assert 0 < row["gflop"] < 1
+        assert 0 <= row["agreement"] <= 1
         reached = row["gflop_per_s"] / row["ceiling_gflop_per_s"]
         assert row["ceiling_fraction"] == pytest.approx(reached)
         assert row["ceiling_gflop_per_s"] > 0
         assert row["ratio_published"] > 0
         assert row["ratio_compiled"] is None
         assert row["rounds"] == len(row["ms"]) == 3
-        assert row["file_mb"] > 0.1
+        assert row["file_mb"] > 0
         assert row["load_s"] > 0
         if backend == "torch published":
-            assert row["ratio_published"] == 1.0
-            assert row["logit_difference"] < 1e-5  # another batch may round otherwise
-    published = next(row for row in run["rows"] if row["backend"] == "torch published")
-    assert published["gflop"] > rows["onnxruntime", "fp32", 1]["gflop"]  # it pads
-    check_csv(out, run)
+            assert row["ratio_published"] == row["agreement"] == 1.0
+            assert row["gflop"] > 0
+    check_csv(out, found)
     assert (out / "latency.png").stat().st_size > 10_000
     assert not list(out.glob(".*"))
     assert main(["table", str(out)]) == 0
     assert "| tiny lora |" in capsys.readouterr().out
 
 
-def check_csv(out: Path, run: dict[str, Any]) -> None:
-    """A line a row, as in the JSON."""
+def check_csv(out: Path, found: dict[str, Any]) -> None:
+    """A line per row, as in the JSON."""
     with (out / "latency.csv").open() as file:
-        found = list(csv.DictReader(file))
-    assert tuple(found[0]) == COLUMNS
-    assert [line["backend"] for line in found] == [row["backend"] for row in run["rows"]]
-    assert found[0]["torch"] == run["machine"]["torch"]
-    assert float(found[-3]["median_ms"] or 0) == (run["rows"][-3]["median_ms"] or 0)
+        lines = list(csv.DictReader(file))
+    assert tuple(lines[0]) == COLUMNS
+    assert [line["backend"] for line in lines] == [row["backend"] for row in found["rows"]]
+    assert lines[0]["torch"] == found["machine"]["torch"]
+    assert float(lines[0]["median_ms"]) == found["rows"][0]["median_ms"]
 
 
 def test_json_is_the_whole_run(
     exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    run = LatencyRun("2026-11-22T10:00:00Z", {"cpu": "one"}, 3, "4 windows", [])
-    monkeypatch.setattr(latency, "measured", lambda request, tell: run)
+    found = LatencyRun("2026-11-22T10:00:00Z", {"cpu": "one"}, 3, "4 windows", [])
+    monkeypatch.setattr(run, "measure", lambda request: found)
     assert bench(exported, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == run.to_dict()
+    assert json.loads(capsys.readouterr().out) == found.to_dict()
 
 
 def test_a_table_that_cannot_grow_is_refused_first(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr(latency, "measured", lambda *_: pytest.fail("measured in vain"))
+    monkeypatch.setattr(run, "measure", lambda _: pytest.fail("measured in vain"))
     (tmp_path / "latency.csv").write_text("a,b\n")
     assert bench(exported, "-o", tmp_path) == 2
     assert "move it away" in capsys.readouterr().err
 
 
 def test_engines_are_matched_with_the_checkpoint_they_name(exported: Path, tmp_path: Path) -> None:
-    other = write_checkpoint(tmp_path / "other.pt", seed=1)
-    beside = exported.with_suffix(".pt")
+    other, beside = write_checkpoint(tmp_path / "other.pt", seed=1), exported.with_suffix(".pt")
     request = LatencyRequest(
         models=(exported,), baselines=(other, beside), backends=("onnxruntime",), batches=(2,)
     )
@@ -139,41 +133,28 @@ def test_engines_are_matched_with_the_checkpoint_they_name(exported: Path, tmp_p
     assert [spec.precision for spec in network.engines] == ["fp32", "bf16"]
     assert [spec.kind for spec in network.baselines] == ["published", "mfnet", "compiled"]
     gflop = [spec.gflop for spec in network.baselines]
-    assert gflop[0] == gflop[2] > gflop[1]
+    assert gflop[0] == gflop[2] > gflop[1]  # the published order pads
     request = replace(request, baselines=(), compiled=False, batches=(1, 2), baseline_batch=1)
     (network,) = networks_from_request(request)
     assert {spec.batch for spec in network.engines} == {1, 2}
     assert network.checkpoint == beside.resolve()
     assert len(network.baselines) == 2
-
-
-def test_a_checkpoint_alone_is_timed(tmp_path: Path) -> None:
-    path = write_checkpoint(tmp_path / "best.pt")
-    (network,) = networks_from_request(LatencyRequest(models=(path,), backends=("onnxruntime",)))
+    (network,) = networks_from_request(replace(request, models=(beside,)))
     assert network.engines == ()
+    with pytest.raises(ModelError, match=r"best\.onnx: was exported from .* --baseline"):
+        networks_from_request(replace(request, baselines=(other,)))
 
 
-@pytest.mark.parametrize(
-    ("change", "kind", "part"),
-    [
-        ({"models": ()}, UsageError, "no model"),
-        ({"models": (Path("nowhere.onnx"),)}, UsageError, "nowhere.onnx: no such model file"),
-        ({"baselines": (Path("nowhere.pt"),)}, UsageError, "nowhere.pt: no such model file"),
-        ({"backends": ("tensorflow",)}, UsageError, "'tensorflow': expected some of .*onnxruntime"),
-        ({"backends": ()}, UsageError, "backend none"),
-        ({"precisions": ("fp64",)}, UsageError, "precision 'fp64'"),
-        ({"batches": ()}, UsageError, "batches"),
-        ({"batches": (1, 0)}, UsageError, "batches"),
-        ({"baseline_batch": 0}, UsageError, "batches"),
-        ({"rounds": 0}, UsageError, "0 rounds"),
-        ({"windows": 0}, UsageError, "0 windows"),
-    ],
-)
-def test_odd_requests(
-    exported: Path, change: dict[str, Any], kind: type[MFNetError], part: str
-) -> None:
-    with pytest.raises(kind, match=part):
-        LatencyRequest(**{"models": (exported,), "backends": ("onnxruntime",), **change})
+def test_on_a_gpu_every_file_runs_in_its_own_precision(exported: Path) -> None:
+    half = write_rgbd_model(exported.with_suffix(".fp16.onnx"), WINDOW, precision="fp16")
+    request = LatencyRequest(models=(half,), device="cuda", batches=(8,))
+    (network,) = networks_from_request(request)
+    assert [(spec.backend, spec.precision) for spec in network.engines] == [("onnxruntime", "fp16")]
+    assert [(spec.kind, spec.precision) for spec in network.baselines] == [
+        ("published", "fp32"), ("mfnet", "fp32"), ("autocast", "fp16"), ("compiled", "fp16"),
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match=r"tensorrt: none of these runs it .* cuda"):
+        networks_from_request(replace(request, backends=("tensorrt",)))
 
 
 def lonely(folder: Path, exported: Path) -> list[Path]:
@@ -188,7 +169,7 @@ def of_another_window(folder: Path, exported: Path) -> list[Path]:
 
 
 def of_other_classes(folder: Path, exported: Path) -> list[Path]:
-    write_checkpoint(folder / "rgbd.pt")
+    write_checkpoint(folder / "rgbd.pt", classes=3)
     return [write_rgbd_model(folder / "rgbd.onnx", WINDOW)]
 
 
@@ -222,17 +203,25 @@ def test_bad_files(
     assert not out.exists()
 
 
-def test_a_file_of_another_checkpoint(exported: Path, tmp_path: Path) -> None:
-    other = write_checkpoint(tmp_path / "other.pt", seed=1)
-    request = LatencyRequest(models=(exported,), baselines=(other,), backends=("onnxruntime",))
-    with pytest.raises(ModelError, match=r"best\.onnx: was exported from .* --baseline"):
-        networks_from_request(request)
-
-
-@pytest.mark.parametrize("words", [["--batches", "one"], ["--rounds", "0"], ["--backends", "x"]])
-def test_odd_words(exported: Path, capsys: Capture, words: list[str]) -> None:
-    assert bench(exported, *words) == 2
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("--baseline nowhere.pt", "nowhere.pt: no such model file"),
+        ("--backends tensorflow", "'tensorflow': expected some of openvino, onnxruntime"),
+        ("--precisions fp64", "--precisions 'fp64'"),
+        ("--device cuda --precisions bf16", "--precisions 'bf16': expected some of fp32"),
+        ("--batches ,", "batches []"),
+        ("--batches 1,0", "batches [1, 0]"),
+        ("--batches one", "--batches 'one': expected whole numbers"),
+        ("--baseline-batch 0", "batches"),
+        ("--rounds 0", "--rounds 0"),
+        ("--windows 0", "--windows 0"),
+    ],
+)
+def test_bad_options(exported: Path, capsys: Capture, words: str, part: str) -> None:
+    assert bench(exported, *words.split()) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert part in line
 
 
 def test_names() -> None:

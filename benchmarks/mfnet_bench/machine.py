@@ -1,4 +1,4 @@
-"""What a measurement is true of: the machine and the versions it ran with."""
+"""The machine and the library versions of a measurement."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ PACKAGES = ("mfnet", "numpy", "rasterio", "onnxruntime", "openvino", "torch")
 
 
 def machine_facts() -> dict[str, Any]:
-    """Processor and its flags, cores this process may use, system, date, installed versions."""
+    """Return processor and flags, usable cores, system, date and installed versions."""
+    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()  # x86, ARM
     return {
-        "cpu": _cpu_name(),
+        "cpu": _cpuinfo("model name") or platform.processor() or platform.machine(),
         "cores": _cores(),
-        "flags": " ".join(_flags()),
+        "flags": " ".join(flag for flag in FLAGS if flag in flags),
         "system": f"{platform.system()} {platform.machine()}",
         "date": date.today().isoformat(),
         "python": platform.python_version(),
@@ -31,19 +32,8 @@ def machine_facts() -> dict[str, Any]:
     }
 
 
-def _cpu_name() -> str:
-    """The name Linux gives the processor; elsewhere what Python knows."""
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _flags() -> list[str]:
-    """Those of `FLAGS` that the processor has; none where the system does not say."""
-    found = (_cpuinfo("flags") or _cpuinfo("Features")).split()  # x86, ARM
-    return [flag for flag in FLAGS if flag in found]
-
-
 def _cpuinfo(name: str) -> str:
-    """What Linux says of the first processor under a name; nothing elsewhere."""
+    """Return what Linux says of the first processor under a name; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

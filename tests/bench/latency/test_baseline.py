@@ -12,7 +12,7 @@ from torch import nn
 from mfnet.checkpoints.checkpoint import checkpoint_from_official, network_from_checkpoint
 from mfnet.model.network import MFNet
 from mfnet.tuning import tuning_names
-from mfnet_bench.latency.published_network import PublishedMFNet
+from mfnet_bench.latency.baseline import PublishedMFNet
 
 
 @pytest.mark.parametrize("tuning", tuning_names())

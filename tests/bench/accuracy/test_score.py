@@ -1,0 +1,295 @@
+"""`mfnet-bench miou`: scores against a plain loop over windows, its files, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from matplotlib.image import imread
+from networks import random_network
+from support import UTM, read, window_weights, write_raster, write_rgbd_model, write_scene
+
+from mfnet.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from mfnet_bench.accuracy.report import COLOURS
+from mfnet_bench.accuracy.score import run_scenes
+from mfnet_bench.cli import main
+from mfnet_bench.table import figure, markdown_table
+from mfnet_runtime.contract import Contract
+from mfnet_runtime.labels import ClassTable
+from mfnet_runtime.tiling.options import BlendName
+
+WINDOW = 32
+HEIGHT, WIDTH = 40, 48
+Capture = pytest.CaptureFixture[str]
+
+
+def bench(*words: object) -> int:
+    return main(["miou", *(str(word) for word in words)])
+
+
+def results(capsys: Capture) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for seed, name in enumerate("ab"):
+        write_scene(tmp_path / "scenes", name, HEIGHT, WIDTH, seed=seed, label=True)
+    return tmp_path / "scenes"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_rgbd_model(tmp_path / "rgbd.onnx", WINDOW)
+
+
+def write_checkpoint(path: Path, classes: int) -> Path:
+    network = random_network("lora", window=WINDOW, classes=classes)
+    contract = Contract(WINDOW, ClassTable.numbered(classes))
+    save_checkpoint(path, Checkpoint(network.config, contract, network.state_dict()))
+    return path
+
+
+def changed(source: Path, path: Path, kind: str, second: npt.NDArray[Any], **more: Any) -> Path:
+    """The model with one more node on its logits."""
+    model = onnx.load(source)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(second, "second"))
+    model.graph.node[0].output[0] = "plain"
+    model.graph.node.append(onnx.helper.make_node(kind, ["plain", "second"], ["logits"], **more))
+    onnx.save(model, path)
+    return path
+
+
+def swapped(source: Path, path: Path) -> Path:
+    """Classes 0 and 1 exchanged."""
+    return changed(source, path, "Gather", np.array([1, 0, 2, 3]), axis=1)
+
+
+def rim_bias() -> npt.NDArray[np.float32]:
+    """(1, 4, row, column): the left third of a window prefers class 0, so that windows matter."""
+    bias = np.zeros((1, 4, WINDOW, WINDOW), np.float32)
+    bias[0, 0, :, : WINDOW // 3] = 0.5
+    return bias
+
+
+def plain_classes(folder: Path, name: str, stride: int, blend: BlendName) -> npt.NDArray[Any]:
+    """The class map as the published loop over windows gives it, visits and all."""
+    dsm = read(folder / "dsm" / f"{name}.tif")
+    scaled = (dsm - dsm.min()) / (dsm.max() - dsm.min())
+    image = read(folder / "image" / f"{name}.tif", None) * np.float32(1 / 255)
+    logits = np.concatenate([image, scaled[None]])
+    total = np.zeros(logits.shape)
+    visits = [
+        (min(row, HEIGHT - WINDOW), min(column, WIDTH - WINDOW))
+        for row in range(0, HEIGHT, stride)
+        for column in range(0, WIDTH, stride)
+    ]
+    for row, column in visits if blend == "uniform" else sorted(set(visits)):
+        cut = (slice(None), slice(row, row + WINDOW), slice(column, column + WINDOW))
+        total[cut] += (logits[cut] + rim_bias()[0]) * window_weights(blend, WINDOW)
+    return np.asarray(total.argmax(0))
+
+
+def mean_iou(truth: npt.NDArray[Any], found: npt.NDArray[Any]) -> float:
+    pairs = [(truth == index, found == index) for index in range(4)]
+    return float(np.mean([(a & b).sum() / (a | b).sum() for a, b in pairs]))
+
+
+def test_scores_are_those_of_the_plain_loop(
+    tmp_path: Path, folder: Path, model: Path, capsys: Capture
+) -> None:
+    blind = changed(model, tmp_path / "blind.onnx", "Add", rim_bias())
+    assert bench(blind, folder, "--stride", "32,8,16,8", "--blend", "uniform,hann", "--json") == 0
+    rows = results(capsys)
+    truth = np.stack([read(folder / "label" / f"{name}.tif") for name in "ab"])
+    settings = [(row["stride"], row["blend"]) for row in rows]
+    assert settings == [(s, blend) for s in (32, 8, 16) for blend in ("uniform", "hann")]
+    maps = {
+        (stride, blend): np.stack([plain_classes(folder, name, stride, blend) for name in "ab"])
+        for stride, blend in settings
+    }
+    scores = set()
+    for row, setting in zip(rows, settings, strict=True):
+        found = maps[setting]
+        scores.add(mean_iou(truth, found))
+        assert row["mean_iou"] == pytest.approx(mean_iou(truth, found))
+        assert row["oa"] == pytest.approx((truth == found).mean())
+        assert row["agreement"] == pytest.approx((maps[32, "uniform"] == found).mean())
+        assert row["mpx_per_s"] == pytest.approx(2 * HEIGHT * WIDTH / 1e6 / row["seconds"])
+        assert row["windows_per_s"] > 0
+        assert 0 <= row["outside_backend"] < 1
+    assert len(scores) > 3  # or the strides would not have been told apart
+
+
+def test_models_side_by_side(tmp_path: Path, folder: Path, model: Path, capsys: Capture) -> None:
+    other = swapped(model, tmp_path / "swapped.onnx")
+    assert bench(model, other, folder, "--json", "-o", tmp_path / "out") == 0
+    perfect, row = results(capsys)
+    assert perfect["mean_iou"] == perfect["mean_f1"] == perfect["oa"] == perfect["kappa"] == 1.0
+    assert perfect["agreement"] == 1.0
+    assert perfect["pixels"] == 2 * HEIGHT * WIDTH
+    assert (perfect["stride"], perfect["blend"]) == (16, "hann")
+    truth = np.concatenate([read(folder / "label" / f"{name}.tif") for name in "ab"])
+    image = np.concatenate([read(folder / "image" / f"{name}.tif", None) for name in "ab"], 1)
+    # red and green exchanged; where they are alike, the first still wins
+    kept = (np.isin(truth, [2, 3]) | ((truth == 0) & (image[0] == image[1]))).mean()
+    assert row["agreement"] == pytest.approx(kept)
+    assert row["oa"] == pytest.approx(kept)
+    assert row["iou"][1] == 0.0
+    assert row["iou"][2:] == [1.0, 1.0]
+    assert json.loads((tmp_path / "out/miou.json").read_text())[1]["oa"] == row["oa"]
+    with (tmp_path / "out/miou.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [r["class"] for r in rows[:5]] == ["red", "green", "blue", "high", "mean"]
+    assert float(rows[-1]["iou"]) == pytest.approx(row["mean_iou"])
+    assert not (tmp_path / "out/miou.png").exists()  # one stride is no curve
+
+
+def test_models_of_one_name_are_told_apart(
+    tmp_path: Path, folder: Path, model: Path, capsys: Capture
+) -> None:
+    (tmp_path / "b").mkdir()
+    other = swapped(model, tmp_path / "b" / model.name)
+    assert bench(model, other, folder, "--only", "a", "--mean-over", "0,1") == 0
+    out = capsys.readouterr().out
+    assert f"| {model} " in out
+    assert f"{other} IoU" in out
+    assert "| high (not in the means) |" in out
+
+
+def test_strides_are_drawn(tmp_path: Path, folder: Path, model: Path, capsys: Capture) -> None:
+    out = tmp_path / "new" / "out"
+    words = "--stride 8,16,32 --blend uniform,hann --threads 1 --backend onnxruntime"
+    assert bench(model, folder, *words.split(), "-o", out) == 0
+    table = capsys.readouterr().out
+    assert table.count("| rgbd.onnx | onnxruntime |") == 6
+    assert "| class" not in table
+    (first, *_) = json.loads((out / "miou.json").read_text())
+    assert first["machine"]["onnxruntime"] in first["device"]
+    shown = np.rint(imread(out / "miou.png")[..., :3] * 255).astype(int)
+    for blend in ("uniform", "hann"):  # both curves are there
+        wanted = [int(COLOURS[blend][at : at + 2], 16) for at in (1, 3, 5)]
+        assert (shown == wanted).all(-1).sum() > 500
+
+
+def test_the_run_of_median_time_counts(
+    folder: Path, model: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([99.0, 1.0, 10.0, 4.0, 40.0, 2.0, 20.0])  # warm-up, then rounds of two
+
+    def timed(*args: Any) -> Any:
+        result, maps = run_scenes(*args)
+        result.total_s = next(seconds)
+        return result, maps
+
+    monkeypatch.setattr("mfnet_bench.accuracy.score.run_scenes", timed)
+    assert bench(model, folder, "--stride", "32,16", "--rounds", "3", "--json") == 0
+    assert [row["seconds"] for row in results(capsys)] == [2.0, 20.0]
+    assert list(seconds) == []
+
+
+def test_the_paper_protocol_takes_its_stride(folder: Path, model: Path, capsys: Capture) -> None:
+    assert bench(model, folder, "--paper", "--json") == 0
+    (row,) = results(capsys)
+    assert row["windows"] == 2 * 2 * 2  # stride 32 over 40 x 48
+    assert row["mean_iou"] == 1.0
+
+
+def test_a_checkpoint_runs_in_torch(tmp_path: Path, folder: Path, capsys: Capture) -> None:
+    path = write_checkpoint(tmp_path / "best.pt", 4)
+    assert bench(path, path, folder, "--json", "--threads", "1") == 0
+    first, second = results(capsys)
+    assert first["backend"] == "torch"
+    assert second["agreement"] == 1.0
+    assert first["mean_iou"] == second["mean_iou"]
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("--stride 0", ["stride is 0 px"]),
+        ("--stride 16,48", ["48 px", "1 to 32"]),
+        ("--stride 16,x", ["--stride '16,x'", "whole numbers"]),
+        ("--blend hann,gauss", ["'gauss'", "uniform, hann"]),
+        ("--mean-over 7", ["--mean-over 7", "0 to 3"]),
+        ("--rounds 0", ["--rounds is 0"]),
+        ("--batch 0", ["batch is 0"]),
+        ("--backend abacus", ["'abacus'"]),
+        ("--dataset vaihingen --only a", ["--dataset fixes"]),
+        ("--dataset atlantis", ["'atlantis'"]),
+        ("--only c", ["c"]),
+        ("--bands 1", ["--bands"]),
+        ("--paper --stride 8", ["--paper fixes"]),
+    ],
+)
+def test_bad_options(
+    tmp_path: Path, folder: Path, model: Path, capsys: Capture, words: str, parts: list[str]
+) -> None:
+    assert bench(model, folder, *words.split(), "-o", tmp_path / "out") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert all(part in line for part in parts)
+    assert not (tmp_path / "out").exists()
+
+
+def no_label(folder: Path, model: Path) -> None:
+    (folder / "label" / "a.tif").unlink()
+
+
+def other_label(folder: Path, model: Path) -> None:
+    write_raster(folder / "label" / "a.tif", np.full((HEIGHT, WIDTH), 9, np.uint8), **UTM)
+
+
+def nothing_labelled(folder: Path, model: Path) -> None:
+    for name in "ab":
+        nothing = np.full((HEIGHT, WIDTH), 255, np.uint8)
+        write_raster(folder / "label" / f"{name}.tif", nothing, **UTM)
+
+
+def broken_image(folder: Path, model: Path) -> None:
+    (folder / "image" / "a.tif").write_bytes(b"broken")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "part"),
+    [
+        (no_label, 2, "files are missing"),
+        (other_label, 4, "class index 9"),
+        (nothing_labelled, 4, "no pixel of the labels"),
+        (broken_image, 4, "a.tif: cannot be opened"),
+        (lambda folder, model: folder.rename(folder.with_name("b")), 2, "no such file or folder"),
+        (lambda folder, model: model.unlink(), 2, "rgbd.onnx: no such model file"),
+        (lambda folder, model: write_checkpoint(model.with_name("three.pt"), 3), 3,
+         "compare models of the same classes"),
+    ],
+)  # fmt: skip
+def test_bad_files(
+    tmp_path: Path,
+    folder: Path,
+    model: Path,
+    capsys: Capture,
+    change: Callable[[Path, Path], object],
+    code: int,
+    part: str,
+) -> None:
+    change(folder, model)
+    others = tmp_path.glob("*.pt")
+    assert bench(model, *others, folder, "-o", tmp_path / "out") == code
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert part in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_markdown_table_is_aligned() -> None:
+    assert markdown_table(["a", "bb"], [["long", "1"], ["x", figure(None)]]).splitlines() == [
+        "| a    | bb |",
+        "|------|---:|",
+        "| long |  1 |",
+        "| x    |  - |",
+    ]
