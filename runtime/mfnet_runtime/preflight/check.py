@@ -9,13 +9,13 @@ from pathlib import Path
 from mfnet_runtime.checks.findings import Findings, exit_code_of
 from mfnet_runtime.console import say
 from mfnet_runtime.preflight.model import ModelRequest, largest_batch, model_info
-from mfnet_runtime.preflight.outputs import check_disk, check_folder
+from mfnet_runtime.preflight.outputs import check_disk, check_folder, check_packages
 from mfnet_runtime.preflight.report import finding_lines, model_lines, scene_lines, summary_line
 from mfnet_runtime.preflight.scene import RunRequest, check_scene
 from mfnet_runtime.raster.polygons import VectorOptions
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
-from mfnet_runtime.tiling.pipeline import SegmentOptions
+from mfnet_runtime.tiling.options import SegmentOptions
 
 
 def check_scenes(
@@ -56,7 +56,10 @@ def check_scenes(
     model = model_info(found, request)
     batch = largest_batch(found, options.batch, model.batches)
     run = RunRequest(model.contract, batch, options, read, vectors, folder)
-    check_folder(found, scenes, run)
+    if vectors is not None:
+        check_packages(found, vectors)
+    if folder is not None:
+        check_folder(found, folder, scenes, [run.paths(folder, scene) for scene in scenes])
     show(model_lines(model))
     show(finding_lines(found.all, quiet))
     checks = []
@@ -65,7 +68,7 @@ def check_scenes(
         show(scene_lines(checks[-1], quiet))
     disk = Findings()
     if folder is not None:
-        check_disk(disk, folder, checks)
+        check_disk(disk, folder, sum(one.estimate.disk for one in checks if one.estimate))
     show(finding_lines(disk.all, quiet))
     of_run = [*found.all, *disk.all]
     code = exit_code_of([*of_run, *(finding for check in checks for finding in check.findings)])

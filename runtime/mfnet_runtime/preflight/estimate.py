@@ -18,7 +18,7 @@ from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneReader
 from mfnet_runtime.tiling.batch_size import BatchSize
 from mfnet_runtime.tiling.memory import block_width, pixel_memory
-from mfnet_runtime.tiling.pipeline import SegmentOptions
+from mfnet_runtime.tiling.options import SegmentOptions
 
 CALLS = 3  # timed calls of the network, after one that is not timed
 

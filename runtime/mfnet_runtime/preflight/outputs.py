@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mfnet_runtime.checks.findings import Findings
 from mfnet_runtime.errors import ResourceError, UsageError, missing_package
-from mfnet_runtime.preflight.report import mib
-from mfnet_runtime.preflight.scene import RunRequest, SceneCheck
+from mfnet_runtime.raster.polygons import VectorOptions
 from mfnet_runtime.raster.vector_file import require_vectors
-from mfnet_runtime.run.paths import require_places
+from mfnet_runtime.run.paths import OutputPaths, require_places
 from mfnet_runtime.run.workdir import WORK
 from mfnet_runtime.scene.discovery import Scene
 
 
-def check_folder(found: Findings, scenes: Sequence[Scene], run: RunRequest) -> None:
-    """Check that the outputs may be written, without creating anything."""
-    folder = run.folder
-    if run.vectors is not None:
-        with found.refusals("output"):
-            try:
-                require_vectors(run.vectors)
-            except ModuleNotFoundError as error:
-                raise UsageError(missing_package(error.name) or str(error)) from error
-    if folder is None:
-        return
+def check_packages(found: Findings, vectors: VectorOptions) -> None:
+    """Check that polygons can be written."""
     with found.refusals("output"):
-        require_places(scenes, [paths for one in scenes if (paths := run.paths(one))], folder)
+        try:
+            require_vectors(vectors)
+        except ModuleNotFoundError as error:
+            raise UsageError(missing_package(error.name) or str(error)) from error
+
+
+def check_folder(
+    found: Findings, folder: Path, scenes: Sequence[Scene], places: Sequence[OutputPaths]
+) -> None:
+    """Check that outputs may be written to a folder, without creating anything."""
+    with found.refusals("output"):
+        require_places(scenes, places, folder)
         there = _existing(folder)
         if not os.access(there, os.W_OK | os.X_OK):
             raise ResourceError(
@@ -41,11 +42,10 @@ def check_folder(found: Findings, scenes: Sequence[Scene], run: RunRequest) -> N
         found.add("output", [("warning", text)])
 
 
-def check_disk(found: Findings, folder: Path, checks: Iterable[SceneCheck]) -> None:
-    """Compare the free disk space with what uncompressed outputs need."""
-    needed = sum(check.estimate.disk for check in checks if check.estimate)
+def check_disk(found: Findings, folder: Path, needed: int) -> None:
+    """Compare the free disk space with the bytes that uncompressed outputs need."""
     free = shutil.disk_usage(_existing(folder)).free
-    text = f"at most {mib(needed)} of disk needed, {mib(free)} free"
+    text = f"at most {needed >> 20:,} MiB of disk needed, {free >> 20:,} MiB free"
     if needed > free:
         text = f"{folder}: {text}; outputs compress well, but free some space"
     found.add("output", [("warning" if needed > free else "ok", text)])

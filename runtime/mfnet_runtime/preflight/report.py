@@ -88,11 +88,6 @@ def summary_line(checks: Sequence[SceneCheck], code: int) -> str:
     return f"\n{scenes}: {well} ok, {', '.join(parts)}.{whole} Nothing was written."
 
 
-def mib(count: int) -> str:
-    """Format a number of bytes."""
-    return f"{count / (1 << 20):,.0f} MiB"
-
-
 def _table(check: SceneCheck) -> Iterator[str]:
     """Show image and DSM side by side."""
     columns = [
@@ -153,7 +148,9 @@ def _cost(check: SceneCheck) -> Iterator[str]:
         text += f", {check.skipped} of them without data and skipped"
     if check.classified is not None:
         text += f"; {_percent(check.classified)} of the pixels get a class"
-    text += f"; at most {mib(estimate.memory)} for pixels, {mib(estimate.disk)} of disk"
+    text += (
+        f"; at most {estimate.memory >> 20:,} MiB for pixels, {estimate.disk >> 20:,} MiB of disk"
+    )
     if check.replaced:
         text += f"; replaces {', '.join(check.replaced)}"
     yield from _labelled("a run", text)

@@ -42,7 +42,7 @@ from mfnet_runtime.scene.normalize import BoolArray, DsmRange
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneReader
 from mfnet_runtime.tiling.grid import WindowGrid
-from mfnet_runtime.tiling.pipeline import SegmentOptions
+from mfnet_runtime.tiling.options import SegmentOptions
 
 RESAMPLING = "bilinear"  # of --align by default
 CACHE = 128 << 20  # bytes of GDAL's block cache
@@ -59,11 +59,9 @@ class RunRequest:
     vectors: VectorOptions | None = None
     folder: Path | None = None  # for outputs; None if it is not given
 
-    def paths(self, scene: Scene) -> OutputPaths | None:
+    def paths(self, folder: Path, scene: Scene) -> OutputPaths:
         """Return where the outputs of a scene would go."""
-        if self.folder is None:
-            return None
-        return OutputPaths.of(self.folder, scene.name, self.options, self.vectors)
+        return OutputPaths.of(folder, scene.name, self.options, self.vectors)
 
 
 @dataclass
@@ -143,7 +141,8 @@ def check_scene(scene: Scene, run: RunRequest) -> SceneCheck:
             if run.read.align is None:
                 _check_grid(found, scene, run.read)
             _check_together(found, check, run)
-        if (paths := run.paths(scene)) is not None:
+        if run.folder is not None:
+            paths = run.paths(run.folder, scene)
             with found.refusals("output"):
                 paths.require_short_names()
                 check.replaced = [path.name for path in paths.all if path.exists()]
@@ -241,8 +240,9 @@ def _check_together(found: Findings, check: SceneCheck, run: RunRequest) -> None
             for raster in (check.image, check.dsm):
                 if raster is not None:
                     found.add("run", strips(raster, check.estimate.blocks))
-        if (paths := run.paths(scene)) is not None:
+        if run.folder is not None:
             with found.refusals("output"):
+                paths = run.paths(run.folder, scene)
                 shape = (reader.height, reader.width)
                 SceneOutputs(paths, shape, contract.classes, reader.profile, {}, run.vectors)
         if not found.refused("image", "dsm", "area"):

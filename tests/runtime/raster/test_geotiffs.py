@@ -80,8 +80,10 @@ def test_broken_files(tmp_path: Path, path: Path) -> None:
     out = tmp_path / "out"
     asked = words(write_rgbd_model(tmp_path / "rgbd.onnx"), path, dsm, out)
     code = f"import sys; sys.path[:] = {sys.path!r}; from mfnet_runtime.cli.main import main; "
+    code += f"checked, ran = main({[*asked, '--check']!r}), main({asked!r}); "
+    code += "assert checked == ran, (checked, ran); sys.exit(ran)"
     done = subprocess.run(
-        [sys.executable, "-c", code + f"sys.exit(main({asked!r}))"],
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         timeout=100,
