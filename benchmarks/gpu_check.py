@@ -83,9 +83,11 @@ class Part:
 
 def parts_of(request: Request) -> Iterator[Part]:
     """Yield the parts in the order of their worth, trained networks first."""
-    yield _tests(request, "kernels", request.plan_python, "test_kernels.py")
+    yield _tests(request, "kernels", request.plan_python, "tests/gpu/test_kernels.py")
     for checkpoint in request.checkpoints:
         yield from _network_parts(request, checkpoint, trained=True)
+    backends = "tests/runtime/backends/test_backends.py"
+    yield _tests(request, "backends", request.plan_python, backends)
     for words in filter(None, map(str.strip, request.random.split(","))):
         checkpoint = request.work / f"random_{words.replace(' ', '_')}.pt"
         command = (request.torch_python, "-m", "mfnet_bench.random_checkpoint", *words.split())
@@ -112,8 +114,8 @@ def _network_parts(request: Request, checkpoint: Path, trained: bool) -> Iterato
         plan = source.with_suffix(".plan")
         command = (plan_python, "-c", MAIN.format("mfnet_export.cli"), "--onnx", str(source))
         yield Part(f"{plan.name}: build", 5, (*command, *build), (source,), plan)
-        yield _tests(request, plan.name, plan_python, "test_models.py", plan, onnx)
-    yield _tests(request, fp16.name, torch_python, "test_models.py", fp16, onnx)
+        yield _tests(request, plan.name, plan_python, "tests/gpu/test_models.py", plan, onnx)
+    yield _tests(request, fp16.name, torch_python, "tests/gpu/test_models.py", fp16, onnx)
     plan = fp16.with_suffix(".plan")
     options = ["--device", "cuda", "--batches", "1,8,16,32", "--baseline-batch", "16"]
     options += ["--baseline", str(checkpoint), "--plan-python", plan_python]
@@ -125,7 +127,7 @@ def _tests(request: Request, name: str, python: str, file: str, *needs: Path) ->
     pytest = ("-m", "pytest", "-m", "gpu", "-rPs", "-q", "-W", "default", "-p", "no:cacheprovider")
     env = [("MFNET_GPU_MODEL", str(needs[0]))] if needs else []
     env += [("MFNET_GPU_SCENES", str(request.scenes))] if request.scenes else []
-    command = (python, *pytest, str(ROOT / "tests" / "gpu" / file))
+    command = (python, *pytest, str(ROOT / file))
     return Part(f"{name}: tests", 3, command, needs, env=tuple(env))
 
 

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
@@ -16,6 +18,7 @@ from fakes.fake_tensorrt import FakeTensorRT, fake_tensorrt
 from fakes.trt_plan import FakePlan
 from support import RGBD, write_rgbd_model
 
+from mfnet_export.cli import main as export
 from mfnet_runtime.backends.tensorrt.plan_file import PlanFacts, Profile, sidecar_of
 from mfnet_runtime.contract import Contract
 
@@ -90,3 +93,26 @@ def write_rgbd_plan(
     }
     sidecar_of(path).write_text(PlanFacts(**{**known, **facts}).to_json())
     return path
+
+
+def write_built_plan(path: Path, window: int, machine: str) -> Path:
+    """A plan of the same model as TensorRT builds it here, real or fake, for batches of 1 to 64.
+
+    Args:
+        path: Of the plan.
+        window: Pixels a side.
+        machine: Names the TensorRT and GPU; for each, a plan is built once and then copied.
+    """
+    plan, facts = _built_plan(window, machine)
+    path.write_bytes(plan)
+    sidecar_of(path).write_text(facts)
+    return path
+
+
+@cache
+def _built_plan(window: int, machine: str) -> tuple[bytes, str]:
+    with TemporaryDirectory() as folder:
+        source = write_rgbd_model(Path(folder) / "rgbd.onnx", window)
+        assert export(["--onnx", str(source), "--plan", "--batches", "1,4,64"]) == 0
+        plan = source.with_suffix(".plan")
+        return plan.read_bytes(), sidecar_of(plan).read_text()

@@ -1,6 +1,7 @@
 """One conformance suite: what holds for every backend that is installed, whatever it is.
 
-TensorRT runs as a fake that has just what each version has, on a fake GPU.
+TensorRT runs as a fake that has just what each version has, on a fake GPU; with `-m gpu`, the real
+one runs on this machine's GPU.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes.fake_tensorrt import LEAN, VERSIONS
-from rgbd_plans import rig, write_rgbd_plan
+from rgbd_plans import rig, write_built_plan, write_rgbd_plan
 from support import RGBD, write_rgbd_model
 
+from mfnet_export.tensorrt.machine import NoBuilderError, require_builder
 from mfnet_runtime.backends import RUNS, backend_from_file
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, UsageError
@@ -31,22 +33,39 @@ class Engine:
     threads: int  # it has of two asked for
 
 
-@pytest.fixture(params=[*RUNS[".onnx", "cpu"], *VERSIONS, LEAN])
+GPU = pytest.param("real GPU", marks=pytest.mark.gpu)
+
+
+@pytest.fixture(params=[*RUNS[".onnx", "cpu"], *VERSIONS, LEAN, GPU])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    if request.param not in (*VERSIONS, LEAN):
-        if find_spec(request.param) is None:
-            pytest.skip(f"{request.param} is not installed")
-        yield Engine(request.param, lambda path, window: write_rgbd_model(path, window), "CPU", 2)
-        return
-    lean = request.param == LEAN
-    with rig(request.param, "tensorrt_lean_bindings" if lean else "tensorrt") as machine:
+    which = request.param
 
-        def write(path: Path, window: int) -> Path:
-            plan = path.with_suffix(".plan")
-            return write_rgbd_plan(plan, machine.trt, window=window, version_compatible=lean)
+    def write_plan(path: Path, window: int) -> Path:
+        return write_built_plan(path.with_suffix(".plan"), window, which)
 
-        yield Engine("tensorrt", write, "NVIDIA Fake, TensorRT", 0)
-        machine.check()
+    if which == "real GPU":
+        try:
+            require_builder()
+        except NoBuilderError as fault:
+            pytest.skip(str(fault))
+        yield Engine("tensorrt", write_plan, ", TensorRT", 0)
+    elif which in VERSIONS:
+        with rig(which) as machine:
+            yield Engine("tensorrt", write_plan, "NVIDIA Fake, TensorRT", 0)
+            machine.check()
+    elif which == LEAN:
+        with rig(which, "tensorrt_lean_bindings") as machine:
+
+            def write(path: Path, window: int) -> Path:
+                plan = path.with_suffix(".plan")
+                return write_rgbd_plan(plan, machine.trt, window=window, version_compatible=True)
+
+            yield Engine("tensorrt", write, "NVIDIA Fake, TensorRT", 0)
+            machine.check()
+    else:
+        if find_spec(which) is None:
+            pytest.skip(f"{which} is not installed")
+        yield Engine(which, lambda path, window: write_rgbd_model(path, window), "CPU", 2)
 
 
 @pytest.fixture
