@@ -38,8 +38,9 @@ class DsmFacts:
 
     @property
     def usable(self) -> bool:
-        """Whether there are heights, and not all the same."""
-        return bool(self.statistics.valid) and self.statistics.low < self.statistics.high
+        """Whether there are heights, and the network can tell some from others."""
+        found = self.statistics
+        return bool(found.valid) and found.low < found.high and not self.span.constant
 
     @property
     def fixed(self) -> bool:
@@ -56,7 +57,7 @@ def no_heights(dsm: DsmFacts) -> Said:
             f"{path}: there is no valid height{found.where} ({found.causes}), and nodata gets no "
             "class; check its nodata value with gdalinfo",
         )
-    elif not dsm.usable and (found.share == 1 or dsm.span.constant):
+    elif dsm.span.constant or (found.share == 1 and found.low == found.high):
         yield (
             "warning",
             f"{path}: every height is {found.low[0]:g}, so the network sees a flat scene and "

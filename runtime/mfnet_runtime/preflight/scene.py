@@ -38,7 +38,7 @@ from mfnet_runtime.scene.discovery import Scene, require_files
 from mfnet_runtime.scene.dsm import HeightBand
 from mfnet_runtime.scene.dsm_report import Alignment
 from mfnet_runtime.scene.image import ImageBands
-from mfnet_runtime.scene.normalize import BoolArray, DsmRange
+from mfnet_runtime.scene.normalize import BoolArray, DsmRange, valid_range
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneReader
 from mfnet_runtime.tiling.grid import WindowGrid
@@ -189,10 +189,10 @@ def _span(heights: Statistics, rule: DsmRule) -> DsmRange:
         return DsmRange(rule.low, rule.high)
     if not heights.valid:
         return DsmRange(0.0, 0.0, 0)
-    low, high = heights.low[0], heights.high[0]
-    if rule.name == "scene_percentile":
-        low, high = np.percentile(heights.sample, (rule.low, rule.high)).tolist()
-    return DsmRange(low, high, heights.sample.size)
+    if rule.name == "scene_minmax":
+        return DsmRange(heights.low[0], heights.high[0], heights.sample.size)
+    every = np.ones(heights.sample.shape, np.bool_)
+    return DsmRange(*valid_range(lambda: [(heights.sample, every)], (rule.low, rule.high)))
 
 
 def _check_grid(found: Findings, scene: Scene, read: ReadOptions) -> None:

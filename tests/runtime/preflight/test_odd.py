@@ -165,6 +165,11 @@ ODD = {
         "note",
         "is not georeferenced",
     ),
+    "percentiles of nearly equal heights": Odd(
+        all_of(heights(filled(7, slice(39))), model(dsm=DsmRule("scene_percentile", 2.0, 90.0))),
+        "warning",
+        "97.50% of the pixels are exactly 7",
+    ),
     "nothing": Odd(scaled(255), "warning", ""),
     "heights above the ground": Odd(
         heights(lambda array: np.maximum(array - np.float32(100.5), 0)), "warning", ""
