@@ -10,7 +10,7 @@ from mfnet_runtime.checks.statistics import QUICK, dsm_statistics, image_statist
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.raster.crs import datum_name
 from mfnet_runtime.scene.discovery import Scene
-from mfnet_runtime.scene.dsm_report import Alignment
+from mfnet_runtime.scene.dsm_alignment import Alignment
 from mfnet_runtime.scene.normalize import DsmRange
 from mfnet_runtime.scene.reader import SceneReader
 

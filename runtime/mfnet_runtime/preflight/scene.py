@@ -36,7 +36,7 @@ from mfnet_runtime.run.paths import OutputPaths
 from mfnet_runtime.scene.aoi import AreaMask
 from mfnet_runtime.scene.discovery import Scene, require_files
 from mfnet_runtime.scene.dsm import HeightBand
-from mfnet_runtime.scene.dsm_report import Alignment
+from mfnet_runtime.scene.dsm_alignment import Alignment
 from mfnet_runtime.scene.image import ImageBands
 from mfnet_runtime.scene.normalize import BoolArray, DsmRange, valid_range
 from mfnet_runtime.scene.options import ReadOptions
@@ -258,11 +258,11 @@ def _check_coverage(
     wanted = np.zeros((height, width) if whole else (0, 0), np.bool_)
     seen = classified = 0
     for window in THOROUGH.windows(reader.image.dataset):
-        rows, columns = (range(*part) for part in window.toranges())
-        piece = reader.read(rows.start, rows.stop, columns).wanted
+        rows, columns = window.toslices()
+        piece = reader.sample(window).wanted
         seen, classified = seen + piece.size, classified + int(np.count_nonzero(piece))
         if whole:
-            wanted[rows.start : rows.stop, columns.start : columns.stop] = piece
+            wanted[rows, columns] = piece
     check.classified = classified / seen
     if whole:
         check.skipped = empty_windows(wanted, run.options.grid(height, width, run.contract.window))

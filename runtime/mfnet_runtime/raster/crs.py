@@ -32,8 +32,15 @@ class HeightSystem:
     unit: str | None  # "metre", say
 
 
-def horizontal(crs: CRS) -> dict[str, Any]:
-    """A CRS without its vertical part: a DSM often adds a height datum to the image's CRS."""
+def same_horizontally(one: CRS | None, other: CRS | None) -> bool:
+    """Compare two CRSs without their vertical parts; an unknown CRS is equal to any.
+
+    A DSM often adds a height datum to the CRS of its image.
+    """
+    return not one or not other or _horizontal(one) == _horizontal(other)
+
+
+def _horizontal(crs: CRS) -> dict[str, Any]:
     return {key: value for key, value in crs.to_dict().items() if key not in _VERTICAL}
 
 
@@ -84,19 +91,19 @@ def ellipsoid(crs: CRS) -> tuple[float, float] | None:
     return float(axis), 1 / inverse if inverse else 0.0
 
 
-def projected(source: CRS, target: CRS, x: Array, y: Array) -> tuple[Array, Array]:
-    """Points (n,) in another CRS; x is east, or longitude, whatever the CRS's axis order.
+def reproject_points(source: CRS, target: CRS, x: Array, y: Array) -> tuple[Array, Array]:
+    """Transform points of any shape; x is easting or longitude whatever the CRS's axis order.
 
     Raises:
-        ProjectionError: a point lies where the other CRS is not defined.
+        ProjectionError: A point lies outside the domain of the target CRS.
     """
     try:
-        there = np.array(transform(source, target, x, y))
+        there = np.array(transform(source, target, x.ravel(), y.ravel()))
     except (CPLE_BaseError, RasterioError) as fault:
         raise ProjectionError(" ".join(str(fault).split())[:100]) from fault
     if not np.isfinite(there).all():
         raise ProjectionError("point outside of the projection's domain")
-    return there[0], there[1]
+    return there[0].reshape(x.shape), there[1].reshape(y.shape)
 
 
 def _parts(crs: CRS | None) -> list[dict[str, Any]]:

@@ -1,22 +1,87 @@
-"""Whether open rasters hold numbers and lie on one grid. Opens and reads nothing."""
+"""Grids of rasters: size, place and CRS; and checks that open rasters share one."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
+from rasterio.windows import Window
+from rasterio.windows import transform as window_transform
 
 from mfnet_runtime.errors import SceneError
-from mfnet_runtime.raster.crs import horizontal
-from mfnet_runtime.scene.reprojection import Grid
+from mfnet_runtime.raster.crs import same_horizontally, short_name
 
-GRID_TOLERANCE = 0.05  # pixels by which two grids' corners may differ
+Coordinates = npt.NDArray[np.float64]
+
+GRID_TOLERANCE = 0.05  # pixels by which the corners of two grids may differ
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The size, geotransform and CRS of a raster."""
+
+    height: int  # pixels
+    width: int  # pixels
+    transform: Any  # affine, (column, row) to map coordinates
+    crs: CRS | None
+
+    @property
+    def pixel_size(self) -> tuple[float, float]:
+        """Width and height of a pixel, in the CRS's unit."""
+        here = self.transform
+        return math.hypot(here.a, here.d), math.hypot(here.b, here.e)
+
+    @property
+    def unit(self) -> str:
+        """Unit of the map coordinates."""
+        return str(self.crs.units_factor[0]) if self.crs else "units"
+
+    def window(self, window: Window) -> Grid:
+        """Return the grid of a window of this one."""
+        transform = window_transform(window, self.transform)
+        return Grid(window.height, window.width, transform, self.crs)
+
+    def map_coordinates(
+        self, rows: Coordinates, columns: Coordinates
+    ) -> tuple[Coordinates, Coordinates]:
+        """Convert pixel coordinates, 0.5 at the centre of the first pixel, to (x, y)."""
+        return apply_transform(self.transform, columns, rows)
+
+    def pixel_coordinates(self, x: Coordinates, y: Coordinates) -> tuple[Coordinates, Coordinates]:
+        """Convert map coordinates to (rows, columns)."""
+        columns, rows = apply_transform(~self.transform, x, y)
+        return rows, columns
+
+    def __str__(self) -> str:
+        """Describe the grid in a few words, for messages."""
+        across, down = self.pixel_size
+        size = f"{across:.6g}" if across == down else f"{across:.6g} x {down:.6g}"
+        return f"{self.width} x {self.height} px of {size} {self.unit} ({short_name(self.crs)})"
+
+
+def grid_of(dataset: Any) -> Grid:
+    """Return the grid of an open raster."""
+    return Grid(dataset.height, dataset.width, dataset.transform, dataset.crs)
+
+
+def apply_transform(
+    transform: Any, x: Coordinates, y: Coordinates
+) -> tuple[Coordinates, Coordinates]:
+    """Apply an affine transform to points of any shape."""
+    return (
+        transform.a * x + transform.b * y + transform.c,
+        transform.d * x + transform.e * y + transform.f,
+    )
 
 
 def require_single_band(path: Path, dataset: Any, role: str) -> None:
-    """Raise SceneError unless the raster has one band."""
+    """Raise SceneError unless the raster has one band of plain numbers."""
     if dataset.count != 1:
         raise SceneError(
             f"{path}: {role} has {dataset.count} bands, expected 1; "
@@ -36,11 +101,6 @@ def require_plain_numbers(path: Path, dataset: Any, band: int) -> None:
         raise SceneError(f"{path}: band {band} holds complex numbers; convert it to real ones")
 
 
-def grid_of(dataset: Any) -> Grid:
-    """Size and place of an open raster."""
-    return Grid(dataset.height, dataset.width, dataset.transform, dataset.crs)
-
-
 def require_same_grid(
     path: Path,
     dataset: Any,
@@ -49,55 +109,46 @@ def require_same_grid(
     place: bool = True,
     remedy: str = "warp one onto the other's grid with gdalwarp",
 ) -> None:
-    """Refuse two open rasters that do not have the same size, place and CRS.
+    """Refuse two open rasters that differ in size, place or CRS.
 
     Args:
-        path: Of the one, for the message.
-        dataset: The one.
-        other_path: Of the other.
-        other: The other.
-        place: Compare place and CRS too, where both rasters state them.
-        remedy: What to do.
+        path: Path of the first raster, for the message.
+        dataset: The first raster.
+        other_path: Path of the second raster.
+        other: The second raster.
+        place: Compare geotransforms and CRSs too, where both rasters have them.
+        remedy: What to do about it, for the message.
 
     Raises:
-        SceneError: names both values and the remedy.
+        SceneError: They differ, or the first geotransform has no inverse.
     """
-    fault = mismatch(path, dataset, other, place)
-    if fault is not None:
-        raise SceneError(f"{other_path}: {fault}; {remedy}")
+    difference = mismatch(path, dataset, other, place)
+    if difference is not None:
+        raise SceneError(f"{other_path}: {difference}; {remedy}")
 
 
 def mismatch(path: Path, dataset: Any, other: Any, place: bool = True) -> str | None:
-    """How another raster differs from one in size, place or CRS; None where it does not.
+    """Describe how a second raster differs from a first; None if they share a grid.
 
-    Args:
-        path: Of the one, for the text.
-        dataset: The one.
-        other: The other.
-        place: Compare place and CRS too, where both rasters state them.
-
-    Raises:
-        SceneError: the one has a transform without an inverse.
+    Arguments and errors are those of `require_same_grid`.
     """
-    size, other_size = (dataset.height, dataset.width), (other.height, other.width)
-    if size != other_size:
-        return f"is {other_size[0]} x {other_size[1]} px, {path.name} is {size[0]} x {size[1]} px"
+    if (dataset.width, dataset.height) != (other.width, other.height):
+        return (
+            f"is {other.width} x {other.height} px, "
+            f"{path.name} is {dataset.width} x {dataset.height} px"
+        )
     if not place:
         return None
     if not dataset.transform.is_identity and not other.transform.is_identity:
-        corners = np.array(
-            [(x, y, 1) for x in (0, dataset.width) for y in (0, dataset.height)], float
-        ).T  # (3, corner), homogeneous pixel coordinates
-        here, there = (np.array(grid.transform).reshape(3, 3) for grid in (dataset, other))
-        try:
-            shift = np.abs(np.linalg.solve(here, there @ corners) - corners).max()
-        except np.linalg.LinAlgError as fault:
-            raise SceneError(
-                f"{path}: its geotransform is singular; set it anew with gdal_edit -a_ullr"
-            ) from fault
+        if dataset.transform.is_degenerate:
+            raise SceneError(f"{path}: its geotransform is singular; set it with gdal_edit -a_ullr")
+        columns, rows = np.array([(0, 0), (0, 1), (1, 0), (1, 1)]).T
+        columns, rows = columns * dataset.width, rows * dataset.height
+        found = grid_of(dataset).pixel_coordinates(*apply_transform(other.transform, columns, rows))
+        shift = max(np.abs(found[0] - rows).max(), np.abs(found[1] - columns).max())
         if shift > GRID_TOLERANCE:
             return f"lies up to {shift:.2f} px off the grid of {path.name}"
-    if dataset.crs and other.crs and horizontal(dataset.crs) != horizontal(other.crs):
+    if not same_horizontally(dataset.crs, other.crs):
         return (
             f"CRS is {other.crs.to_string()[:60]}, "
             f"that of {path.name} is {dataset.crs.to_string()[:60]}"

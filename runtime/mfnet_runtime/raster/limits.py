@@ -53,7 +53,7 @@ def require_within(path: Path, dataset: Any, limits: RasterLimits) -> None:
     pixels = dataset.width * dataset.height
     if pixels > limits.max_pixels:
         raise SceneError(
-            f"{path}: is {dataset.height} x {dataset.width} px, together more than "
+            f"{path}: is {dataset.width} x {dataset.height} px, together more than "
             f"{limits.max_pixels}; if it really is so large, allow it with --max-pixels {pixels}, "
             "or cut it with gdal_translate -srcwin"
         )
@@ -70,7 +70,7 @@ def require_within(path: Path, dataset: Any, limits: RasterLimits) -> None:
     if block > MAX_BLOCK:
         rows, columns = dataset.block_shapes[0]
         raise SceneError(
-            f"{path}: is stored in blocks of {rows} x {columns} px, {block >> 20} MiB each; at "
+            f"{path}: is stored in blocks of {columns} x {rows} px, {block >> 20} MiB each; at "
             f"most {MAX_BLOCK >> 20} MiB are read at a time; write it in tiles with "
             "gdal_translate -co TILED=YES"
         )

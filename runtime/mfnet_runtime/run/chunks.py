@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mfnet_runtime.run.manifest import Piece
+from mfnet_runtime.scene.dsm_warp import NAME as WARPED
 from mfnet_runtime.tiling.classes import FinishedRows
 
 LARGEST = 64 << 20  # bytes of a piece's classes, about
@@ -177,7 +178,7 @@ def remove_others(folder: Path, pieces: Iterable[Piece]) -> None:
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif path.stem not in kept and path.suffix != ".lock":
+        elif path.stem not in kept and path.suffix != ".lock" and path.name != WARPED:
             path.unlink()
 
 

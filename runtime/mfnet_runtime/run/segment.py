@@ -148,7 +148,8 @@ class _Run:
         if self.resume.shard.leaves(*place):
             return shared_scene(scene.name)
         with ExitStack() as opened:
-            reader = opened.enter_context(SceneReader(scene, contract.image.full_scale, self.read))
+            opening = SceneReader(scene, contract.image.full_scale, self.read, work.folder)
+            reader = opened.enter_context(opening)
             target = SceneOutputs(
                 outputs,
                 (reader.height, reader.width),

@@ -18,9 +18,9 @@ from rasterio.features import rasterize
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError, UsageError
-from mfnet_runtime.raster.crs import ProjectionError, projected, short_name
+from mfnet_runtime.raster.crs import ProjectionError, reproject_points, short_name
+from mfnet_runtime.raster.grid import Grid
 from mfnet_runtime.scene.normalize import BoolArray
-from mfnet_runtime.scene.reprojection import Grid
 
 Ring = npt.NDArray[np.float64]  # (n, 2): x and y, the last point equal to the first
 Polygon = tuple[Ring, ...]  # the outline, and holes
@@ -91,7 +91,7 @@ class AreaMask:
         top, bottom = min(self._tops), max(self._bottoms)
         if top >= grid.height or bottom <= 0 or left >= grid.width or right <= 0:
             raise SceneError(
-                f"{path}: {area.name} does not touch it: the image is {grid.height} x {grid.width} "
+                f"{path}: {area.name} does not touch it: the image is {grid.width} x {grid.height} "
                 f"px, the area would be rows {top:.0f} to {bottom:.0f} and columns {left:.0f} to "
                 f"{right:.0f} of it"
             )
@@ -132,7 +132,7 @@ def _on_pixels(polygon: Polygon, crs: CRS | None, grid: Grid) -> Polygon:
     for ring in polygon:
         x, y = ring.T
         if crs is not None and crs != grid.crs:
-            x, y = projected(crs, grid.crs, *_bent(ring).T)
+            x, y = reproject_points(crs, grid.crs, *_bent(ring).T)
         rings.append(
             np.stack([there.a * x + there.b * y + there.c, there.d * x + there.e * y + there.f], 1)
         )

@@ -82,6 +82,8 @@ class HeightBand:
         """
         if self._by_value:
             nodata = self.dataset.nodatavals[self.band - 1]
+            if np.isnan(nodata):  # refused with all that is out of limits
+                return np.ones(stored.shape, np.bool_)
             smallest, largest = float(stored.min()), float(stored.max())
             near = 1.0 + 1e-5 * abs(nodata)
             if smallest > nodata + near or largest < nodata - near:  # neither is true of NaN

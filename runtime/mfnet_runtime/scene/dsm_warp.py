@@ -1,173 +1,183 @@
-"""Heights of a DSM on the image's grid, warped while they are read.
+"""A DSM on another grid: warped once by GDAL to the image's grid, then read like any other.
 
-Memory depends on `TILE` and `PIECE`, not on the scene. Heights are resampled, not converted:
-their datum and unit stay the DSM's.
+GDAL gets a copy of the heights in which everything that is no height is NaN, so it cannot mix the
+two. Heights are resampled, never converted: unit and datum stay those of the DSM.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import rasterio
+from rasterio._err import CPLE_BaseError  # GDAL's errors; not all are wrapped
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from mfnet_runtime.errors import SceneError
-from mfnet_runtime.raster.crs import ProjectionError, short_name
+from mfnet_runtime.errors import ResourceError
+from mfnet_runtime.files import replace_files
+from mfnet_runtime.raster.crs import same_horizontally
+from mfnet_runtime.raster.grid import Grid
+from mfnet_runtime.raster.open import pieces_of
 from mfnet_runtime.scene.dsm import HeightBand
+from mfnet_runtime.scene.dsm_alignment import Alignment, dsm_coordinates
 from mfnet_runtime.scene.normalize import BoolArray, FloatArray
-from mfnet_runtime.scene.reprojection import Grid, map_between
-from mfnet_runtime.scene.resampling import KERNELS, Coordinates, block_means, resampled
 
-TILE = 512  # image pixels a side worked on at a time
-PIECE = 1 << 22  # DSM pixels read for them; smaller tiles where it would be more
-FINEST = 256  # DSM pixels across an image pixel, or the reverse; beyond, a CRS or unit is wrong
-SAMPLES = 256  # places a side, over the whole image, at which the overlap is seen
+NAME = "dsm.tif"  # file name of a warped DSM
+TILE = 256  # pixels a side
+TOLERANCE = 0.01  # DSM pixels by which GDAL may approximate a coordinate
+WARP_MEMORY = 64  # MiB for a piece of the scene
+CACHE = 64 << 20  # bytes of GDAL's block cache
+REACH = 2  # pixels, of the larger of both grids, that the widest kernel (cubic) takes on each side
+ANY_CRS = CRS.from_epsg(3857)  # stands for an unknown CRS that both rasters are taken to have
 
-Span = tuple[int, int]  # first and, not included, last
 
-
-class AlignedHeights:
-    """Heights on the grid of an image.
+class WarpedDsm:
+    """The heights of a DSM on the grid of an image.
 
     Args:
-        band: Of the DSM.
-        dsm_grid: The DSM's.
-        grid: The image's.
-        resampling: One of `resample.KERNELS`.
-
-    Raises:
-        SceneError: the image's CRS has no place in the DSM's, the DSM does not touch the image,
-            or the sizes of their pixels have nothing to do with each other.
+        band: Heights on their own grid; must stay open.
+        alignment: How the DSM lies on the image's grid.
+        folder: Keeps the warped DSM as `NAME`; a file of that name is used as it is. None keeps
+            it in a temporary folder until `close`.
     """
 
-    def __init__(self, band: HeightBand, dsm_grid: Grid, grid: Grid, resampling: str) -> None:
-        self.grid, self.dsm_grid = grid, dsm_grid
-        self.resampling = resampling
-        self._band = band
-        self._kernel = KERNELS[resampling]
-        try:
-            self.map = map_between(grid, dsm_grid)
-        except ProjectionError as fault:
-            raise SceneError(
-                f"{band.path}: the image's CRS, {short_name(grid.crs)}, has no place in the DSM's, "
-                f"{short_name(dsm_grid.crs)} ({fault}); check both with gdalinfo"
-            ) from fault
-        self.overlap = self._overlap()  # share of the image that lies on the DSM
-        down, across = self.map.steps(grid.height, grid.width)
-        # DSM pixels across an image pixel
-        self.finer = math.sqrt(abs(down[0] * across[1] - down[1] * across[0]))
-        if not 1 / FINEST <= self.finer <= FINEST:
-            raise SceneError(
-                f"{band.path}: an image pixel is {self.finer:.3g} DSM pixels wide, expected "
-                f"{1 / FINEST:.3g} to {FINEST}; check CRS and pixel size of both with gdalinfo"
-            )
-        self._side = max(1, int(self.finer / self._kernel.spread))  # DSM pixels of a block
-        self._half = (  # of the box around an image pixel, in blocks
-            (abs(down[0]) + abs(across[0])) / (2 * self._side),
-            (abs(down[1]) + abs(across[1])) / (2 * self._side),
-        )
-        self._margin = math.ceil(self._kernel.radius * max(1.0, 2 * max(self._half))) + 1  # blocks
+    def __init__(self, band: HeightBand, alignment: Alignment, folder: Path | None = None) -> None:
+        self._band, self._alignment, self._folder = band, alignment, folder
+        self._opened = ExitStack()
 
     def read(self, window: Window) -> tuple[FloatArray, BoolArray]:
-        """Heights (row, column) of a window of the image, and which of them are some.
+        """Read heights of a window of the image and their validity, each (row, column).
+
+        The first call warps the whole DSM.
 
         Raises:
-            SceneError: damaged data.
+            SceneError: The DSM is damaged.
+            ResourceError: The warped DSM cannot be written.
         """
-        origin = first_row, first_column = window.row_off, window.col_off
-        heights = np.zeros((window.height, window.width), np.float32)
-        valid = np.zeros(heights.shape, np.bool_)
-        for top in range(0, window.height, TILE):
-            for left in range(0, window.width, TILE):
-                bottom, right = min(top + TILE, window.height), min(left + TILE, window.width)
-                self._fill(
-                    heights,
-                    valid,
-                    origin,
-                    (first_row + top, first_row + bottom),
-                    (first_column + left, first_column + right),
-                )
-        return heights, valid
+        return self._warped.read(window)
 
-    def _fill(
-        self,
-        heights: FloatArray,
-        valid: BoolArray,
-        origin: tuple[int, int],
-        rows: Span,
-        columns: Span,
-    ) -> None:
-        """A tile of the image; `origin` is the image row and column of the first of `heights`."""
-        y, x = self.map(_centres(rows)[:, None], _centres(columns)[None])
-        y, x = y / self._side, x / self._side
-        down, across = self._blocks(y), self._blocks(x)
-        if not self._touches(down, self.dsm_grid.height):
-            return
-        if not self._touches(across, self.dsm_grid.width):
-            return
-        pixels = (down[1] - down[0]) * (across[1] - across[0]) * self._side**2
-        if pixels > PIECE and (part := _halves(rows, columns)):
-            for half_rows, half_columns in part:
-                self._fill(heights, valid, origin, half_rows, half_columns)
-            return
-        values, known = self._read(down, across)
-        place = (
-            slice(rows[0] - origin[0], rows[1] - origin[0]),
-            slice(columns[0] - origin[1], columns[1] - origin[1]),
-        )
-        heights[place], valid[place] = resampled(
-            values, known, y, x, self._kernel, self._half, (down[0], across[0])
-        )
+    def sample(self, window: Window) -> tuple[FloatArray, BoolArray]:
+        """Read like `read`, but warp no more than this window.
 
-    def _read(self, down: Span, across: Span) -> tuple[FloatArray, BoolArray]:
-        """Blocks of the DSM; without data beyond its edge."""
-        top, bottom, left, right = (edge * self._side for edge in (*down, *across))
-        values = np.zeros((bottom - top, right - left), np.float32)
-        known = np.zeros(values.shape, np.bool_)
-        first_row, stop_row = max(top, 0), min(bottom, self.dsm_grid.height)
-        first_column, stop_column = max(left, 0), min(right, self.dsm_grid.width)
-        place = (
-            slice(first_row - top, stop_row - top),
-            slice(first_column - left, stop_column - left),
-        )
-        window = Window(first_column, first_row, stop_column - first_column, stop_row - first_row)
-        values[place], known[place] = self._band.read(window)
-        return block_means(values, known, self._side) if self._side > 1 else (values, known)
+        Coordinates are approximated otherwise, so heights may differ a little from those of `read`.
+        """
+        with TemporaryDirectory() as folder, _writing(Path(folder)):
+            path = Path(folder) / NAME
+            self._warp(self._alignment.image.window(window), path)
+            with rasterio.open(path) as dataset:
+                return HeightBand(path, dataset).read(Window(0, 0, window.width, window.height))
 
-    def _blocks(self, at: Coordinates) -> Span:
-        """All blocks that taps at these coordinates may lie in."""
-        first, last = math.floor(at.min()), math.floor(at.max())
-        return first - self._margin, last + self._margin + 1
+    def close(self) -> None:
+        """Close the warped DSM, and remove it unless it is kept in a folder."""
+        self._opened.close()
 
-    def _touches(self, blocks: Span, size: int) -> bool:
-        return blocks[0] * self._side < size and blocks[1] > 0
+    @cached_property
+    def _warped(self) -> HeightBand:
+        folder = self._folder or Path(self._opened.enter_context(TemporaryDirectory()))
+        path = folder / NAME
+        if not path.exists():
+            with _writing(folder), TemporaryDirectory(prefix=".dsm.", dir=folder) as made:
+                self._warp(self._alignment.image, Path(made) / NAME)
+                replace_files([(Path(made) / NAME, path)])
+        return HeightBand(path, self._opened.enter_context(rasterio.open(path, driver="GTiff")))
 
-    def _overlap(self) -> float:
-        height, width = self.dsm_grid.height, self.dsm_grid.width
-        rows, columns = (
-            np.linspace(0, size, SAMPLES + 1) for size in (self.grid.height, self.grid.width)
-        )
-        y, x = np.broadcast_arrays(*self.map(rows[:, None], columns[None]))
-        if y.max() <= 0 or y.min() >= height or x.max() <= 0 or x.min() >= width:
-            raise SceneError(
-                f"{self._band.path}: does not touch the image: it is {height} x {width} px, the "
-                f"image lies on its rows {y.min():.0f} to {y.max():.0f} and columns {x.min():.0f} "
-                f"to {x.max():.0f}; give the DSM of this place"
-            )
-        return float(np.mean((y >= 0) & (y < height) & (x >= 0) & (x < width)))
+    def _warp(self, image: Grid, path: Path) -> None:
+        """Warp what lies under a grid, all of the image's or a window of it."""
+        alignment, clean = self._alignment, path.with_name("clean.tif")
+        window = _window_under(image, alignment)
+        dsm = alignment.dsm.window(window)
+        image_crs = image.crs or dsm.crs or ANY_CRS
+        same = same_horizontally(image.crs, dsm.crs)
+
+        def heights_or_nan(piece: Window) -> FloatArray:
+            column, row = window.col_off + piece.col_off, window.row_off + piece.row_off
+            heights, valid = self._band.read(Window(column, row, piece.width, piece.height))
+            return np.where(valid, heights, np.float32(np.nan))
+
+        with rasterio.Env(GDAL_CACHEMAX=CACHE):
+            _write(clean, dsm, image_crs if same else dsm.crs, heights_or_nan)
+            with (
+                rasterio.open(clean) as source,
+                WarpedVRT(
+                    source,
+                    crs=image_crs,
+                    transform=image.transform,
+                    height=image.height,
+                    width=image.width,
+                    nodata=np.nan,
+                    resampling=Resampling[alignment.resampling or "nearest"],
+                    tolerance=TOLERANCE,
+                    warp_mem_limit=WARP_MEMORY,
+                    # GDAL derives these from the overlap of each piece: wrong at the DSM's edges
+                    XSCALE=1 / alignment.steps[1],
+                    YSCALE=1 / alignment.steps[0],
+                ) as warped,
+            ):
+                _write(path, image, image_crs, lambda piece: warped.read(1, window=piece))
+        clean.unlink()
 
 
-def _halves(rows: Span, columns: Span) -> list[tuple[Span, Span]]:
-    """The two halves of a tile across its longer side; none of a single pixel."""
-    height, width = rows[1] - rows[0], columns[1] - columns[0]
-    if height * width == 1:
-        return []
-    if height >= width:
-        middle = rows[0] + height // 2
-        return [((rows[0], middle), columns), ((middle, rows[1]), columns)]
-    middle = columns[0] + width // 2
-    return [(rows, (columns[0], middle)), (rows, (middle, columns[1]))]
+def _window_under(image: Grid, alignment: Alignment) -> Window:
+    """Return the window of the DSM that a grid needs, of at least one pixel."""
+    spans = []
+    sizes = (alignment.dsm.height, alignment.dsm.width)
+    positions = dsm_coordinates(image, alignment.dsm)
+    for at, step, size in zip(positions, alignment.steps, sizes, strict=True):
+        margin = REACH * max(1.0, step) + 1
+        start = min(max(math.floor(at.min() - margin), 0), size - 1)
+        stop = max(min(math.ceil(at.max() + margin), size), start + 1)
+        spans.append((start, stop - start))
+    (top, height), (left, width) = spans
+    return Window(left, top, width, height)
 
 
-def _centres(pixels: Span) -> Coordinates:
-    return np.arange(*pixels, dtype=np.float64) + 0.5
+def _write(path: Path, grid: Grid, crs: CRS, read: Callable[[Window], FloatArray]) -> None:
+    """Write heights piece by piece and read them back: rasterio does not report a failed close."""
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "dtype": "float32",
+        "count": 1,
+        "height": grid.height,
+        "width": grid.width,
+        "transform": grid.transform,
+        "crs": crs,
+        "nodata": np.nan,
+        "tiled": True,
+        "blockxsize": TILE,
+        "blockysize": TILE,
+        "bigtiff": "if_safer",
+    }
+    written = found = 0
+    with rasterio.open(path, "w", **profile) as target:
+        for piece in pieces_of(target):
+            heights = read(piece)
+            target.write(heights, 1, window=piece)
+            written = zlib.crc32(np.ascontiguousarray(heights).data, written)
+    with rasterio.open(path) as again:
+        for piece in pieces_of(again):
+            found = zlib.crc32(again.read(1, window=piece).data, found)
+    if written != found:
+        raise OSError("heights read back differ from those written")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn failures of the disk into a ResourceError."""
+    try:
+        yield
+    except (OSError, RasterioError, CPLE_BaseError) as fault:
+        raise ResourceError(
+            f"{folder}: the DSM warped to the image's grid cannot be written "
+            f"({' '.join(str(fault).split())[:200]}); check free space and permission"
+        ) from fault

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.raster.limits import DEFAULT_LIMITS, RasterLimits
 from mfnet_runtime.scene.aoi import Area
-from mfnet_runtime.scene.resampling import KERNELS
 
 Pair = tuple[float, float]
+
+RESAMPLINGS = ("bilinear", "nearest", "cubic", "average")
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,10 @@ class ReadOptions:
     limits: RasterLimits = DEFAULT_LIMITS  # which files may be opened; no pixel depends on them
 
     def __post_init__(self) -> None:
-        if self.align is not None and self.align not in KERNELS:
-            raise UsageError(f"no resampling named {self.align!r}; there are {', '.join(KERNELS)}")
+        if self.align is not None and self.align not in RESAMPLINGS:
+            raise UsageError(
+                f"no resampling named {self.align!r}; there are {', '.join(RESAMPLINGS)}"
+            )
         if self.image_range and self.image_percentiles:
             raise UsageError("--image-range and --image-percentiles exclude each other")
         if self.image_range and not self.image_range[0] < self.image_range[1]:

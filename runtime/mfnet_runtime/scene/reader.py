@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ from mfnet_runtime.raster.open import pieces_of
 from mfnet_runtime.scene.aoi import AreaMask
 from mfnet_runtime.scene.discovery import Scene, require_files
 from mfnet_runtime.scene.dsm import HeightBand
-from mfnet_runtime.scene.dsm_report import Alignment, alignment_from_heights
-from mfnet_runtime.scene.dsm_warp import AlignedHeights
+from mfnet_runtime.scene.dsm_alignment import Alignment, align
+from mfnet_runtime.scene.dsm_warp import TILE, WarpedDsm
 from mfnet_runtime.scene.image import ImageBands
 from mfnet_runtime.scene.normalize import BoolArray, FloatArray
 from mfnet_runtime.scene.options import ReadOptions
@@ -75,13 +74,19 @@ class SceneReader:
         scene: The files.
         full_scale: Largest pixel value the model expects; a larger one is refused on reading.
         options: How to read them.
+        work: A folder in which a DSM warped to the image's grid is kept, and used again if it is
+            there already; None: a temporary one, until the reader is closed.
 
     Raises:
         SceneError: a file is missing or unreadable, bands, grids or areas do not fit.
     """
 
     def __init__(
-        self, scene: Scene, full_scale: float = 255.0, options: ReadOptions = PLAIN
+        self,
+        scene: Scene,
+        full_scale: float = 255.0,
+        options: ReadOptions = PLAIN,
+        work: Path | None = None,
     ) -> None:
         require_files(scene)
         self.scene = scene
@@ -91,7 +96,11 @@ class SceneReader:
             self._image = opened.enter_context(open_raster(scene.image, options.limits))
             dsm = opened.enter_context(open_raster(scene.dsm, options.limits))
             self._dsm = HeightBand(scene.dsm, dsm, scene.dsm_band, options.dsm_nodata)
-            self._heights = self._on_grid(dsm)
+            self._heights: HeightBand | WarpedDsm = self._dsm
+            self.alignment = self._aligned(dsm)
+            if self.alignment is not None and self.alignment.resampling is not None:
+                self._heights = WarpedDsm(self._dsm, self.alignment, work)
+                opened.callback(self._heights.close)
             self._pixels = ImageBands(scene.image, self._image, full_scale, options, own)
             grid = grid_of(self._image)
             self._areas = [AreaMask(area, scene.image, grid) for area in options.areas]
@@ -147,14 +156,6 @@ class SceneReader:
             return {"crs": None, "transform": None}
         return {"crs": self._image.crs, "transform": self._image.transform}
 
-    @cached_property
-    def alignment(self) -> Alignment | None:
-        """How the DSM came onto the image's grid; None where that was not asked for."""
-        if self.options.align is None:
-            return None
-        grids = grid_of(self._image), grid_of(self._dsm.dataset)
-        return alignment_from_heights(self._dsm, self._heights, *grids)
-
     def report(self) -> ReadReport:
         """Return how the scene is read."""
         areas = tuple(area.name for area in self.options.areas)
@@ -182,8 +183,20 @@ class SceneReader:
         """
         columns = range(self.width) if columns is None else columns
         window = Window(columns.start, start, len(columns), stop - start)
+        return self._read(window, *self._heights.read(window))
+
+    def sample(self, window: Window) -> SceneData:
+        """Read like `read`, but without warping the whole DSM: heights may differ a little.
+
+        Raises:
+            SceneError: damaged data, or pixel values above the model's full scale.
+        """
+        if isinstance(self._heights, WarpedDsm):
+            return self._read(window, *self._heights.sample(window))
+        return self._read(window, *self._heights.read(window))
+
+    def _read(self, window: Window, dsm: FloatArray, dsm_valid: BoolArray) -> SceneData:
         image, valid = self._pixels.read(window)
-        dsm, dsm_valid = self._heights.read(window)
         inside = None
         if self._areas:
             inside = np.logical_and.reduce([area.read(window) for area in self._areas])
@@ -207,35 +220,37 @@ class SceneReader:
 
     def cache(self, columns: int) -> int:
         """Bytes of `small_cache`."""
-        row_of_blocks = sum(
-            dataset.block_shapes[0][0]
-            * np.dtype(dataset.dtypes[0]).itemsize
-            * dataset.count
-            * min(columns + 2 * dataset.block_shapes[0][1], dataset.width)
-            for dataset in (self._image, self._dsm.dataset)
-        )
+        row_of_blocks = 0
+        for dataset in (self._image, self._dsm.dataset):
+            (rows, across), count = dataset.block_shapes[0], dataset.count
+            item = np.dtype(dataset.dtypes[0]).itemsize
+            if dataset is self._dsm.dataset and self._heights is not self._dsm:
+                rows, across, count, item = TILE, TILE, 1, 4
+            width = min(columns + 2 * across, dataset.width)
+            row_of_blocks += rows * width * count * item
         return MIN_CACHE + 2 * int(row_of_blocks)
 
-    def _on_grid(self, dsm: Any) -> HeightBand | AlignedHeights:
-        """The heights by image rows.
+    def _aligned(self, dsm: Any) -> Alignment | None:
+        """How the DSM is brought onto the image's grid; None where that was not asked for.
 
         Raises:
             SceneError: the DSM lies on another grid, and may or can not be aligned.
         """
-        path, place = self.scene.image, self.options.use_place
-        if self.options.align is None:
+        path, place, resampling = self.scene.image, self.options.use_place, self.options.align
+        if resampling is None:
             remedy = "warp it while reading (mfnet-run --align), or to a file with gdalwarp"
             require_same_grid(path, self._image, self.scene.dsm, dsm, place, remedy)
-            return self._dsm
+            return None
         if mismatch(path, self._image, dsm, place) is None:
-            return self._dsm
-        for file, dataset in ((path, self._image), (self.scene.dsm, dsm)):
-            if dataset.transform.is_identity or dataset.transform.is_degenerate:
-                raise SceneError(
-                    f"{file}: its geotransform gives it no place, so image and DSM cannot be "
-                    "aligned; give it one with gdalwarp, or gdal_edit -a_ullr"
-                )
-        return AlignedHeights(self._dsm, grid_of(dsm), grid_of(self._image), self.options.align)
+            resampling = None
+        else:
+            for file, dataset in ((path, self._image), (self.scene.dsm, dsm)):
+                if dataset.transform.is_identity or dataset.transform.is_degenerate:
+                    raise SceneError(
+                        f"{file}: its geotransform gives it no place, so image and DSM cannot be "
+                        "aligned; give it one with gdalwarp, or gdal_edit -a_ullr"
+                    )
+        return align(self._dsm, grid_of(self._image), grid_of(dsm), resampling)
 
     def __enter__(self) -> SceneReader:
         return self

@@ -172,7 +172,7 @@ def test_class_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "place", "message"),
     [
-        ((40, 47), UTM, r"label/a\.tif: is 40 x 47 px, a\.tif is 40 x 48 px"),
+        ((40, 47), UTM, r"label/a\.tif: is 47 x 40 px, a\.tif is 48 x 40 px"),
         ((40, 48), {**UTM, "crs": "EPSG:32633"}, r"label/a\.tif: CRS is .*32633"),
     ],
 )

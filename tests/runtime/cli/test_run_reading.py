@@ -50,7 +50,7 @@ def test_one_foot_image_with_a_two_foot_dsm(tmp_path: Path, capsys: Capture) -> 
     model = write_rgbd_model(tmp_path / "rgbd.onnx", 256)
     words = [model, image, "--dsm", dsm, "-o", tmp_path / "out", "--stride", 256]
     assert run(*words) == 4
-    refused = f"{dsm}: is 2192 x 1104 px, image_1ft_jpeg.tif is 4385 x 3248 px; warp it while "
+    refused = f"{dsm}: is 1104 x 2192 px, image_1ft_jpeg.tif is 3248 x 4385 px; warp it while "
     assert f"{refused}reading (mfnet-run --align)" in capsys.readouterr().err
     with rasterio.open(image) as source, rasterio.open(dsm) as heights:
         part = rasterio.windows.Window(1500, 2000, 700, 600)
@@ -70,7 +70,7 @@ def test_one_foot_image_with_a_two_foot_dsm(tmp_path: Path, capsys: Capture) -> 
     out, err = capsys.readouterr()
     assert code == 0, err
     (row,) = json.loads(out)["scenes"]
-    line = "DSM of 2192 x 1104 px of 2 foot (EPSG:2994) aligned to 4385 x 3248 px of 1 foot"
+    line = "DSM of 1104 x 2192 px of 2 foot (EPSG:2994) aligned to 3248 x 4385 px of 1 foot"
     assert f"image_1ft_jpeg: {line} (EPSG:2994), bilinear; it covers 67." in err
     assert row["alignment"]["dsm_pixels_per_image_pixel"] == 0.5
     assert row["alignment"]["height_unit"] is None

@@ -16,10 +16,10 @@ from rasterio.windows import Window
 from support import write_scene
 
 from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.raster.grid import Grid
 from mfnet_runtime.scene.aoi import Area, AreaMask, area_from_box
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneReader
-from mfnet_runtime.scene.reprojection import Grid
 
 UTM32 = CRS.from_epsg(32632)
 PLACE = from_origin(500_000, 5_400_000, 0.5, 0.5)
@@ -128,7 +128,7 @@ def test_several_polygons_add_up() -> None:
     ],
 )
 def test_an_area_elsewhere_is_refused(box: tuple[float, float, float, float]) -> None:
-    message = r"image\.tif: --bbox .* does not touch it: the image is 600 x 80 px, .* rows -?\d+ to"
+    message = r"image\.tif: --bbox .* does not touch it: the image is 80 x 600 px, .* rows -?\d+ to"
     with pytest.raises(SceneError, match=message):
         AreaMask(area_from_box(*box), IMAGE, GRID)
 

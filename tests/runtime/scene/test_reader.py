@@ -163,7 +163,7 @@ def test_plain_pictures_have_no_place(tmp_path: Path, suffix: str) -> None:
         ),
         (plain(1), HEIGHTS, UTM, UTM, r"image.*has 1 bands"),
         (plain(), np.stack([HEIGHTS] * 2), UTM, UTM, r"dsm.*DSM has 2 bands, expected 1"),
-        (plain(), HEIGHTS[:7], UTM, UTM, r"dsm.*is 7 x 9 px, a.tif is 8 x 9 px; .*gdalwarp"),
+        (plain(), HEIGHTS[:7], UTM, UTM, r"dsm.*is 9 x 7 px, a.tif is 9 x 8 px; .*gdalwarp"),
         (
             plain(),
             HEIGHTS,
