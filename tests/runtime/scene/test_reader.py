@@ -207,19 +207,6 @@ def test_dsm_with_a_height_datum_is_the_same_grid(tmp_path: Path) -> None:
         assert reader.read(0, 8).dsm_valid.all()
 
 
-@pytest.mark.parametrize("part", ["image", "dsm"])
-def test_one_without_a_place_is_fitted_by_its_size_and_said(tmp_path: Path, part: str) -> None:
-    def warnings(scene: Scene) -> list[str]:
-        with SceneReader(scene) as reader:
-            found = place(scene, reader.image.dataset, reader.dsm.dataset)
-            return [text for _, text in found]
-
-    assert warnings(scene_of(tmp_path, plain(), HEIGHTS)) == []
-    scene = scene_of(tmp_path / "b", plain(), HEIGHTS, **{f"{part}_profile": {}})
-    (warning,) = warnings(scene)
-    assert warning.startswith(f"{getattr(scene, part)}: has no geotransform, a.tif has one")
-
-
 def test_missing_dsm_is_named(tmp_path: Path) -> None:
     scene = write_scene(tmp_path)
     scene.dsm.unlink()
