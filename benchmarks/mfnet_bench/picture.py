@@ -1,8 +1,6 @@
 """One figure of a scene: image, height model, predicted classes and, if given, the reference.
 
-    mfnet-bench picture IMAGE DSM CLASSMAP [LABEL] -o out.png
-
-Knows class names and colours only from what the runtime wrote into the class map.
+Class names and colours come from the class map, into which the runtime wrote them.
 """
 
 from __future__ import annotations
@@ -18,14 +16,13 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
 from mfnet_runtime.errors import MFNetError, ResourceError, SceneError
-from mfnet_runtime.labels import IGNORE, ClassTable, Colour
+from mfnet_runtime.labels import IGNORE, ClassTable
 from mfnet_runtime.run.classmap import CLASSES_TAG
 from mfnet_runtime.scene.reader import open_raster
 
-PANEL = 700  # pixels of the longer side of a panel, at most
-DPI = 150
-METRES_A_DEGREE = 111_320.0  # of latitude; only relief shading depends on it
-WIDTH, GAP, BAR, HEAD, FOOT = 4.5, 0.12, 0.52, 0.34, 0.45  # inches
+PANEL = 700  # pixels of the longer side of a raster as drawn, at most
+METRES_PER_DEGREE = 111_320.0  # of latitude; only relief shading depends on it
+WIDTH, BAR, HEAD, FOOT, DPI = 4.5, 0.5, 0.4, 0.45, 150  # inches, dots per inch
 HEIGHT_TINTS = ("#2f5d73", "#6c9f8a", "#c9cf9d", "#efdcae", "#dd9a62", "#a5484a")  # low to high
 
 Rgb = npt.NDArray[np.uint8]  # (row, column, 3), as matplotlib takes it
@@ -33,20 +30,20 @@ Rgb = npt.NDArray[np.uint8]  # (row, column, 3), as matplotlib takes it
 
 @dataclass(frozen=True)
 class View:
-    """A raster brought down to panel size."""
+    """A raster reduced to the size of a panel."""
 
     values: npt.NDArray[Any]  # (band, row, column)
     valid: npt.NDArray[np.bool_]  # (row, column)
-    pixel: float  # metres on the ground a shown pixel; 1 a raster pixel without a place
+    pixel: float  # metres per pixel of the view; without georeference, raster pixels
     palette: dict[int, tuple[int, ...]] | None
-    names: str | None  # the tag, as found
+    names: str | None  # the tag of the class table, as found
 
 
 def read_view(path: Path, resampling: Resampling, bands: int) -> View:
-    """The first bands of a raster, decimated to at most 700 pixels a side.
+    """Read the first bands of a raster, decimated to at most `PANEL` pixels a side.
 
     Raises:
-        SceneError: the raster cannot be read.
+        SceneError: The raster cannot be read.
     """
     try:
         with open_raster(path) as raster:
@@ -57,7 +54,7 @@ def read_view(path: Path, resampling: Resampling, bands: int) -> View:
                 wanted, out_shape=(len(wanted), *shape), resampling=resampling, masked=True
             )
             degrees = raster.crs is not None and raster.crs.is_geographic
-            metres = METRES_A_DEGREE if degrees else 1.0
+            metres = METRES_PER_DEGREE if degrees else 1.0
             return View(
                 values=np.ma.getdata(data),
                 valid=np.asarray(~np.ma.getmaskarray(data).any(0)),
@@ -70,10 +67,10 @@ def read_view(path: Path, resampling: Resampling, bands: int) -> View:
 
 
 def draw_picture(image: Path, dsm: Path, class_map: Path, label: Path | None, out: Path) -> None:
-    """Write the figure; its format follows from the suffix of `out`.
+    """Write the figure; the suffix of `out` decides its format.
 
     Raises:
-        SceneError: a raster cannot be read, or the class map has a malformed class table.
+        SceneError: A raster cannot be read, or the class map has a malformed class table.
         ResourceError: `out` cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -82,41 +79,26 @@ def draw_picture(image: Path, dsm: Path, class_map: Path, label: Path | None, ou
     photo = read_view(image, Resampling.average, 3)
     heights = read_view(dsm, Resampling.average, 1)
     predicted = read_view(class_map, Resampling.nearest, 3)
-    classes = _classes(class_map, predicted)
-    panels: list[tuple[str, Rgb]] = [
-        ("image", photo_rgb(photo)),
-        ("height model", np.zeros((1, 1, 3), np.uint8)),  # shaded below, it has a colour bar
-        ("classes", class_rgb(predicted, classes, predicted.palette)),
-    ]
-    views = [predicted]
+    classes = _class_table(class_map, predicted)
+    maps = {"classes": predicted}
     if label is not None:
-        reference = read_view(label, Resampling.nearest, 3)
-        views.append(reference)
-        panels.append(("reference", class_rgb(reference, classes, predicted.palette)))
-
+        maps["reference"] = read_view(label, Resampling.nearest, 3)
+    count = 2 + len(maps)
     rows, columns = photo.valid.shape
-    high = WIDTH * rows / columns
-    size = (len(panels) * (WIDTH + GAP) + GAP + BAR, high + HEAD + (FOOT if classes else GAP))
-    figure = Figure(figsize=size, dpi=DPI)
+    height = WIDTH * rows / columns + HEAD + (FOOT if classes else 0)
+    figure = Figure(figsize=(count * WIDTH + BAR, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-
-    def axes_at(left: float, width: float) -> Any:
-        bottom = size[1] - HEAD - high
-        return figure.add_axes((left / size[0], bottom / size[1], width / size[0], high / size[1]))
-
-    left = GAP
-    for title, picture in panels:
-        axes = axes_at(left, WIDTH)
-        axes.set_title(title, fontsize=11, pad=5, color="0.2")
+    panels = figure.subplots(1, count)
+    for axes, title in zip(panels, ("image", "height model", *maps), strict=True):
+        axes.set_title(title, fontsize=11, color="0.2")
         axes.set_axis_off()
-        left += WIDTH + GAP
-        if title == "height model":
-            _draw_heights(axes, axes_at(left - 0.03, 0.11), heights)
-            left += BAR
-        else:
-            axes.imshow(picture, interpolation="antialiased", aspect="auto")
+    panels[0].imshow(photo_rgb(photo), interpolation="antialiased")
+    _draw_heights(panels[1], heights)
+    for axes, view in zip(panels[2:], maps.values(), strict=True):
+        colours = class_rgb(view, classes, predicted.palette)
+        axes.imshow(colours, interpolation="antialiased")
     if classes is not None:
-        _draw_legend(figure, classes, views)
+        _draw_legend(figure, classes, list(maps.values()))
     try:
         figure.savefig(out, facecolor="white")
     except (OSError, ValueError) as fault:
@@ -124,7 +106,7 @@ def draw_picture(image: Path, dsm: Path, class_map: Path, label: Path | None, ou
 
 
 def photo_rgb(view: View) -> Rgb:
-    """An image as shown: 8-bit as it is, anything else between its 1st and 99th percentile."""
+    """Return an image to show: 8-bit as it is, others from their 1st to their 99th percentile."""
     bands = view.values if len(view.values) == 3 else np.repeat(view.values[:1], 3, 0)
     if bands.dtype != np.uint8:
         known = bands[:, view.valid].astype(np.float64)
@@ -136,7 +118,7 @@ def photo_rgb(view: View) -> Rgb:
 def class_rgb(
     view: View, classes: ClassTable | None, palette: dict[int, tuple[int, ...]] | None
 ) -> Rgb:
-    """Classes in their colours, white where there is none; colour-coded rasters as they are."""
+    """Return classes in their colours, nodata in white; colour-coded rasters as they are."""
     if len(view.values) == 3:
         return np.where(view.valid[..., None], np.moveaxis(view.values, 0, -1), 255).astype(
             np.uint8
@@ -144,7 +126,7 @@ def class_rgb(
     index = view.values[0].astype(np.int64)
     known = view.valid & (index >= 0) & (index < IGNORE)
     table = np.zeros((256, 3), np.uint8)
-    numbered = ClassTable.numbered(IGNORE).colours  # for a raster that brings no colours
+    numbered = ClassTable.numbered(IGNORE).colours  # for a raster without colours
     for value in range(IGNORE):
         if classes is not None and value < len(classes):
             table[value] = classes.colours[value]
@@ -153,8 +135,9 @@ def class_rgb(
     return np.where(known[..., None], table[np.where(known, index, 0)], 255).astype(np.uint8)
 
 
-def _draw_heights(axes: Any, bar: Any, view: View) -> None:
-    """Heights in colour under a relief lit from the north west, and a bar in metres."""
+def _draw_heights(axes: Any, view: View) -> None:
+    """Draw heights in colour under a relief lit from the north-west, and a bar in metres."""
+    from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LightSource, LinearSegmentedColormap, Normalize
 
     height = view.values[0].astype(np.float64)
@@ -166,19 +149,15 @@ def _draw_heights(axes: Any, bar: Any, view: View) -> None:
     relief = LightSource(315, 45).hillshade(filled, vert_exag=0.5, dx=view.pixel, dy=view.pixel)
     shaded = np.clip(tints(scale(filled))[..., :3] * (0.3 + relief[..., None]), 0, 1)
     shaded[~known] = 1
-    axes.imshow(shaded, interpolation="antialiased", aspect="auto")
-    steps = tints(np.linspace(1, 0, 256))[:, None, :3]
-    bar.imshow(steps, extent=(0, 1, scale.vmin, scale.vmax), aspect="auto")
-    bar.set_xticks([])
-    bar.yaxis.tick_right()
-    bar.tick_params(labelsize=9, length=2, pad=2, color="0.4", labelcolor="0.2")
-    bar.set_title("m", fontsize=9, color="0.2", pad=5)
-    for spine in bar.spines.values():
-        spine.set_visible(False)
+    axes.imshow(shaded, interpolation="antialiased")
+    bar = axes.figure.colorbar(ScalarMappable(scale, tints), ax=axes, fraction=0.03, pad=0.01)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=9, length=2, color="0.4", labelcolor="0.2")
+    bar.ax.set_title("m", fontsize=9, color="0.2")
 
 
 def _draw_legend(figure: Any, classes: ClassTable, views: list[View]) -> None:
-    """Names of the classes that are to be seen, under the panels."""
+    """Name the classes that can be seen, under the panels."""
     from matplotlib.patches import Patch
 
     seen: set[int] = set()
@@ -187,7 +166,7 @@ def _draw_legend(figure: Any, classes: ClassTable, views: list[View]) -> None:
             seen.update(int(value) for value in np.unique(view.values[0][view.valid]))
     handles = [
         Patch(
-            facecolor=_hex(classes.colours[index]),
+            facecolor="#{:02x}{:02x}{:02x}".format(*classes.colours[index]),
             edgecolor="0.6",
             linewidth=0.4,
             label=classes.names[index].replace("$", r"\$"),  # no formulas in names
@@ -197,22 +176,23 @@ def _draw_legend(figure: Any, classes: ClassTable, views: list[View]) -> None:
     ]
     if handles:
         figure.legend(
-            handles=handles, loc="lower center", ncols=min(len(handles), 8), frameon=False,
-            fontsize=11, handlelength=1.1, handleheight=1.1, columnspacing=1.6, borderaxespad=0.2,
-        )  # fmt: skip
+            handles=handles,
+            loc="outside lower center",
+            ncols=min(len(handles), 8),
+            frameon=False,
+            fontsize=11,
+            handlelength=1.1,
+            handleheight=1.1,
+        )
 
 
-def _classes(path: Path, view: View) -> ClassTable | None:
+def _class_table(path: Path, view: View) -> ClassTable | None:
     if view.names is None:
         return None
     try:
         return ClassTable.from_json(json.loads(view.names))
     except (ValueError, MFNetError) as fault:
         raise SceneError(f"{path}: tag {CLASSES_TAG} is no class table: {fault}") from fault
-
-
-def _hex(colour: Colour) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def _palette(raster: Any) -> dict[int, tuple[int, ...]] | None:

@@ -1,8 +1,8 @@
 """The ceiling of a precision: the fastest matrix product that this machine does in it.
 
 Every library multiplies the network's own shapes and a large square, with a constant right-hand
-side, as a network's weights are. The fastest few products take part in the rounds of the engines;
-the best of those is the ceiling. In INT8, integer operations count as FLOP.
+side, as a network's weights are. Each library's fastest shape takes part in the rounds of the
+engines, and the best library is the ceiling. In INT8, integer operations count as FLOP.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from mfnet_bench.latency.rounds import DroppedError, Samples, Turn
 SQUARE = {"cpu": 2048, "cuda": 8192}  # rows and columns of the one shape that is no network's
 WARM_UP = 2  # products before the first that counts: weights are packed, threads started
 CALLS = 5  # in a turn
-CONTENDERS = 3  # products of a precision that take part in the rounds
 SEED = 0
 
 Shape = tuple[int, int, int]  # m, k, n of (m, k) @ (k, n)
@@ -67,7 +66,7 @@ def product_turns(
     stack: ExitStack,
     device: str = "cpu",
 ) -> dict[Product, Turn]:
-    """Return turns of the fastest products of each precision, as GFLOP/s.
+    """Return turns of each library's fastest product in each precision, as GFLOP/s.
 
     Args:
         precisions: fp32, bf16, fp16 or int8; what a library cannot multiply in is left out.
@@ -77,26 +76,22 @@ def product_turns(
         device: cpu or cuda.
     """
     turns: dict[Product, Turn] = {}
-    for precision in precisions:
-        tried: dict[Product, tuple[float, Turn]] = {}
-        for library in (name for name, known in products_on(device) if known == precision):
-            spec = {
-                "kind": "gemm",
-                "backend": library,
-                "precision": precision,
-                "shapes": shapes,
-                "threads": threads,
-                "device": device,
-            }
-            try:
-                process = stack.enter_context(EngineProcess(spec))
-                for shape in process.facts["shapes"]:
-                    turn = _turn(process, shape)
-                    tried[precision, library, shape] = (fmean(turn()), turn)
-            except (EngineRefusedError, DroppedError):
-                continue
-        best = sorted(tried, key=lambda product: -tried[product][0])[:CONTENDERS]
-        turns |= {product: tried[product][1] for product in best}
+    for library, precision in products_on(device):
+        if precision not in precisions:
+            continue
+        spec = {
+            "kind": "gemm",
+            "backend": library,
+            "precision": precision,
+            "shapes": shapes,
+            "threads": threads,
+            "device": device,
+        }
+        try:
+            process = stack.enter_context(EngineProcess(spec))
+        except EngineRefusedError:
+            continue
+        turns[precision, library, process.facts["shape"]] = _turn(process)
     return turns
 
 
@@ -111,10 +106,10 @@ def ceilings_from(products: Mapping[Product, Samples]) -> dict[str, Ceiling]:
     return best
 
 
-def _turn(process: EngineProcess, shape: str) -> Turn:
+def _turn(process: EngineProcess) -> Turn:
     def turn() -> Sequence[float]:
         try:
-            return [process.ask("measure", shape=shape, calls=CALLS)["gflop_per_s"]]
+            return [process.ask("measure", calls=CALLS)["gflop_per_s"]]
         except EngineRefusedError as fault:
             raise DroppedError from fault
 
@@ -122,7 +117,7 @@ def _turn(process: EngineProcess, shape: str) -> Turn:
 
 
 class GemmEngine:
-    """Products of one library in one precision, in a child process that answers requests."""
+    """A library's fastest product in a precision, in a child process that answers requests."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self._time = _wall_ms
@@ -132,19 +127,19 @@ class GemmEngine:
             self._time = cuda_ms
         multiply = products_on(spec["device"])[spec["backend"], spec["precision"]]
         rng = np.random.default_rng(SEED)
-        self._products: dict[str, tuple[float, Multiply]] = {}
+        best = 0.0
         for m, k, n in spec["shapes"]:
             left, right = (rng.standard_normal(size, np.float32) for size in ((m, k), (k, n)))
-            product = multiply(left, right, int(spec["threads"]))
-            for _ in range(WARM_UP):
-                product()
-            self._products[f"{m}x{k}x{n}"] = 2e-9 * m * k * n, product
-        self.facts = {"shapes": list(self._products)}
+            product, gflop = multiply(left, right, int(spec["threads"])), 2e-9 * m * k * n
+            self._time(product, WARM_UP)
+            rate = gflop / min(self._time(product, CALLS))
+            if rate > best:
+                best, self._product, self._gflop = rate, product, gflop
+                self.facts = {"shape": f"{m}x{k}x{n}"}
 
-    def measure(self, shape: str, calls: int) -> dict[str, float]:
+    def measure(self, calls: int) -> dict[str, float]:
         """Return GFLOP/s of the median of several products."""
-        gflop, product = self._products[shape]
-        return {"gflop_per_s": 1000 * gflop / median(self._time(product, calls))}
+        return {"gflop_per_s": 1000 * self._gflop / median(self._time(self._product, calls))}
 
 
 def _wall_ms(call: Callable[[], Any], calls: int) -> list[float]:

@@ -33,8 +33,8 @@ def test_every_product_runs(library: str, precision: str) -> None:
     pytest.importorskip(NEEDS[library])
     spec = {"backend": library, "precision": precision, "threads": 1, "device": "cpu"}
     engine = GemmEngine({**spec, "shapes": [(32, 32, 64)]})
-    assert engine.facts == {"shapes": ["32x32x64"]}
-    assert engine.measure("32x32x64", 3)["gflop_per_s"] > 0
+    assert engine.facts == {"shape": "32x32x64"}
+    assert engine.measure(3)["gflop_per_s"] > 0
 
 
 def test_contenders_are_measured_in_their_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +42,7 @@ def test_contenders_are_measured_in_their_processes(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(gemm, "products_on", lambda device: known)  # torch takes long to import
     with ExitStack() as stack:
         turns = product_turns(["fp32"], [(32, 32, 64), (64, 32, 32)], 1, stack)
-        assert 1 <= len(turns) <= 3
+        assert len(turns) == 2
         samples = {product: {0: turn(), 1: turn()} for product, turn in turns.items()}
     ceiling = ceilings_from(samples)["fp32"]
     assert ceiling.gflop_per_s > 0
