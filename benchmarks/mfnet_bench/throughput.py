@@ -1,7 +1,7 @@
-"""How many pixels a second pass through everything but a network: `mfnet-run` with a stub.
+"""Pixels per second through everything but the network: `mfnet-run` with a stub.
 
-A drawn scene goes from opened rasters to the verified class map. Two parts are timed by themselves
-as well: the pass over the heights, and from pixels to classes; the rest are files.
+A synthetic scene goes from opened rasters to the verified class map. Two parts are timed alone as
+well: the range of heights, and pixels to classes. The rest is spent on files.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from mfnet_runtime.scene.reader import SceneReader
 from mfnet_runtime.tiling.memory import block_width, pixel_memory
 from mfnet_runtime.tiling.pipeline import SegmentOptions, segment_scene
 
-WINDOW, CLASSES = 256, 6  # pixels a side; as many as the ISPRS scenes have
-TOWN, TILE = 1024, 512  # pixels a side: drawn once and repeated; stored
+WINDOW, CLASSES = 256, 6  # pixels a side; as in the ISPRS data sets
+TOWN, TILE = 1024, 512  # pixels a side of the town, which is repeated, and of the stored tiles
 
 
 class StubBackend:
-    """The logits of a class are a band, or 0: two copies."""
+    """A backend whose logits are the bands of its input, or 0."""
 
     name = device = precision = "stub"
     threads = 1
@@ -49,7 +49,7 @@ class StubBackend:
     logits = np.zeros((DEFAULT_BATCH, CLASSES, WINDOW, WINDOW), np.float32)
 
     def infer(self, feed: Feed) -> Arrays:
-        """Bands become logits."""
+        """Copy bands to logits."""
         logits = self.logits[: len(feed["image"])]
         logits[:, :3], logits[:, 3:4] = feed["image"], feed["dsm"]
         return {"logits": logits}
@@ -63,21 +63,21 @@ class StubBackend:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Medians of the rounds, in seconds."""
+    """Medians over the rounds."""
 
     size: int  # pixels a side
     stride: int  # pixels between windows
     windows: int
     rounds: int
-    mpx_per_s: float  # million pixels a second, all parts together
+    mpx_per_s: float  # million pixels per second, all parts together
     total_s: float
-    heights_s: float  # the pass over the DSM
-    classes_s: float  # reading, scaling, cutting, the stub, blending, the largest logit
-    files_s: float  # the rest: the manifest, the class map with overviews, reading it back
+    heights_s: float  # range of the DSM
+    classes_s: float  # reading, scaling, cutting, the stub, blending, argmax
+    files_s: float  # the rest: manifest, class map with overviews, reading it back
     machine: dict[str, Any] = field(default_factory=machine_facts)
 
     def sentence(self) -> str:
-        """For people."""
+        """Return the result in words."""
         found = {"heights": self.heights_s, "classes": self.classes_s, "files": self.files_s}
         return (
             f"{self.mpx_per_s:.1f} Mpx/s: {self.size} x {self.size} px at stride {self.stride}, "
@@ -87,10 +87,10 @@ class Throughput:
 
 
 def measure(size: int, stride: int, rounds: int) -> Throughput:
-    """Draw a scene in a temporary folder and time it, after a round that does not count.
+    """Draw a scene in a temporary folder and time it, after one round that does not count.
 
     Raises:
-        UsageError: there is nothing to measure, or the stride does not fit the window.
+        UsageError: There is nothing to measure, or the stride does not fit the window.
     """
     if size < 1 or rounds < 1:
         raise UsageError(f"--size {size}, --rounds {rounds}: expected at least 1")
@@ -104,7 +104,7 @@ def measure(size: int, stride: int, rounds: int) -> Throughput:
 
 
 def draw_scene(folder: Path, size: int) -> Scene:
-    """A town, again and again, in tiles that are not compressed."""
+    """Write a town, repeated, in uncompressed tiles."""
     town = draw_town((TOWN, TOWN), 0)
     scene = Scene("town", folder / "image.tif", folder / "dsm.tif")
     _write_repeated(scene.image, town.image, size)
@@ -124,7 +124,7 @@ def _write_repeated(path: Path, patch: npt.NDArray[Any], size: int) -> None:
 
 
 def _round(scene: Scene, out: Path, stride: int) -> tuple[float, float, float]:
-    """Seconds of a run, of its pass over the heights, and from pixels to classes."""
+    """Return the seconds of a run, of its range of heights, and of its pixels to classes."""
     backend, options = StubBackend(), SegmentOptions(stride)
     times = [time.perf_counter()]
     segment_scenes(backend, [scene], out, options, quiet=True)

@@ -1,4 +1,4 @@
-"""`mfnet-bench miou`: scores against a plain loop over windows, its files, and what it refuses."""
+"""`mfnet-bench miou`: the scores of the maps of mfnet-run, its files, and what it refuses."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import onnx
 import pytest
 from matplotlib.image import imread
 from networks import random_network
-from support import UTM, read, window_weights, write_raster, write_rgbd_model, write_scene
+from support import UTM, read, write_raster, write_rgbd_model, write_scene
 
 from mfnet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from mfnet_bench.accuracy.report import COLOURS
 from mfnet_bench.accuracy.score import run_scenes
 from mfnet_bench.cli import main
 from mfnet_bench.table import figure, markdown_table
+from mfnet_runtime.cli.main import main as run
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.labels import ClassTable
-from mfnet_runtime.tiling.options import BlendName
 
 WINDOW = 32
 HEIGHT, WIDTH = 40, 48
@@ -72,60 +72,36 @@ def swapped(source: Path, path: Path) -> Path:
     return changed(source, path, "Gather", np.array([1, 0, 2, 3]), axis=1)
 
 
-def rim_bias() -> npt.NDArray[np.float32]:
-    """(1, 4, row, column): the left third of a window prefers class 0, so that windows matter."""
-    bias = np.zeros((1, 4, WINDOW, WINDOW), np.float32)
-    bias[0, 0, :, : WINDOW // 3] = 0.5
-    return bias
-
-
-def plain_classes(folder: Path, name: str, stride: int, blend: BlendName) -> npt.NDArray[Any]:
-    """The class map as the published loop over windows gives it, visits and all."""
-    dsm = read(folder / "dsm" / f"{name}.tif")
-    scaled = (dsm - dsm.min()) / (dsm.max() - dsm.min())
-    image = read(folder / "image" / f"{name}.tif", None) * np.float32(1 / 255)
-    logits = np.concatenate([image, scaled[None]])
-    total = np.zeros(logits.shape)
-    visits = [
-        (min(row, HEIGHT - WINDOW), min(column, WIDTH - WINDOW))
-        for row in range(0, HEIGHT, stride)
-        for column in range(0, WIDTH, stride)
-    ]
-    for row, column in visits if blend == "uniform" else sorted(set(visits)):
-        cut = (slice(None), slice(row, row + WINDOW), slice(column, column + WINDOW))
-        total[cut] += (logits[cut] + rim_bias()[0]) * window_weights(blend, WINDOW)
-    return np.asarray(total.argmax(0))
-
-
 def mean_iou(truth: npt.NDArray[Any], found: npt.NDArray[Any]) -> float:
     pairs = [(truth == index, found == index) for index in range(4)]
     return float(np.mean([(a & b).sum() / (a | b).sum() for a, b in pairs]))
 
 
-def test_scores_are_those_of_the_plain_loop(
+def test_scores_are_those_of_the_maps_of_mfnet_run(
     tmp_path: Path, folder: Path, model: Path, capsys: Capture
 ) -> None:
-    blind = changed(model, tmp_path / "blind.onnx", "Add", rim_bias())
-    assert bench(blind, folder, "--stride", "32,8,16,8", "--blend", "uniform,hann", "--json") == 0
+    bias = np.zeros((1, 4, WINDOW, WINDOW), np.float32)
+    bias[0, 0, :, : WINDOW // 3] = 0.5  # the left of a window prefers class 0: windows matter
+    blind = changed(model, tmp_path / "blind.onnx", "Add", bias)
+    words = ("--stride", "32,8,16,8", "--blend", "uniform,hann")
+    assert bench(blind, folder, *words, "--backend", "onnxruntime", "--json") == 0
     rows = results(capsys)
     truth = np.stack([read(folder / "label" / f"{name}.tif") for name in "ab"])
     settings = [(row["stride"], row["blend"]) for row in rows]
     assert settings == [(s, blend) for s in (32, 8, 16) for blend in ("uniform", "hann")]
-    maps = {
-        (stride, blend): np.stack([plain_classes(folder, name, stride, blend) for name in "ab"])
-        for stride, blend in settings
-    }
-    scores = set()
-    for row, setting in zip(rows, settings, strict=True):
-        found = maps[setting]
-        scores.add(mean_iou(truth, found))
-        assert row["mean_iou"] == pytest.approx(mean_iou(truth, found))
-        assert row["oa"] == pytest.approx((truth == found).mean())
-        assert row["agreement"] == pytest.approx((maps[32, "uniform"] == found).mean())
+    maps = []
+    for row, (stride, blend) in zip(rows, settings, strict=True):
+        out = tmp_path / f"{stride}_{blend}"
+        options = ("--stride", str(stride), "--blend", blend, "--backend", "onnxruntime")
+        assert run([str(blind), str(folder), "-o", str(out), *options]) == 0
+        maps.append(np.stack([read(out / f"{name}.tif") for name in "ab"]))
+        assert row["mean_iou"] == pytest.approx(mean_iou(truth, maps[-1]))
+        assert row["oa"] == pytest.approx((truth == maps[-1]).mean())
+        assert row["agreement"] == pytest.approx((maps[0] == maps[-1]).mean())
         assert row["mpx_per_s"] == pytest.approx(2 * HEIGHT * WIDTH / 1e6 / row["seconds"])
         assert row["windows_per_s"] > 0
         assert 0 <= row["outside_backend"] < 1
-    assert len(scores) > 3  # or the strides would not have been told apart
+    assert len({row["mean_iou"] for row in rows}) > 3  # or the strides were not told apart
 
 
 def test_models_side_by_side(tmp_path: Path, folder: Path, model: Path, capsys: Capture) -> None:
