@@ -205,7 +205,7 @@ def _bug(name: str, fault: BaseException, debug: bool) -> int:
 
 def _is_lack_of_memory(fault: Exception) -> bool:
     """Neither threads nor libraries that cannot be had raise a MemoryError."""
-    from mfnet_runtime.backends.model_checks import NO_MEMORY
+    from mfnet_runtime.errors import NO_MEMORY
 
     return isinstance(fault, ImportError | RuntimeError) and bool(NO_MEMORY.search(str(fault)))
 

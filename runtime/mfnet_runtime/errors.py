@@ -6,6 +6,15 @@ not an `MFNetError` is a bug of ours.
 
 from __future__ import annotations
 
+import re
+
+# What engines and libraries say when an allocation fails; few raise a MemoryError.
+NO_MEMORY = re.compile(
+    r"failed to allocate|failed to map segment|can't alloc|cannot allocate|bad_alloc"
+    r"|out ?of ?memory|insufficient mem|could not (be )?allocate|can't start new thread",
+    re.IGNORECASE,
+)
+
 # What a missing package is told to be installed with.
 EXTRAS = {
     "torch": "train",
@@ -56,3 +65,11 @@ class ResourceError(MFNetError):
     """The disk is full, a folder is read-only, or memory ran out (exit 5)."""
 
     exit_code = 5
+
+
+class DeviceMemoryError(ResourceError):
+    """The GPU, or page-locked host memory, is full; the device stays usable (exit 5)."""
+
+
+class DeviceLostError(ResourceError):
+    """A kernel crashed or the GPU failed: CUDA takes no more calls in this process (exit 5)."""

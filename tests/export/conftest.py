@@ -15,7 +15,6 @@ import torch
 from networks import random_network, use_export
 
 import mfnet_export.graph.export
-import mfnet_runtime.backends.onnx_validation
 from mfnet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from mfnet.model.network import MFNet
 from mfnet_export.cli import main
@@ -69,8 +68,7 @@ def best(made: Made, tmp_path: Path) -> Path:
 @pytest.fixture
 def above_2_gib(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any weights count as such that do not fit into an ONNX file."""
-    for module in (mfnet_export.graph.export, mfnet_runtime.backends.onnx_validation):
-        monkeypatch.setattr(module, "EXTERNAL_ABOVE", 0)
+    monkeypatch.setattr(mfnet_export.graph.export, "EXTERNAL_ABOVE", 0)
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from mfnet_export.errors import ExportError
 from mfnet_export.files import staged, writing
 from mfnet_export.graph.lower import OPSET, lower
 from mfnet_export.graph.passes import clean, require_static
-from mfnet_runtime.backends.onnx_validation import EXTERNAL_ABOVE
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.version import installed_version
 
@@ -26,6 +25,9 @@ PACKAGES = ("mfnet", "torch", "onnx", "onnxscript")  # whose versions decide the
 TORCH_OPSET = 18  # what torch's exporter writes by itself
 IR_VERSION = 8  # of the time of opset 17; runtimes in the field refuse newer ones than they know
 BATCH = "N"
+# Bytes of weights above which they go beside the file: protobuf ends at 2 GiB, and 64 MiB are left
+# for the graph.
+EXTERNAL_ABOVE = 2**31 - 2**26
 
 
 def onnx_from_network(network: MFNet, contract: Contract, path: Path) -> Contract:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mfnet_export.errors import ExportError
-from mfnet_runtime.backends.model_checks import NO_MEMORY
 from mfnet_runtime.backends.tensorrt.log import recording_logger
+from mfnet_runtime.errors import NO_MEMORY
 
 # How TensorRT names its fused attention kernels: _gemm_mha_v2_..., kgen_mha, fmha_v2_...
 FUSED = re.compile(r"(^|_)f?mha(_|$)|fused_multihead_attention", re.IGNORECASE)

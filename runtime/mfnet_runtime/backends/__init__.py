@@ -103,7 +103,7 @@ def _device_for(path: Path, name: str) -> str:
         return "cuda"
     if name == "openvino":
         return "cpu"
-    from mfnet_runtime.backends.model_checks import contract_in_onnx
+    from mfnet_runtime.backends.onnx_file import contract_in_onnx
     from mfnet_runtime.backends.onnxruntime_cuda import has_cuda_provider
 
     return "cuda" if contract_in_onnx(path).precision == "fp16" and has_cuda_provider() else "cpu"

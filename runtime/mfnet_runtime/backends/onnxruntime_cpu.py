@@ -11,13 +11,8 @@ from typing import Any
 import numpy as np
 
 from mfnet_runtime.backends.base import DEFAULT_BATCH, Arrays, Batches, Feed, check_feed, specs_of
-from mfnet_runtime.backends.model_checks import (
-    contract_from_onnx,
-    loading,
-    require_graph,
-    running,
-    threads_or_cores,
-)
+from mfnet_runtime.backends.model_checks import loading, require_graph, running, threads_or_cores
+from mfnet_runtime.backends.onnx_file import contract_from_onnx
 from mfnet_runtime.errors import UsageError
 
 ELEMENT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}

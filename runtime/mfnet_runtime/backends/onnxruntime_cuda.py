@@ -16,17 +16,11 @@ from typing import Any
 import numpy as np
 
 from mfnet_runtime.backends.base import DEFAULT_BATCH, Arrays, Batches, Feed, check_feed, specs_of
-from mfnet_runtime.backends.model_checks import (
-    NO_MEMORY,
-    contract_in_onnx,
-    loading,
-    require_graph,
-    require_known,
-    running,
-)
+from mfnet_runtime.backends.model_checks import loading, require_graph, running
+from mfnet_runtime.backends.onnx_file import contract_in_onnx, require_known
 from mfnet_runtime.backends.onnxruntime_cpu import FATAL, signature
-from mfnet_runtime.cuda.faults import DeviceLostError, never_destroyed
-from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.cuda.faults import never_destroyed
+from mfnet_runtime.errors import NO_MEMORY, DeviceLostError, ModelError, UsageError
 
 PROVIDER = "CUDAExecutionProvider"
 TYPES = {"fp16": np.float16, "fp32": np.float32}
@@ -110,7 +104,7 @@ class OrtCudaBackend:
         """Run one batch; see `Backend.infer`."""
         check_feed(feed, self.inputs)
         count = len(feed["image"])
-        with self._watched(), running(self._path, self._engine, count):
+        with running(self._path, self._engine, count), self._watched():
             if not self._values or self._values["image"].shape()[0] != count:
                 self._bind(count)
             for name, array in feed.items():

@@ -16,13 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mfnet_runtime.backends.base import DEFAULT_BATCH, Arrays, Batches, Feed, check_feed, specs_of
-from mfnet_runtime.backends.model_checks import (
-    contract_from_onnx,
-    loading,
-    require_graph,
-    running,
-    threads_or_cores,
-)
+from mfnet_runtime.backends.model_checks import loading, require_graph, running, threads_or_cores
+from mfnet_runtime.backends.onnx_file import contract_from_onnx
 from mfnet_runtime.errors import ModelError, UsageError
 
 # Reports each import of OpenVINO to its maker, unasked; where it cannot be imported, nothing does.

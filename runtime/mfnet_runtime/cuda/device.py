@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mfnet_runtime.cuda.faults import (
-    DeviceLostError,
     fault_from_error,
     fault_from_start,
     never_destroyed,
     version_text,
 )
 from mfnet_runtime.cuda.handles import Buffer, Event, Handle, Module, Pinned, Stream
+from mfnet_runtime.errors import DeviceLostError
 
 __all__ = ["Buffer", "CudaDevice", "Event", "Module", "Stream"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 
-from mfnet_runtime.errors import ResourceError, UsageError
+from mfnet_runtime.errors import DeviceLostError, DeviceMemoryError, UsageError
 
 OLDEST_DRIVER = (12, 2)  # the CUDA version of driver 535
 
@@ -28,14 +28,6 @@ REFUSALS = (
     "PTX JIT compil",  # ... er library not found, ... ation was disabled
     "the provided PTX was compiled with an unsupported toolchain",
 )
-
-
-class DeviceMemoryError(ResourceError):
-    """The GPU has no room, or the machine none to lock; the device goes on (exit 5)."""
-
-
-class DeviceLostError(ResourceError):
-    """A kernel crashed or the GPU failed: CUDA takes no more calls of this process (exit 5)."""
 
 
 def fault_from_error(error: Exception, out_of_memory: bool, where: str) -> Exception:

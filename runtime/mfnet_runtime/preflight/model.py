@@ -13,7 +13,7 @@ from typing import Any
 
 from mfnet_runtime.backends import backend_for, backend_from_file
 from mfnet_runtime.backends.base import Batches
-from mfnet_runtime.backends.model_checks import contract_from_onnx, contract_in_onnx
+from mfnet_runtime.backends.onnx_file import contract_from_onnx, contract_in_onnx
 from mfnet_runtime.backends.tensorrt.plan_file import PLAN_SUFFIX
 from mfnet_runtime.checks.findings import Findings
 from mfnet_runtime.contract import Contract

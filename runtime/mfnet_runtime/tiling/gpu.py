@@ -15,8 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from mfnet_runtime.backends.base import Backend, DeviceBackend, DeviceTensors
-from mfnet_runtime.cuda.faults import DeviceLostError, DeviceMemoryError
-from mfnet_runtime.errors import ModelError, ResourceError
+from mfnet_runtime.errors import DeviceLostError, DeviceMemoryError, ModelError, ResourceError
 from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.scene.normalize import DsmRange
 from mfnet_runtime.tiling.batch_size import BatchSize

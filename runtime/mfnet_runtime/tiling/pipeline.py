@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from mfnet_runtime.backends.base import Backend, DeviceBackend
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.cuda.faults import DeviceLostError
-from mfnet_runtime.errors import ResourceError, UsageError
+from mfnet_runtime.errors import DeviceLostError, ResourceError, UsageError
 from mfnet_runtime.scene.normalize import (
     DsmRange,
     FloatArray,

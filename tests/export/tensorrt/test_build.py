@@ -28,8 +28,7 @@ from mfnet_export.tensorrt.options import PlanOptions, plan_beside, profile_from
 from mfnet_export.tensorrt.progress import Watch, watched
 from mfnet_runtime.backends.tensorrt.plan_file import Profile, facts_of_plan
 from mfnet_runtime.contract import METADATA_KEY, Contract
-from mfnet_runtime.cuda.faults import DeviceLostError
-from mfnet_runtime.errors import ModelError, ResourceError, UsageError
+from mfnet_runtime.errors import DeviceLostError, ModelError, ResourceError, UsageError
 from mfnet_runtime.files import sha256_from_file
 
 __all__ = ["gpu", "no_gpu"]
@@ -421,7 +420,7 @@ def test_files_plans_are_not_built_from(trt: FakeTensorRT, tmp_path: Path) -> No
     with pytest.raises(ModelError, match="its contract implies"):
         plan_from_onnx(liar, plan, PlanOptions())
     (tmp_path / "text.onnx").write_text("no model")
-    with pytest.raises(ModelError, match=r"text\.onnx: not an ONNX file"):
+    with pytest.raises(ModelError, match=r"text\.onnx: not a usable ONNX file"):
         plan_from_onnx(tmp_path / "text.onnx", plan, PlanOptions())
     with pytest.raises(UsageError, match=r"none\.onnx: no such file"):
         plan_from_onnx(tmp_path / "none.onnx", plan, PlanOptions())

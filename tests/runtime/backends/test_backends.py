@@ -188,7 +188,7 @@ def test_two_at_a_time_do_not_mix(engine: Engine, model: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("precision", ["fp16", "int8", "BF16", ""])
 def test_unknown_precision(name: str, model: Path, precision: str) -> None:
-    with pytest.raises(UsageError, match=r"no precision named .*; there are fp32, bf16"):
+    with pytest.raises(UsageError, match=r"no precision named .*; choose fp32 or bf16"):
         backend_from_file(model, name, precision=precision)
 
 

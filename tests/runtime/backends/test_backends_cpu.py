@@ -11,6 +11,7 @@ import pytest
 from onnx import helper
 
 from mfnet_runtime.backends import backend_from_file
+from mfnet_runtime.errors import ModelError
 
 
 def test_threads_are_the_physical_cores_unless_told(name: str, model: Path) -> None:
@@ -52,7 +53,7 @@ def test_a_fault_of_one_batch_is_not_raised_for_the_next(name: str, model: Path)
     good["dsm"][:, :, 0, 0], bad["dsm"][:, :, 0, 0] = 32.0, 7.0
     with backend_from_file(fails_for_some_values(model), name, threads=2, batch=2) as backend:
         for _ in range(2):
-            with pytest.raises(Exception, match=r"[Rr]eshape"):
+            with pytest.raises(ModelError, match=r"rgbd\.onnx: .* cannot run it .*[Rr]eshape"):
                 backend.infer(bad)
             logits = backend.infer(good)["logits"]
             np.testing.assert_array_equal(logits, np.concatenate([good["image"], good["dsm"]], 1))

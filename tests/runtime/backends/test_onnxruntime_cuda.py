@@ -12,8 +12,7 @@ from support import read, write_rgbd_model, write_scene
 
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.cli.main import main
-from mfnet_runtime.cuda.faults import DeviceLostError
-from mfnet_runtime.errors import ModelError, ResourceError, UsageError
+from mfnet_runtime.errors import DeviceLostError, ModelError, ResourceError, UsageError
 
 Capture = pytest.CaptureFixture[str]
 

@@ -14,9 +14,16 @@ import pytest
 from fakes.fake_pycuda import FakePycuda
 
 from mfnet_runtime.cuda.device import CudaDevice
-from mfnet_runtime.cuda.faults import DeviceLostError, DeviceMemoryError, version_text
+from mfnet_runtime.cuda.faults import version_text
 from mfnet_runtime.cuda.kernels import Kernels, Sums
-from mfnet_runtime.errors import MFNetError, ResourceError, UsageError, missing_package
+from mfnet_runtime.errors import (
+    DeviceLostError,
+    DeviceMemoryError,
+    MFNetError,
+    ResourceError,
+    UsageError,
+    missing_package,
+)
 
 
 def in_thread(work: Callable[[], Any]) -> None:

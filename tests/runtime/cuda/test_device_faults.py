@@ -15,8 +15,7 @@ from support import read, results_in, rgbd_classes, write_scene
 
 from mfnet_runtime.backends.tensorrt.backend import TensorRtBackend
 from mfnet_runtime.cli.main import main
-from mfnet_runtime.cuda.faults import DeviceLostError
-from mfnet_runtime.errors import ResourceError, UsageError
+from mfnet_runtime.errors import DeviceLostError, ResourceError, UsageError
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.reader import SceneReader
 from mfnet_runtime.tiling.classes import FinishedRows

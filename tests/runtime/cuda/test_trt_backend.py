@@ -16,8 +16,13 @@ from rgbd_plans import Rig, rig, write_rgbd_plan
 
 from mfnet_runtime.backends.tensorrt.backend import TensorRtBackend
 from mfnet_runtime.backends.tensorrt.context import Execution
-from mfnet_runtime.cuda.faults import DeviceLostError, DeviceMemoryError
-from mfnet_runtime.errors import ModelError, ResourceError, UsageError
+from mfnet_runtime.errors import (
+    DeviceLostError,
+    DeviceMemoryError,
+    ModelError,
+    ResourceError,
+    UsageError,
+)
 
 Feed = dict[str, npt.NDArray[np.float32]]
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mfnet_runtime.backends.base import Arrays, Batches, Feed, check_feed, specs_of
-from mfnet_runtime.backends.model_checks import require_known
+from mfnet_runtime.backends.onnx_file import require_known
 from mfnet_runtime.backends.tensorrt.compatibility import (
     known_of_plan,
     require_digest,
@@ -26,9 +26,8 @@ from mfnet_runtime.backends.tensorrt.compatibility import (
 from mfnet_runtime.backends.tensorrt.context import Execution
 from mfnet_runtime.backends.tensorrt.engine import Engine
 from mfnet_runtime.cuda.device import CudaDevice
-from mfnet_runtime.cuda.faults import DeviceLostError
 from mfnet_runtime.cuda.kernels import Kernels
-from mfnet_runtime.errors import ModelError, ResourceError, UsageError
+from mfnet_runtime.errors import DeviceLostError, ModelError, ResourceError, UsageError
 
 
 class TensorRtBackend:

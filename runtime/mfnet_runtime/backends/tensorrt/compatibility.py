@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mfnet_runtime.backends.model_checks import contract_in_onnx
+from mfnet_runtime.backends.onnx_file import contract_in_onnx
 from mfnet_runtime.backends.tensorrt.plan_file import PlanFacts, facts_of_plan, sidecar_of
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, UsageError

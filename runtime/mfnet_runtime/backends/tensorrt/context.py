@@ -11,8 +11,9 @@ from typing import Any
 
 from mfnet_runtime.backends.tensorrt.engine import Engine
 from mfnet_runtime.cuda.device import Stream
-from mfnet_runtime.cuda.faults import DeviceLostError, never_destroyed
+from mfnet_runtime.cuda.faults import never_destroyed
 from mfnet_runtime.cuda.handles import Buffer
+from mfnet_runtime.errors import DeviceLostError
 
 
 class Execution:

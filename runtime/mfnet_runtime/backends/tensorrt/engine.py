@@ -8,12 +8,19 @@ from typing import Any
 import numpy as np
 
 from mfnet_runtime.backends.base import TensorSpec
-from mfnet_runtime.backends.model_checks import NO_MEMORY, require_graph
+from mfnet_runtime.backends.model_checks import require_graph
 from mfnet_runtime.backends.tensorrt.log import recording_logger
 from mfnet_runtime.backends.tensorrt.plan_file import Profile
 from mfnet_runtime.cuda.device import CudaDevice
-from mfnet_runtime.cuda.faults import DeviceLostError, never_destroyed
-from mfnet_runtime.errors import MFNetError, ModelError, ResourceError, UsageError
+from mfnet_runtime.cuda.faults import never_destroyed
+from mfnet_runtime.errors import (
+    NO_MEMORY,
+    DeviceLostError,
+    MFNetError,
+    ModelError,
+    ResourceError,
+    UsageError,
+)
 
 
 class Engine:
