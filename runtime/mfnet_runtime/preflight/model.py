@@ -1,13 +1,8 @@
-"""What a model file says about itself, and whether it could run here.
-
-The header, or the file beside a plan, usually suffices. The graph is loaded only for a GPU or
-another precision.
-"""
+"""What a model file says about itself, and whether its engine accepts it; no GPU is touched."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +12,6 @@ from mfnet_runtime.backends.onnx_file import contract_from_onnx, contract_in_onn
 from mfnet_runtime.backends.tensorrt.plan_file import PLAN_SUFFIX
 from mfnet_runtime.checks.findings import Findings
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.errors import UsageError, missing_package
 from mfnet_runtime.tiling.batch_size import BatchSize
 from mfnet_runtime.tiling.options import AskedBatch
 
@@ -68,7 +62,7 @@ def model_info(found: Findings, request: ModelRequest) -> ModelInfo:
     """
     path, precision = request.path, request.precision
     name, device = backend_for(path, request.backend, request.device, request.trust_plan)
-    batches, engine_decides = Batches(), precision is not None or device != "cpu"
+    batches = Batches()
     if path.suffix.lower() == PLAN_SUFFIX:
         from mfnet_runtime.backends.tensorrt.compatibility import known_of_plan, require_digest
 
@@ -82,10 +76,7 @@ def model_info(found: Findings, request: ModelRequest) -> ModelInfo:
     else:
         contract = contract_in_onnx(path)
     with found.refusals("model"):
-        if find_spec(name) is None:
-            raise UsageError(f"backend {name} {missing_package(name) or 'is not installed'}")
-        if engine_decides:  # touches no GPU before it is entered
-            backend_from_file(path, name, device, request.trust_plan, precision=precision)
+        backend_from_file(path, name, device, request.trust_plan, precision=precision)
     return ModelInfo(path.name, name, device, contract, batches)
 
 
