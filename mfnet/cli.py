@@ -9,13 +9,16 @@ from typing import Any
 
 import click
 
+from mfnet.training.options import TrainConfig, TrainRequest
 from mfnet_runtime.console import (
     debug_option,
     only_option,
     parse_bands,
     run_command,
+    say,
     threads_option,
 )
+from mfnet_runtime.contract import DsmRule
 
 PATH = click.Path(path_type=Path)
 
@@ -76,24 +79,21 @@ def command(**asked: Any) -> None:
     """  # noqa: E501 (a command must be on one line to be copied)
     import torch
 
-    from mfnet.training.prepare import training_from_request
-    from mfnet.training.run_directory import RunFolder
+    from mfnet.training.prepare import prepare_training
+    from mfnet.training.run_directory import RunDirectory
 
     if asked["threads"]:
         torch.set_num_threads(asked["threads"])
-    RunFolder(asked["out"]).require(asked["resume"])
-    training = training_from_request(_request(asked), click.echo)
-    state = training.train(asked["resume"])
-    click.echo(f"best validation mIoU {state.best:.4f}: {training.folder.best}")
-    click.echo(f"next: mfnet-export --ckpt {training.folder.best}")
+    directory = RunDirectory(asked["out"])
+    directory.check(asked["resume"])
+    trainer = prepare_training(_request(asked))
+    trainer.train(asked["resume"])
+    say(f"best validation mIoU {trainer.best:.4f}: {directory.best}")
+    say(f"next: mfnet-export --ckpt {directory.best}")
 
 
 def _request(asked: dict[str, Any]) -> Any:
     """The request that the options make; an option not given leaves the default of its field."""
-    from mfnet.training.prepare import TrainRequest
-    from mfnet.training.train_config import TrainConfig
-    from mfnet_runtime.contract import DsmRule
-
     sgd = asked["optimizer"] == "sgd"
     values = {
         "schedule": "multistep" if sgd else "cosine",

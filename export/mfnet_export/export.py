@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mfnet.checkpoints.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint
-from mfnet.data.dataset_labels import classes_from_file
+from mfnet.data.labels import classes_from_file
 from mfnet.model.network import MFNet
 from mfnet.model.torch_backend import TorchBackend
 from mfnet_export.errors import ExportError

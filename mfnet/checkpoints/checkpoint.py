@@ -1,7 +1,7 @@
-"""Our checkpoint file, `best.pt`, and official `.pth` files read as one. Knows no training loop.
+"""The checkpoint file `best.pt`, and official `.pth` files read as one.
 
-The file is one torch.save of {"format", "config", "contract", "weights", "training", "metrics"}
-and, where training can go on from it, "resume".
+The file is one torch.save of {"format", "config", "contract", "weights", "training", "metrics"},
+with "resume" where training can be resumed from it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mfnet.checkpoints.official import from_official, is_official
-from mfnet.checkpoints.torch_file import read_torch_file, tensors_only, write_torch_file
+from mfnet.checkpoints.official import convert_official, is_official
+from mfnet.checkpoints.torch_file import read_torch_file, require_tensors, write_torch_file
 from mfnet.config import ModelConfig
 from mfnet.model.network import MFNet
 from mfnet.tuning import tuning_names
@@ -24,29 +24,28 @@ from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.labels import ISPRS, MMHUNAN, ClassTable
 
 FORMAT = "mfnet-checkpoint/1"
-SHOWN = 5  # weights that a message names
-_REMEDY = "copy it again, or train anew"
+MAX_NAMED = 5  # weights named in a message
+_REMEDY = "copy it again, or train again"
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A trained network and all that is known about it.
+    """A trained network and everything known about it.
 
     Raises:
-        ModelError: configuration and contract disagree on classes or window.
+        ModelError: The tuning is unknown, or configuration and contract disagree.
     """
 
     config: ModelConfig
     contract: Contract
     weights: dict[str, Tensor]  # MFNet(config).state_dict()
-    training: dict[str, Any] = field(default_factory=dict)  # how it was trained; plain JSON
-    metrics: dict[str, Any] = field(default_factory=dict)  # how well it did; plain JSON
+    training: dict[str, Any] = field(default_factory=dict)  # how it was trained, plain JSON
+    metrics: dict[str, Any] = field(default_factory=dict)  # validation scores, plain JSON
 
     def __post_init__(self) -> None:
-        if self.config.tuning not in tuning_names():
-            raise ModelError(
-                f"tuning {self.config.tuning!r} is not one of {', '.join(tuning_names())}"
-            )
+        tuning, known = self.config.tuning, tuning_names()
+        if tuning not in known:
+            raise ModelError(f"tuning {tuning!r} is not one of {', '.join(known)}")
         named, built = len(self.contract.classes), self.config.classes
         if named != built:
             raise ModelError(f"the contract names {named} classes, the network has {built}")
@@ -60,23 +59,23 @@ class Checkpoint:
 def save_checkpoint(
     path: Path, checkpoint: Checkpoint, resume: dict[str, Any] | None = None
 ) -> None:
-    """Write a checkpoint in whole or not at all.
+    """Write a checkpoint completely or not at all.
 
     Args:
         path: Replaced if it exists.
-        checkpoint: Weights on any device.
+        checkpoint: Weights may be on any device.
         resume: State of optimizer, schedule and generators: tensors and plain types only.
 
     Raises:
-        UsageError: the folder does not exist.
-        ResourceError: the disk is full or the folder read-only.
-        TypeError: training or metrics are not plain JSON.
+        UsageError: The folder does not exist.
+        ResourceError: The disk is full or the folder is read-only.
+        TypeError: `training` or `metrics` are not plain JSON.
     """
     content: dict[str, Any] = {
         "format": FORMAT,
         "config": checkpoint.config.to_dict(),
         "contract": checkpoint.contract.to_dict(),
-        "weights": {name: _own(tensor) for name, tensor in checkpoint.weights.items()},
+        "weights": {name: _compact(tensor) for name, tensor in checkpoint.weights.items()},
         "training": json.loads(json.dumps(checkpoint.training)),
         "metrics": json.loads(json.dumps(checkpoint.metrics)),
     }
@@ -86,25 +85,25 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, *, window: int = 256) -> Checkpoint:
-    """Read our checkpoint or an official one; code in the file never runs.
+    """Read one of our checkpoints or an official one; code in the file never runs.
 
     Args:
         path: `best.pt`, or a `.pth` of the official implementation.
-        window: Pixels a side, for an official file, which does not say it.
+        window: Pixels per side, for official files, which do not store it.
 
     Raises:
-        UsageError: no such file.
-        ModelError: damaged, holding code, another kind of file, or contradicting itself.
+        UsageError: The file does not exist.
+        ModelError: The file is damaged, holds code, is of another kind, or contradicts itself.
     """
     data = read_torch_file(path, _REMEDY)
     try:
         if is_official(data):
-            return checkpoint_from_official(tensors_only(data, path, _REMEDY), window=window)
+            return checkpoint_from_official(require_tensors(data, path, _REMEDY), window=window)
         content = _content(data, path)
         return Checkpoint(
             config=ModelConfig.from_dict(content.get("config")),
             contract=Contract.from_dict(content.get("contract")),
-            weights=tensors_only(content.get("weights"), path, _REMEDY),
+            weights=require_tensors(content.get("weights"), path, _REMEDY),
             training=_mapping(content, "training"),
             metrics=_mapping(content, "metrics"),
         )
@@ -115,11 +114,11 @@ def load_checkpoint(path: Path, *, window: int = 256) -> Checkpoint:
 
 
 def load_resume(path: Path) -> dict[str, Any]:
-    """The state that training goes on from.
+    """Read the state that training is resumed from.
 
     Raises:
-        UsageError: no such file, or it was saved without that state.
-        ModelError: damaged, holding code, or another kind of file.
+        UsageError: The file does not exist, or was saved without that state.
+        ModelError: The file is damaged, holds code, or is of another kind.
     """
     content = _content(read_torch_file(path, _REMEDY), path)
     if "resume" not in content:
@@ -131,12 +130,12 @@ def load_resume(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_from_official(state: dict[str, Tensor], *, window: int = 256) -> Checkpoint:
-    """An official state_dict with the contract its class count suggests (MFNET.md 6).
+    """Convert an official state_dict; its number of classes suggests the class table.
 
     Raises:
-        ModelError: the tensors do not make an MFNet.
+        ModelError: The tensors do not make an MFNet.
     """
-    config, weights = from_official(state, window=window)
+    config, weights = convert_official(state, window=window)
     known = {len(ISPRS): ISPRS, len(MMHUNAN): MMHUNAN}
     classes = known.get(config.classes) or ClassTable.numbered(config.classes)
     contract = Contract(window=window, classes=classes).with_provenance(source="official")
@@ -144,32 +143,34 @@ def checkpoint_from_official(state: dict[str, Tensor], *, window: int = 256) -> 
 
 
 def network_from_checkpoint(checkpoint: Checkpoint) -> MFNet:
-    """The network with its weights, in eval mode, on the CPU, in float32.
+    """Build the network with its weights, in eval mode, on the CPU, in float32.
 
     Raises:
-        ModelError: weights missing, unexpected, misshapen or not finite.
+        ModelError: Weights are missing, unexpected, misshapen or not finite.
     """
-    with torch.device("meta"):  # compared before anything of the claimed size is allocated
+    with torch.device("meta"):  # compare before allocating what the file claims
         expected = {k: tuple(v.shape) for k, v in MFNet(checkpoint.config).state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
     wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
     if wrong:
-        lines = [f"{k} is {found.get(k, 'missing')}, not {expected.get(k, 'here')}" for k in wrong]
+        lines = [
+            f"{k} is {found.get(k, 'missing')}, expected {expected.get(k, 'none')}" for k in wrong
+        ]
         raise ModelError(
-            f"weights do not fit the configuration ({len(wrong)} tensors): {_first(lines)}"
+            f"weights do not fit the configuration ({len(wrong)} tensors): {_join(lines)}"
         )
     diverged = sorted(k for k, v in checkpoint.weights.items() if not torch.isfinite(v).all())
     if diverged:
         raise ModelError(
-            f"weights hold NaN or infinities ({len(diverged)} tensors): {_first(diverged)}"
+            f"weights hold NaN or infinities ({len(diverged)} tensors): {_join(diverged)}"
         )
     network = MFNet(checkpoint.config)
     network.load_state_dict(checkpoint.weights, strict=True)
     return network.eval()
 
 
-def _first(lines: list[str]) -> str:
-    return "; ".join([*lines[:SHOWN], *(["..."] if len(lines) > SHOWN else [])])
+def _join(lines: list[str]) -> str:
+    return "; ".join([*lines[:MAX_NAMED], *(["..."] if len(lines) > MAX_NAMED else [])])
 
 
 def _content(data: Any, path: Path) -> dict[str, Any]:
@@ -177,8 +178,8 @@ def _content(data: Any, path: Path) -> dict[str, Any]:
         return data
     found = "other data"
     if isinstance(data, dict):
-        encoder = any(str(name).startswith("image_encoder.") for name in data)
-        found = "SAM's own weights" if encoder else f"format {data.get('format')!r}"
+        is_sam = any(str(name).startswith("image_encoder.") for name in data)
+        found = "SAM's own weights" if is_sam else f"format {data.get('format')!r}"
     raise ModelError(
         f"{path} holds {found}; expected format {FORMAT!r} or an official MFNet state_dict: "
         "give the best.pt of a training run"
@@ -192,8 +193,8 @@ def _mapping(content: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """The tensor on the CPU and alone in its storage, since torch.save writes whole storages."""
+def _compact(tensor: Tensor) -> Tensor:
+    """Return the tensor on the CPU in a storage of its own size: torch.save writes whole ones."""
     tensor = tensor.detach().cpu().contiguous()
     whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
     return tensor if whole else tensor.clone()

@@ -1,7 +1,4 @@
-"""Official MFNet files: configuration and weights from their tensors (MFNET.md 5).
-
-Knows the official key names and nothing of how a file is read.
-"""
+"""Official MFNet files: configuration and weights from their tensors (MFNET.md 5)."""
 
 from __future__ import annotations
 
@@ -18,37 +15,37 @@ from mfnet.tuning import tuning_class, tuning_names
 from mfnet_runtime.errors import ModelError
 
 _HEAD = "decoder.segmentation_head.2.0.weight"
-_INDEX = ".relative_position_index"  # a constant of the decoder's windows, compared and dropped
-_DUPLICATES = "sam."  # the encoder again, and SAM's prompt encoder and mask decoder, never run
+_INDEX = ".relative_position_index"  # a constant: compared, then dropped
+_UNUSED = "sam."  # the encoder again, and SAM's prompt encoder and mask decoder, which never run
 
 
 def is_official(state: Any) -> bool:
-    """Whether these look like the weights of the official implementation."""
+    """Tell if these look like the weights of the official implementation."""
     if not isinstance(state, Mapping):
         return False
-    names = {str(name).removeprefix("module.") for name in state}
+    names = [str(name).removeprefix("module.") for name in state]
     return all(
         any(name.startswith(part) for name in names) for part in ("image_encoder.", "decoder.")
     )
 
 
-def from_official(
+def convert_official(
     state: Mapping[str, Tensor], *, window: int = 256
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Our configuration and weights, strictly: each official tensor is used or known to be idle.
+    """Convert official tensors; every one of them must be used or known to be unused.
 
     Args:
-        state: The official state_dict, keys with or without DataParallel's "module.".
-        window: Pixels a side of the network's input; the file does not say it.
+        state: Official state_dict, keys with or without DataParallel's "module.".
+        window: Pixels per side of the network's input; the file does not store it.
 
     Returns:
-        The configuration, and a state_dict for `MFNet(config)` sharing storage with `state`.
+        The configuration, and a state_dict for `MFNet(config)` that shares storage with `state`.
 
     Raises:
-        ModelError: tensors missing, unexpected or misshapen; all of them named at once.
+        ModelError: Tensors are missing, unexpected or misshapen; the message names all of them.
     """
     official = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    official = {k: v for k, v in official.items() if not k.startswith(_DUPLICATES)}
+    official = {k: v for k, v in official.items() if not k.startswith(_UNUSED)}
     config = config_from_official(official, window=window)
     renamed, faults = {}, []
     for name, tensor in official.items():
@@ -74,10 +71,10 @@ def from_official(
 
 
 def config_from_official(state: Mapping[str, Tensor], *, window: int = 256) -> ModelConfig:
-    """The configuration read off official tensors (without "module.").
+    """Infer the configuration from official tensors, keys without "module.".
 
     Raises:
-        ModelError: a tensor needed for that is missing, or the tensors contradict each other.
+        ModelError: A tensor that this needs is missing, or the tensors contradict each other.
     """
 
     def shape(name: str, dimensions: int) -> tuple[int, ...]:
@@ -96,7 +93,7 @@ def config_from_official(state: Mapping[str, Tensor], *, window: int = 256) -> M
     indices = {name.split(".")[2] for name in state if name.startswith("image_encoder.blocks.")}
     depth = sum(index.isdigit() for index in indices)
     tables = [shape(f"image_encoder.blocks.{i}.attn.rel_h", 2) for i in range(depth)]
-    whole = 2 * position_grid - 1  # length of a global block's table; shorter ones are windowed
+    whole = 2 * position_grid - 1  # length of a global block's table; others are shorter
     lengths = {length for length, _ in tables if length != whole}
     widths = {width for _, width in tables}
     if len(lengths) > 1 or len(widths) != 1 or 0 in widths or any(n % 2 == 0 for n in lengths):
@@ -122,7 +119,7 @@ def config_from_official(state: Mapping[str, Tensor], *, window: int = 256) -> M
 
 
 def our_name(official: str, tuning: str) -> str:
-    """The name in `MFNet` of an official tensor; one of no meaning there keeps its own."""
+    """Return the name in `MFNet` of an official tensor; an unknown one keeps its name."""
     if official.startswith("image_encoder.blocks."):
         _, _, index, name = official.split(".", 3)
         for theirs, ours in tuning_class(tuning).official.items():
@@ -136,7 +133,7 @@ def our_name(official: str, tuning: str) -> str:
 
 
 def _tuning_of(state: Mapping[str, Tensor]) -> str:
-    """The tuning whose official names occur in the first block; "none" if no one's do."""
+    """Return the tuning whose official names occur in the first block, or "none"."""
     first = "image_encoder.blocks.0."
     names = [name.removeprefix(first) for name in state if name.startswith(first)]
     for tuning in tuning_names():

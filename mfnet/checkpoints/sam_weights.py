@@ -1,7 +1,7 @@
-"""Meta's SAM files into the encoder, by name, with a report of what happened to each tensor.
+"""Load Meta's SAM files into the encoder, by name.
 
-Knows the `sam_vit_*.pth` format: one flat state_dict of `image_encoder.*`, `prompt_encoder.*` and
-`mask_decoder.*`, of which MFNet runs the first.
+A `sam_vit_*.pth` is one flat state_dict of `image_encoder.*`, `prompt_encoder.*` and
+`mask_decoder.*`, of which MFNet uses the first.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mfnet.checkpoints.torch_file import read_torch_file, tensors_only
-from mfnet.model.encoder import TwoStreamEncoder, resized_position
+from mfnet.checkpoints.torch_file import read_torch_file, require_tensors
+from mfnet.model.encoder import TwoStreamEncoder, resize_position
 from mfnet_runtime.errors import ModelError
 
 _PREFIX = "image_encoder."
@@ -24,16 +24,15 @@ _REMEDY = "download it again from the links in the segment-anything README"
 
 @dataclass(frozen=True)
 class SamReport:
-    """Names of the encoder's tensors by what became of them; one may be resized and loaded."""
+    """Names of tensors by what happened to them; a resized tensor is also loaded."""
 
-    loaded: tuple[str, ...]  # hold the file's values
-    missing: tuple[str, ...]  # relative-position tables the file lacks; they keep their values
-    unexpected: tuple[str, ...]  # encoder tensors of the file that this encoder has no place for
-    resized: tuple[str, ...]  # loaded after interpolation
-    zeroed: tuple[str, ...]  # relative-position tables set to zero because the caller asked
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]  # relative-position tables not in the file; they keep their values
+    unexpected: tuple[str, ...]  # tensors of the file that the encoder has no place for
+    resized: tuple[str, ...]  # interpolated
+    zeroed: tuple[str, ...]  # relative-position tables zeroed on request
 
-    def summary(self) -> str:
-        """One line for a log."""
+    def __str__(self) -> str:
         parts = [f"{len(self.loaded)} SAM tensors loaded"]
         for word in ("resized", "zeroed", "missing", "unexpected"):
             names = getattr(self, word)
@@ -45,20 +44,21 @@ class SamReport:
 def load_sam_weights(
     encoder: TwoStreamEncoder, path: Path, *, zero_rel_pos: bool = False
 ) -> SamReport:
-    """Load a SAM file into `encoder.sam`; nothing is loaded if anything does not fit.
+    """Load a SAM file into `encoder.sam`; if anything does not fit, nothing is loaded.
 
     Args:
-        encoder: Of the same width and depth as the file.
-        path: A `sam_vit_*.pth`; tables named rel_h, rel_w are understood as well.
-        zero_rel_pos: Set the relative-position tables to zero, which is what the official
-            implementation ends up with (MFNET.md 2), in place of loading them.
+        encoder: Encoder of the same width and depth as the file.
+        path: A `sam_vit_*.pth`; tables named rel_h and rel_w are accepted as well.
+        zero_rel_pos: Zero the relative-position tables instead of loading them, which is what the
+            official implementation ends up with.
 
     Raises:
-        UsageError: no such file.
-        ModelError: damaged, holding code, not SAM's, or of another size; lists all misfits.
+        UsageError: The file does not exist.
+        ModelError: The file is damaged, holds code, is not SAM's, or is of another size; the
+            message lists all misfits.
     """
-    data = tensors_only(read_torch_file(path, _REMEDY), path, _REMEDY)
-    source = {_renamed(name): t for name, t in data.items() if name.startswith(_PREFIX)}
+    data = require_tensors(read_torch_file(path, _REMEDY), path, _REMEDY)
+    source = {_our_name(name): t for name, t in data.items() if name.startswith(_PREFIX)}
     if not source:
         raise ModelError(f"{path} holds no {_PREFIX}* tensors: it is not a SAM file; {_REMEDY}")
     target: dict[str, Tensor] = encoder.sam.state_dict()
@@ -68,13 +68,13 @@ def load_sam_weights(
     zeroed: list[str] = []
     faults: list[str] = []
     for name, old in target.items():
-        table = name.endswith(_TABLES)
-        if table and zero_rel_pos:
+        is_table = name.endswith(_TABLES)
+        if is_table and zero_rel_pos:
             planned[name] = torch.zeros_like(old)
             zeroed.append(name)
         elif name not in source:
-            (missing if table else faults).append(name if table else f"missing: {name}")
-        elif (new := _fitted(name, source[name], old)) is None:
+            (missing if is_table else faults).append(name if is_table else f"missing: {name}")
+        elif (new := _fit(name, source[name], old)) is None:
             found, expected = tuple(source[name].shape), tuple(old.shape)
             faults.append(f"{name}: {source[name].dtype} {found}, expected {expected}")
         else:
@@ -98,14 +98,13 @@ def load_sam_weights(
     )
 
 
-def _renamed(name: str) -> str:
-    """Our name of a tensor of the file."""
+def _our_name(name: str) -> str:
     name = name.removeprefix(_PREFIX)
     return name.replace("attn.rel_h", "attn.rel_pos_h").replace("attn.rel_w", "attn.rel_pos_w")
 
 
-def _fitted(name: str, new: Tensor, old: Tensor) -> Tensor | None:
-    """`new` in the shape of `old`, interpolated where that has a meaning; None if it does not."""
+def _fit(name: str, new: Tensor, old: Tensor) -> Tensor | None:
+    """Return `new` in the shape of `old`, interpolated if it is positional; None if it differs."""
     if not new.is_floating_point():
         return None
     if new.shape == old.shape:
@@ -113,7 +112,7 @@ def _fitted(name: str, new: Tensor, old: Tensor) -> Tensor | None:
     if new.ndim != old.ndim or new.shape[-1] != old.shape[-1] or 0 in new.shape:
         return None
     if name == "pos_embed":
-        return resized_position(new.float(), old.shape[1])
+        return resize_position(new.float(), old.shape[1])
     if name.endswith(_TABLES):
         rows = new.float().T[None]  # (1, d, length)
         return F.interpolate(rows, size=old.shape[0], mode="linear", align_corners=False)[0].T

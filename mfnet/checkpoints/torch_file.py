@@ -1,8 +1,7 @@
-"""Reading and writing .pt and .pth files safely. Knows not what is in them."""
+"""Safe reading and writing of .pt and .pth files."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import zipfile
 from collections.abc import Mapping
@@ -13,61 +12,62 @@ import torch
 from torch import Tensor
 
 from mfnet_runtime.errors import ModelError, ResourceError, UsageError
+from mfnet_runtime.files import replace_files
 
-ZIP = b"PK\3\4"  # how torch's files begin
+ZIP = b"PK\3\4"  # first bytes of a file of torch 1.6 or later
 
 
 def read_torch_file(path: Path, remedy: str) -> Any:
-    """The content of a file on the CPU, tensors and plain types only; code in it never runs.
+    """Load tensors and plain types onto the CPU; code in the file never runs.
 
     Args:
-        path: A file torch.save wrote.
-        remedy: What to do about a bad file, the end of the message.
+        path: File written by torch.save.
+        remedy: End of the message about a bad file.
 
     Raises:
-        UsageError: missing, a folder, or not readable.
-        ModelError: truncated, damaged, not torch's, or holding anything but tensors and plain
-            types.
+        UsageError: The file is missing, a folder, or not readable.
+        ModelError: The file is truncated, damaged, not from torch, or holds anything but tensors
+            and plain types.
     """
     if not path.is_file():
         raise UsageError(f"{path} is not a file; give the path of a checkpoint")
     try:
-        _require_whole(path)
+        _verify_checksums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as fault:
         raise UsageError(f"{path} cannot be read: {fault.strerror or fault}") from fault
-    except Exception as fault:  # damaged pickles raise nearly anything
+    except Exception as fault:  # a damaged pickle can raise nearly anything
         reason = (str(fault).strip() or type(fault).__name__).splitlines()[0][:160]
         raise ModelError(
             f"{path} is damaged or holds more than tensors and plain types ({reason}); {remedy}"
         ) from fault
 
 
-def _require_whole(path: Path) -> None:
-    """Compare all parts of a file with their checksums, which torch does not; none may be packed.
+def _verify_checksums(path: Path) -> None:
+    """Compare the members of a file with their checksums, which torch.load does not do.
 
     Raises:
-        ValueError: a part is another one than was written, or unpacks to more than the file has.
-        zipfile.BadZipFile: cut short.
+        ValueError: A member is damaged, or unpacks to more bytes than the file has.
+        zipfile.BadZipFile: The file is truncated.
     """
     with path.open("rb") as file:
         if file.read(len(ZIP)) != ZIP:
-            return  # torch's format of before 1.6 has no checksums
-    with zipfile.ZipFile(path) as whole:
-        parts = whole.infolist()
-        packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
-        if packed or sum(part.file_size for part in parts) > path.stat().st_size:
-            raise ValueError("it unpacks to more than it has, as torch's files do not")
-        damaged = whole.testzip()
+            return  # the format before torch 1.6 has no checksums
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if compressed or sum(member.file_size for member in members) > path.stat().st_size:
+            raise ValueError("it unpacks to more bytes than it has, unlike files that torch writes")
+        damaged = archive.testzip()
     if damaged is not None:
-        raise ValueError(f"{damaged} does not have its CRC-32")
+        raise ValueError(f"the CRC-32 of {damaged} does not match")
 
 
-def tensors_only(data: Any, path: Path, remedy: str) -> dict[str, Tensor]:
-    """`data` as named dense tensors.
+def require_tensors(data: Any, path: Path, remedy: str) -> dict[str, Tensor]:
+    """Return `data` if it is a mapping of names to dense CPU tensors.
 
     Raises:
-        ModelError: not a mapping of names to dense CPU tensors.
+        ModelError: `data` is anything else.
     """
     if not isinstance(data, Mapping) or not data:
         raise ModelError(f"{path} holds {type(data).__name__}, not named tensors; {remedy}")
@@ -88,11 +88,11 @@ def _is_dense(value: Tensor) -> bool:
 
 
 def write_torch_file(path: Path, content: Any) -> None:
-    """Write `content` in whole or not at all: a temporary file beside it, then a rename.
+    """Write a file under a temporary name, then rename it.
 
     Raises:
-        UsageError: the folder does not exist.
-        ResourceError: the disk is full or the folder is read-only; an older file is untouched.
+        UsageError: The folder does not exist.
+        ResourceError: The disk is full or the folder is read-only; an older file is kept.
     """
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} is not a folder; create it or choose another output")
@@ -100,16 +100,14 @@ def write_torch_file(path: Path, content: Any) -> None:
     try:
         with open(temporary, "wb") as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as fault:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        # torch wraps what the disk says into a RuntimeError of its zip writer.
-        if isinstance(fault, OSError) or "PytorchStreamWriter" in str(fault):
-            raise ResourceError(
-                f"{path} cannot be written ({str(fault).splitlines()[0][:160]}); "
-                "free space or choose another folder"
-            ) from fault
-        raise
+        replace_files([(temporary, path)])
+    except (OSError, RuntimeError) as fault:
+        # torch's zip writer wraps the operating system's message into a RuntimeError.
+        if isinstance(fault, RuntimeError) and "PytorchStreamWriter" not in str(fault):
+            raise
+        raise ResourceError(
+            f"{path} cannot be written ({str(fault).splitlines()[0][:160]}); "
+            "free space or choose another folder"
+        ) from fault
+    finally:
+        temporary.unlink(missing_ok=True)

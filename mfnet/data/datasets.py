@@ -1,7 +1,7 @@
-"""Datasets: which scenes to train on and which to test on, and how their files are to be read.
+"""Datasets: which scenes to train and test on, and how to read their files.
 
-Knows the official layouts and splits of the benchmarks (reference MFNET.md, section 6) and plain
-folders `image/ dsm/ label/`. Opens label rasters only to find out classes nobody named.
+There are the folder layouts and splits of three benchmarks, as published, and plain folders
+`image/ dsm/ label/`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mfnet.data.dataset_labels import (
-    CLASSES_FILE,
-    LabelCoding,
-    classes_from_file,
-    classes_of_labels,
-    label_coding,
-    read_label,
-)
+from mfnet.data.labels import LabelCoding, classes_from_file, classes_from_labels, detect_coding
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.labels import ISPRS, MMHUNAN, ClassTable
 from mfnet_runtime.scene.discovery import Scene, scenes_from
 
-__all__ = ["LAYOUTS", "Dataset", "dataset_from_folder", "dataset_from_layout", "read_label"]
-
+CLASSES_FILE = "classes.json"
 VAIHINGEN_TRAIN = "1 3 23 26 7 11 13 28 17 32 34 37"
 VAIHINGEN_TEST = "5 21 15 30"
 POTSDAM_TRAIN = (
@@ -39,36 +31,36 @@ MMHUNAN_TEST = (
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled scenes and how to read them. Test labels are the ones that scores are for."""
+    """Labelled scenes and how to read them; scores are computed on the test scenes."""
 
     name: str
     classes: ClassTable
     train: list[Scene]
-    test: list[Scene]  # empty where no validation folder was given
-    bands: tuple[int, int, int] = (1, 2, 3)  # of the image, counted from 1, in network order
+    test: list[Scene]  # empty without a validation folder
+    bands: tuple[int, int, int] = (1, 2, 3)  # image bands, counted from 1, in network order
     band_names: tuple[str, str, str] = ("red", "green", "blue")
     coding: LabelCoding = "index"  # of every label
-    use_alpha: bool = True  # False: an alpha band is something else (Potsdam's near infrared)
-    use_place: bool = True  # False: the files fit pixel by pixel, whatever their headers say
-    stride: int = 128  # pixels between test windows while training
-    test_stride: int = 32  # pixels between test windows in the final test
+    use_alpha: bool = True  # False: an alpha band holds data (Potsdam's near infrared)
+    use_place: bool = True  # False: files match pixel by pixel, whatever their headers say
+    stride: int = 128  # pixels between validation windows while training
+    test_stride: int = 32  # pixels between windows in the final test
     steps_per_epoch: int = 1000  # batches
 
 
 def dataset_from_layout(name: str, root: Path) -> Dataset:
-    """A benchmark in the folder layout of its distribution, with its published split.
+    """Find a benchmark in the folder layout of its distribution, with its published split.
 
     Args:
         name: vaihingen, potsdam or mmhunan.
-        root: The folder that holds the distribution's own folders.
+        root: Folder that holds the distribution's own folders.
 
     Raises:
-        UsageError: unknown name, or files missing.
+        UsageError: The name is unknown, or files are missing.
     """
     if name not in LAYOUTS:
         raise UsageError(f"dataset {name!r} is not one of {', '.join(LAYOUTS)}")
     if not root.is_dir():
-        raise UsageError(f"{root}: no such folder; expected the {name} dataset there")
+        raise UsageError(f"{root}: not a folder; expected the {name} dataset there")
     return LAYOUTS[name](root)
 
 
@@ -79,46 +71,44 @@ def dataset_from_folder(
     only: Sequence[str] = (),
     classes: ClassTable | None = None,
     bands: tuple[int, int, int] = (1, 2, 3),
-    band_names: tuple[str, str, str] = ("red", "green", "blue"),
 ) -> Dataset:
-    """One's own scenes in `image/ dsm/ label/` with equal stems.
+    """Find scenes in `image/ dsm/ label/` with equal stems.
 
     Args:
         root: Scenes to train on.
         validation: Another such folder, to test on.
-        only: Names of the scenes of `root` to take; empty takes all.
-        classes: What labels mean; else `classes.json` in `root`, else classes are numbered up to
-            the highest index in any label.
+        only: Names of the scenes of `root` to use; empty means all.
+        classes: Meaning of the labels. By default it is read from `classes.json` in `root`, or
+            classes are numbered up to the highest index in any label.
         bands: Image bands to use, counted from 1.
-        band_names: What they show.
 
     Raises:
-        UsageError: folders or files missing, a bad `classes.json`, colour-coded labels without one.
-        SceneError: a label cannot be read.
+        UsageError: Folders or files are missing, `classes.json` is malformed, or labels are
+            colour-coded without one.
+        SceneError: A label cannot be read.
     """
     layout = "image/, dsm/ and label/ with equal stems"
-    train = _present(scenes_from(root, labelled=True, only=only), root, layout)
+    train = _require(scenes_from(root, labelled=True, only=only), root, layout)
     test = []
     if validation is not None:
-        test = _present(scenes_from(validation, labelled=True), validation, layout)
+        test = _require(scenes_from(validation, labelled=True), validation, layout)
     labels = [scene.label for scene in train + test if scene.label is not None]
-    coding = label_coding(labels[0])
+    coding = detect_coding(labels[0])
     if classes is None and (root / CLASSES_FILE).is_file():
         classes = classes_from_file(root / CLASSES_FILE)
-    if classes is None:
-        if coding == "colour":
-            raise UsageError(
-                f"{labels[0]}: colour-coded, but nothing says which colour is which class; add "
-                f'{root / CLASSES_FILE} with a list of {{"name": "water", "colour": [0, 0, 255]}}'
-            )
-        classes = classes_of_labels(labels)
+    if classes is None and coding == "colour":
+        raise UsageError(
+            f"{labels[0]}: colour-coded, but nothing says which colour is which class; add "
+            f'{root / CLASSES_FILE} with a list of {{"name": "water", "colour": [0, 0, 255]}}'
+        )
+    first, second, third = (f"band {band}" for band in bands)
     return Dataset(
         name=root.resolve().name,
-        classes=classes,
+        classes=classes or classes_from_labels(labels),
         train=train,
         test=test,
         bands=bands,
-        band_names=band_names,
+        band_names=Dataset.band_names if bands == Dataset.bands else (first, second, third),
         coding=coding,
     )
 
@@ -135,7 +125,7 @@ def _vaihingen(root: Path) -> Dataset:
     train = [scene(area, full) for area in VAIHINGEN_TRAIN.split()]
     test = [scene(area, eroded) for area in VAIHINGEN_TEST.split()]
     layout = "top/, dsm/, gts_for_participants/ and gts_eroded_for_participants/ as from ISPRS"
-    _present(train + test, root, layout)
+    _require(train + test, root, layout)
     return Dataset(
         name="vaihingen",
         classes=ISPRS,
@@ -157,11 +147,11 @@ def _potsdam(root: Path) -> Dataset:
         row, column = tile.split("_")
         # ISPRS pads the numbers in DSM names only: 06_10, and 06_07.
         spellings = (f"{int(row):02}_{int(column):02}", f"{int(row):02}_{column}", tile)
-        heights = [
+        dsms = [
             root / f"1_DSM_normalisation/dsm_potsdam_{spelling}_normalized_lastools.jpg"
             for spelling in spellings
         ]
-        dsm = next((path for path in heights if path.is_file()), heights[0])
+        dsm = next((path for path in dsms if path.is_file()), dsms[0])
         return Scene(image.stem, image, dsm, root / label.format(tile))
 
     train = [scene(tile, full) for tile in POTSDAM_TRAIN.split()]
@@ -170,7 +160,7 @@ def _potsdam(root: Path) -> Dataset:
         "4_Ortho_RGBIR/, 1_DSM_normalisation/, 5_Labels_for_participants/ and "
         "5_Labels_for_participants_no_Boundary/ as from ISPRS"
     )
-    _present(train + test, root, layout)
+    _require(train + test, root, layout)
     return Dataset(
         name="potsdam",
         classes=ISPRS,
@@ -191,8 +181,7 @@ def _mmhunan(root: Path) -> Dataset:
     found = {path.stem for path in (root / "images_png").glob("*.png")}
     chips = sorted(found - set(held_out), key=lambda chip: (len(chip), chip))
     train, test = [scene(chip) for chip in chips], [scene(chip) for chip in held_out]
-    layout = "images_png/{id}.png, dsm_pngs/{id}.png and masks_png/{id}.tif"
-    _present(train + test, root, layout)
+    _require(train + test, root, "images_png/ID.png, dsm_pngs/ID.png and masks_png/ID.tif")
     if not train:
         raise UsageError(f"{root / 'images_png'}: only test chips in it; expected others to train")
     return Dataset(
@@ -200,7 +189,6 @@ def _mmhunan(root: Path) -> Dataset:
         classes=MMHUNAN,
         train=train,
         test=test,
-        stride=128,
         test_stride=128,
         steps_per_epoch=500,
     )
@@ -213,8 +201,8 @@ LAYOUTS: dict[str, Callable[[Path], Dataset]] = {
 }
 
 
-def _present(scenes: Sequence[Scene], root: Path, layout: str) -> list[Scene]:
-    """The scenes, when all their files are there; one fault that counts the missing otherwise."""
+def _require(scenes: Sequence[Scene], root: Path, layout: str) -> list[Scene]:
+    """Return the scenes if all their files exist; otherwise count the missing ones."""
     wanted = [path for scene in scenes for path in (scene.image, scene.dsm, scene.label) if path]
     missing = [path for path in wanted if not path.is_file()]
     if missing:

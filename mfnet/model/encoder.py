@@ -52,7 +52,7 @@ class TwoStreamEncoder(nn.Module):
         Returns:
             Image and DSM maps, each (N, neck, G, G) with G = H / 16.
         """
-        position = resized_position(self.sam.pos_embed, image.shape[-1] // PATCH)
+        position = resize_position(self.sam.pos_embed, image.shape[-1] // PATCH)
         x = self.sam.patch_embed(image) + position
         y = self.sam.patch_embed(dsm.expand(-1, 3, -1, -1)) + position
         for block, tuning in zip(self.sam.blocks, self.tuning, strict=True):
@@ -61,10 +61,10 @@ class TwoStreamEncoder(nn.Module):
 
     def merge(self) -> None:
         """Put the merged form of every block's tuning in its place; twice is once."""
-        self.tuning = merged_tuning(self.sam, self.tuning)
+        self.tuning = merge_tunings(self.sam, self.tuning)
 
 
-def merged_tuning(sam: ImageEncoderViT, tuning: nn.ModuleList) -> nn.ModuleList:
+def merge_tunings(sam: ImageEncoderViT, tuning: nn.ModuleList) -> nn.ModuleList:
     """The merged form of every block's tuning; of one merged already, itself."""
     return nn.ModuleList(
         cast(BlockTuning, one).merge(block) for block, one in zip(sam.blocks, tuning, strict=True)
@@ -133,7 +133,7 @@ def attention(block: Block, qkv: Tensor) -> Tensor:
     return cropped
 
 
-def resized_position(position: Tensor, grid: int) -> Tensor:
+def resize_position(position: Tensor, grid: int) -> Tensor:
     """The position embedding (1, P, P, D) resized bicubically to (1, grid, grid, D)."""
     if position.shape[1:3] == (grid, grid):
         return position

@@ -1,26 +1,31 @@
-"""From what was asked for on the command line to a `Training` ready to run."""
+"""From a request to a `Trainer`: read the data, build the network, load SAM."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from mfnet.checkpoints.sam_weights import load_sam_weights
 from mfnet.config import config_from_preset
-from mfnet.data.dataset_labels import classes_from_file
 from mfnet.data.datasets import Dataset, dataset_from_folder, dataset_from_layout
-from mfnet.data.scene_data import MemoryScene, class_counts, scene_in_memory
+from mfnet.data.labels import classes_from_file
+from mfnet.data.scenes import (
+    LabelledScene,
+    MemoryScene,
+    count_classes,
+    load_scene,
+    open_labelled_scenes,
+)
 from mfnet.model.network import MFNet
-from mfnet.training.evaluate import LabelledScene
-from mfnet.training.run_directory import RunFolder
-from mfnet.training.train import Say, Training, ValidationScenes
-from mfnet.training.train_config import TrainConfig
-from mfnet_runtime.contract import Contract, DsmRule, ImageRule
+from mfnet.training.options import TrainRequest
+from mfnet.training.run_directory import RunDirectory
+from mfnet.training.train import Trainer
+from mfnet_runtime.console import say
+from mfnet_runtime.contract import Contract, ImageRule
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.scene.discovery import Scene
@@ -28,51 +33,24 @@ from mfnet_runtime.scene.reader import open_raster
 from mfnet_runtime.version import installed_version
 
 
-@dataclass(frozen=True)
-class TrainRequest:
-    """What to train on what."""
-
-    data: Path
-    out: Path
-    recipe: TrainConfig
-    steps: int | None = None  # batches an epoch; None: the dataset's
-    stride: int | None = None  # pixels between validation windows; None: the dataset's
-    dataset: str | None = None  # a benchmark's layout; None: image/ dsm/ label/
-    classes: Path | None = None  # JSON list of {"name", "colour"}
-    only: tuple[str, ...] = ()  # scenes of the folder to train on; empty: all
-    validation: Path | None = None  # folder of scenes to choose the best epoch by
-    holdout: float = 0.2  # share of each scene's rows to validate on where no folder is given
-    backbone: str = "vit_b"
-    tuning: str = "lora"
-    rank: int = 4
-    window: int = 256  # pixels
-    sam: Path | None = None
-    from_scratch: bool = False
-    zero_rel_pos: bool = False
-    dsm_rule: DsmRule = field(default_factory=DsmRule)
-    full_scale: float | None = None  # pixel value that becomes 1.0; None: by the image's type
-    bands: tuple[int, int, int] = (1, 2, 3)
-    device: str = "auto"
-
-
-def training_from_request(request: TrainRequest, say: Say) -> Training:
-    """Read the data, build the network, load SAM, freeze.
+def prepare_training(request: TrainRequest) -> Trainer:
+    """Read the data, build the network, load SAM's weights and freeze them.
 
     Raises:
-        UsageError: options that contradict each other, files or a CUDA device missing.
-        ModelError: the SAM file does not fit.
-        SceneError: a raster is damaged or does not fit.
+        UsageError: Options contradict each other, or files or a CUDA device are missing.
+        ModelError: The SAM file does not fit.
+        SceneError: A raster is damaged or does not fit.
     """
     if request.from_scratch == (request.sam is not None):
         raise UsageError(
             "give SAM's weights with --sam FILE to fine-tune them, "
             "or --from-scratch to train everything"
         )
-    device = chosen_device(request.device)
-    dataset = _dataset(request)
+    device = choose_device(request.device)
+    dataset = _find_dataset(request)
     recipe = replace(
         request.recipe,
-        steps=request.steps or dataset.steps_per_epoch,
+        steps=dataset.steps_per_epoch if request.steps is None else request.steps,
         stride=request.stride or min(dataset.stride, request.window // 2),
     )
     config = config_from_preset(
@@ -84,7 +62,7 @@ def training_from_request(request: TrainRequest, say: Say) -> Training:
     )
     full_scale = request.full_scale
     if full_scale is None:
-        full_scale = full_scale_of(dataset.train[0])
+        full_scale = _default_full_scale(dataset.train[0])
     contract = Contract(
         window=request.window,
         classes=dataset.classes,
@@ -96,38 +74,31 @@ def training_from_request(request: TrainRequest, say: Say) -> Training:
     facts: dict[str, Any] = {
         "dataset": dataset.name,
         "bands": list(dataset.bands),
-        **_load_sam(network, request, say),
+        **_load_sam(network, request),
     }
+    contract = contract.with_provenance(
+        mfnet=installed_version("mfnet"), torch=str(torch.__version__), **facts
+    )
     counts = network.parameter_counts()
+    facts |= {
+        "parameters": asdict(counts),
+        "scenes": [scene.name for scene in dataset.train],
+        "validation": [scene.name for scene in dataset.test] or f"holdout {request.holdout:g}",
+    }
     say(
         f"{counts.trainable / 1e6:.2f} M parameters train ({counts.tuning / 1e6:.2f} M of them "
         f"{request.tuning}), {counts.frozen / 1e6:.2f} M are frozen; on {device}"
     )
-    scenes, validation = _scenes(dataset, request, full_scale)
-    return Training(
-        network.to(device),
-        contract.with_provenance(
-            mfnet=installed_version("mfnet"), torch=str(torch.__version__), **facts
-        ),
-        recipe,
-        scenes,
-        validation,
-        RunFolder(request.out),
-        {
-            **facts,
-            "parameters": asdict(counts),
-            "scenes": [scene.name for scene in dataset.train],
-            "validation": [scene.name for scene in dataset.test] or f"holdout {request.holdout:g}",
-        },
-        say,
-    )
+    scenes, validation = _load_scenes(dataset, request, full_scale)
+    directory = RunDirectory(request.out)
+    return Trainer(network.to(device), contract, recipe, scenes, validation, directory, facts)
 
 
-def chosen_device(name: str) -> torch.device:
-    """`auto` takes CUDA where there is one; `cuda` fails loudly where there is none.
+def choose_device(name: str) -> torch.device:
+    """Return a device; `auto` is CUDA where available, else the CPU.
 
     Raises:
-        UsageError: no such device, or CUDA was asked for and is not there.
+        UsageError: The device is unknown, or there is no CUDA device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -139,7 +110,7 @@ def chosen_device(name: str) -> torch.device:
         raise UsageError(f"--device {name}: no such device; use auto, cpu or cuda") from fault
 
 
-def _dataset(request: TrainRequest) -> Dataset:
+def _find_dataset(request: TrainRequest) -> Dataset:
     if request.dataset is not None:
         if request.only or request.classes or request.validation or request.bands != (1, 2, 3):
             raise UsageError(
@@ -153,39 +124,24 @@ def _dataset(request: TrainRequest) -> Dataset:
         only=request.only,
         classes=classes_from_file(request.classes) if request.classes else None,
         bands=request.bands,
-        band_names=_band_names(request.bands),
     )
 
 
-def _band_names(bands: tuple[int, int, int]) -> tuple[str, str, str]:
-    """What the first three bands usually show; numbers for others, since nobody said."""
-    if bands == (1, 2, 3):
-        return ("red", "green", "blue")
-    first, second, third = bands
-    return (f"band {first}", f"band {second}", f"band {third}")
-
-
-def full_scale_of(scene: Scene) -> float:
-    """255 for uint8 images.
-
-    Raises:
-        UsageError: another type, whose full scale nobody can guess.
-    """
+def _default_full_scale(scene: Scene) -> float:
     with open_raster(scene.image) as image:
         kind = str(image.dtypes[0])
     if kind == "uint8":
         return 255.0
     raise UsageError(
-        f"{scene.image}: pixels are {kind}; say with --full-scale which value is to become 1.0"
+        f"{scene.image}: pixels are {kind}; give the value that becomes 1.0 with --full-scale"
     )
 
 
-def _load_sam(network: MFNet, request: TrainRequest, say: Say) -> dict[str, Any]:
-    """Load SAM and freeze it, or leave all to train; returns what to record."""
+def _load_sam(network: MFNet, request: TrainRequest) -> dict[str, Any]:
+    """Load SAM's weights and freeze them, if there are any; return what to record."""
     if request.sam is None:
         return {"sam": None, "rel_pos": "trained"}
-    report = load_sam_weights(network.encoder, request.sam, zero_rel_pos=request.zero_rel_pos)
-    say(report.summary())
+    say(str(load_sam_weights(network.encoder, request.sam, zero_rel_pos=request.zero_rel_pos)))
     network.freeze_for_tuning()
     return {
         "sam": request.sam.name,
@@ -194,39 +150,40 @@ def _load_sam(network: MFNet, request: TrainRequest, say: Say) -> dict[str, Any]
     }
 
 
-def _scenes(
+def _load_scenes(
     dataset: Dataset, request: TrainRequest, full_scale: float
-) -> tuple[list[MemoryScene], ValidationScenes]:
-    scenes = [scene_in_memory(scene, dataset, full_scale) for scene in dataset.train]
-    if not class_counts(scenes, len(dataset.classes)).sum():
+) -> tuple[list[MemoryScene], Callable[[], Iterable[LabelledScene]]]:
+    """Return the scenes to train on, and a function that returns those to validate on."""
+    scenes = [load_scene(scene, dataset, full_scale) for scene in dataset.train]
+    if not count_classes(scenes, len(dataset.classes)).sum():
         raise UsageError(f"{request.data}: no labelled pixel in any scene; nothing to learn from")
     if dataset.test:
-
-        def tests() -> Iterator[LabelledScene]:
-            for scene in dataset.test:  # read anew each time: they need not fit into memory
-                held = scene_in_memory(scene, dataset, full_scale)
-                yield LabelledScene(held.name, held, held.label)
-
-        return scenes, tests
-    parts = [split_rows(scene, request.holdout, request.window) for scene in scenes]
-    kept = [LabelledScene(part.name, part, part.label) for _, held in parts for part in held]
-    return [part for trained, _ in parts for part in trained], lambda: kept
+        # Read again after each epoch, since they need not fit into memory.
+        return scenes, lambda: open_labelled_scenes(dataset.test, dataset, full_scale)
+    trained: list[MemoryScene] = []
+    held_out: list[LabelledScene] = []
+    for scene in scenes:
+        kept, held = split_rows(scene, request.holdout, request.window)
+        trained += kept
+        held_out += [LabelledScene(part.name, part, part.label) for part in held]
+    return trained, lambda: held_out
 
 
 def split_rows(
     scene: MemoryScene, share: float, window: int
 ) -> tuple[list[MemoryScene], list[MemoryScene]]:
-    """Parts of a scene to train on, and parts held out for validation.
+    """Split a scene into parts to train on and parts held out for validation.
 
-    Bands of about a window's height, evenly spread: one end of a scene may be all river.
+    The held-out parts are bands of about a window's height, evenly spread, because one end of a
+    scene may be all river.
 
     Args:
-        scene: Whole.
-        share: Of the rows, to hold out.
-        window: Pixels a side.
+        scene: The whole scene.
+        share: Share of the rows to hold out.
+        window: Pixels per side.
 
     Raises:
-        UsageError: the share is not between 0 and 1, or leaves no rows on one side.
+        UsageError: The share is not between 0 and 1, or leaves no rows on one side.
     """
     held_rows = round(scene.height * share)
     if not 0 < held_rows < scene.height:
@@ -240,5 +197,5 @@ def split_rows(
         start = round((index + 0.5) / bands * scene.height - held_rows / bands / 2)
         edges += [start, start + held_rows // bands]
     edges.append(scene.height)
-    spans = [scene.rows(start, stop) for start, stop in pairwise(edges)]
-    return [part for part in spans[::2] if part.height], spans[1::2]
+    parts = [scene.rows(start, stop) for start, stop in pairwise(edges)]
+    return [part for part in parts[::2] if part.height], parts[1::2]

@@ -1,6 +1,6 @@
-"""The folder of a training run: best.pt, last.pt, metrics.csv, metrics.json. Knows no training.
+"""The folder of a training run: best.pt, last.pt, metrics.csv and metrics.json.
 
-Every file is written beside its place and renamed into it, so an interrupt leaves whole files.
+Every file is written under another name and renamed, so that an interrupt leaves whole files.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ COLUMNS = ("epoch", "lr", "loss", "mean_iou", "mean_f1", "oa", "kappa", "train_s
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunDirectory:
     """Paths of a run."""
 
     path: Path
 
     @property
     def best(self) -> Path:
-        """The checkpoint of the best validation mIoU."""
+        """Checkpoint with the best validation mIoU."""
         return self.path / "best.pt"
 
     @property
     def last(self) -> Path:
-        """The checkpoint of the last epoch, with the state that resuming needs."""
+        """Checkpoint of the last epoch, from which a run is resumed."""
         return self.path / "last.pt"
 
-    def require(self, resume: bool) -> None:
-        """Check, before hours of work, that a run may start or go on here; writes nothing.
+    def check(self, resume: bool) -> None:
+        """Check, before hours of work, that a run can start or resume here; writes nothing.
 
         Raises:
-            UsageError: there is a run in it and `resume` was not asked for, or the reverse.
+            UsageError: There is a run without `resume`, or no run to resume.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path}: is a file; choose a folder with -o")
@@ -47,28 +47,27 @@ class RunFolder:
             raise UsageError(f"{self.last}: no such file, so there is nothing to resume")
         if not resume and self.last.exists():
             raise UsageError(
-                f"{self.path}: holds a run already; add --resume to go on with it, "
+                f"{self.path}: holds a run already; add --resume to continue it, "
                 "or choose another folder with -o"
             )
 
-    def make(self) -> None:
-        """Make the folder and see that it can be written.
+    def create(self) -> None:
+        """Create the folder and check that it is writable.
 
         Raises:
-            ResourceError: it cannot.
+            ResourceError: It cannot be created or written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".write-test"
-            probe.touch()
-            probe.unlink()
+            replace_text(self.path / "write-test", "")
+            (self.path / "write-test").unlink()
         except OSError as fault:
             raise ResourceError(
                 f"{self.path}: cannot be written ({fault.strerror}); choose another folder with -o"
             ) from fault
 
     def write_metrics(self, history: Sequence[dict[str, Any]]) -> None:
-        """Replace metrics.csv (a row an epoch) and metrics.json (per-class figures too)."""
+        """Replace metrics.csv, one row per epoch, and metrics.json, with scores per class."""
         text = io.StringIO()
         table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
         table.writeheader()

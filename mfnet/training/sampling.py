@@ -8,8 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from mfnet.data.scene_data import Labels, MemoryScene
-from mfnet.training.train_config import TrainConfig
+from mfnet.data.labels import Labels
+from mfnet.data.scenes import MemoryScene
+from mfnet.training.options import TrainConfig
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.scene.normalize import (
@@ -34,7 +35,7 @@ class WindowBatch:
 
 
 class WindowSampler:
-    """Random windows: a scene, a place in it, flips, turns, all equally likely (MFNET.md 6).
+    """Draw batches of random windows; scenes and places are equally likely.
 
     A batch depends on the seed, the epoch and the step alone, so that a resumed run sees what an
     uninterrupted one would have seen.
@@ -53,11 +54,10 @@ class WindowSampler:
         return [dsm_range(self.contract.dsm, scene.heights) for scene in self.scenes]
 
     def windows(self, epoch: int, step: int) -> WindowBatch:
-        """The batch of one step."""
+        """Return the batch of one step."""
         rng = np.random.default_rng((self.config.seed, epoch, step))
         parts = [self._window(rng) for _ in range(self.config.batch)]
-        image, dsm, label = (np.stack(kind) for kind in zip(*parts, strict=True))
-        return WindowBatch(image, dsm, label)
+        return WindowBatch(*(np.stack(kind) for kind in zip(*parts, strict=True)))
 
     def _window(self, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, Labels]:
         side = self.contract.window
@@ -66,18 +66,15 @@ class WindowSampler:
             scene = self.scenes[index]
             top = int(rng.integers(max(scene.height - side, 0) + 1))
             left = int(rng.integers(max(scene.width - side, 0) + 1))
-            place = (slice(top, top + side), slice(left, left + side))
-            if (scene.label[place] != IGNORE).any():
+            found = scene.label[top : top + side, left : left + side]
+            if (found != IGNORE).any():
                 break
-        valid = scene.image_valid[place]
-        image = padded(
-            scaled_image(scene.image[(slice(None), *place)], valid, self.contract.image), side
-        )
-        heights, known = scene.dsm[place], scene.dsm_valid[place]
-        dsm = padded(scaled_dsm(heights, known, self.spans[index])[None], side)
+        data = scene.read(top, top + side, range(left, left + side))
+        image = padded(scaled_image(data.image, data.image_valid, self.contract.image), side)
+        dsm = padded(scaled_dsm(data.dsm, data.dsm_valid, self.spans[index])[None], side)
         label = np.full((side, side), IGNORE, np.uint8)
-        label[: valid.shape[0], : valid.shape[1]] = scene.label[place]
-        image, dsm = (self._jittered(part, rng) for part in (image, dsm))
+        label[: found.shape[0], : found.shape[1]] = found
+        image, dsm = (self._jitter(part, rng) for part in (image, dsm))
         for axis in (-2, -1):
             if self.config.flips and rng.random() < 0.5:
                 image, dsm, label = np.flip(image, axis), np.flip(dsm, axis), np.flip(label, axis)
@@ -86,8 +83,8 @@ class WindowSampler:
             label = np.rot90(label, turns)
         return image, dsm, label
 
-    def _jittered(self, values: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Another exposure, or another height range of the scene: values times a, plus b."""
+    def _jitter(self, values: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Change the exposure of an image, or the height range of a scene, at random."""
         if not self.config.jitter:
             return values
         gain, offset = rng.uniform(-self.config.jitter, self.config.jitter, 2).astype(np.float32)

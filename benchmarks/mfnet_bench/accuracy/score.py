@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from mfnet.data.datasets import Dataset, dataset_from_folder, dataset_from_layout
-from mfnet.data.scene_data import Labels, opened_scene
-from mfnet.training.evaluate import Evaluation, evaluated, labelled_scenes
+from mfnet.data.labels import Labels
+from mfnet.data.scenes import open_labelled_scenes, open_scene
+from mfnet.training.evaluate import Evaluation, evaluate
 from mfnet_runtime.backends import Backend, backend_from_file
 from mfnet_runtime.console import progress
 from mfnet_runtime.errors import ModelError, SceneError, UsageError
@@ -234,9 +235,9 @@ def run_scenes(
     Raises:
         SceneError: A scene is damaged or a label is out of range.
     """
-    opened = labelled_scenes(_scenes_of(dataset), dataset, backend.contract.image.full_scale)
+    opened = open_labelled_scenes(_scenes_of(dataset), dataset, backend.contract.image.full_scale)
     maps: dict[str, Labels] = {}
-    return evaluated(backend, opened, options, tick, maps), maps
+    return evaluate(backend, opened, options, tick, maps), maps
 
 
 def scene_sizes(dataset: Dataset, full_scale: float) -> list[tuple[int, int]]:
@@ -247,7 +248,7 @@ def scene_sizes(dataset: Dataset, full_scale: float) -> list[tuple[int, int]]:
     """
     sizes = []
     for scene in _scenes_of(dataset):
-        with opened_scene(scene, dataset, full_scale) as reader:
+        with open_scene(scene, dataset, full_scale) as reader:
             sizes.append((reader.height, reader.width))
     return sizes
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mfnet.checkpoints.checkpoint import load_checkpoint, network_from_checkpoint
 from mfnet.config import PATCH
-from mfnet.model.encoder import resized_position
+from mfnet.model.encoder import resize_position
 from mfnet.model.network import MFNet
 from mfnet.model.torch_backend import TorchBackend
 from mfnet.sam import Block, add_decomposed_rel_pos, window_partition, window_unpartition
@@ -53,7 +53,7 @@ class PublishedMFNet(nn.Module):
         """
         encoder = self.network.encoder
         sam = encoder.sam
-        position = resized_position(sam.pos_embed, image.shape[-1] // PATCH)
+        position = resize_position(sam.pos_embed, image.shape[-1] // PATCH)
         x = sam.patch_embed(image) + position
         y = sam.patch_embed(dsm.repeat(1, 3, 1, 1)) + position
         for block, tuning in zip(sam.blocks, encoder.tuning, strict=True):

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mfnet.data.datasets import dataset_from_folder
-from mfnet.training.evaluate import evaluated, labelled_scenes
+from mfnet.data.scenes import open_labelled_scenes
+from mfnet.training.evaluate import evaluate
 from mfnet_export.errors import ExportError
 from mfnet_export.validation.parity import share_text
 from mfnet_export.validation.sample_windows import Windows
@@ -184,7 +185,7 @@ def _mean_iou(backend: Backend, folder: Path, bands: Sequence[int] | None) -> tu
     first, second, third = bands or (1, 2, 3)
     dataset = dataset_from_folder(folder, classes=contract.classes, bands=(first, second, third))
     # A plain folder's scenes are all listed as `train`.
-    scenes = labelled_scenes(dataset.train, dataset, contract.image.full_scale)
-    result = evaluated(backend, scenes, SegmentOptions(contract.window))
+    scenes = open_labelled_scenes(dataset.train, dataset, contract.image.full_scale)
+    result = evaluate(backend, scenes, SegmentOptions(contract.window))
     there = tuple(np.flatnonzero(result.matrix.counts.sum(1)).tolist())  # classes with a label
     return len(dataset.train), result.matrix.scores(there).mean_iou if there else float("nan")

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from mfnet.model.encoder import TwoStreamEncoder, attention, resized_position, two_stream_block
+from mfnet.model.encoder import TwoStreamEncoder, attention, resize_position, two_stream_block
 from mfnet.tuning.base import BlockTuning, Streams
 from mfnet_export.rewrites.attention import PaddingFreeAttention
 from mfnet_export.rewrites.surgery import shell
@@ -37,7 +37,7 @@ class FastEncoder(nn.Module):
     def forward(self, image: Tensor, dsm: Tensor) -> Streams:
         """See TwoStreamEncoder."""
         embed = self.sam.patch_embed
-        position = resized_position(self.sam.pos_embed, self.config.grid)
+        position = resize_position(self.sam.pos_embed, self.config.grid)
         patches = self.dsm_embed(dsm) if self.dsm_embed else embed(dsm.expand(-1, 3, -1, -1))
         x, y = self._tokens(embed(image) + position), self._tokens(patches + position)
         attends: Iterable[Any] = self.attention or [attention] * len(self.tuning)

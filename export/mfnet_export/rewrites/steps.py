@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mfnet.model.encoder import merged_tuning, resized_position
+from mfnet.model.encoder import merge_tunings, resize_position
 from mfnet.model.network import MFNet
 from mfnet.tuning.base import wide
 from mfnet_export.flops import gflop_from_network
@@ -78,7 +78,7 @@ class Merged:
 def with_merged_tuning(network: MFNet) -> MFNet:
     """Fold what fine-tuning added into the block's own products (DESIGN 4.1 to 4.3)."""
     encoder = network.encoder
-    tuning = merged_tuning(encoder.sam, encoder.tuning)
+    tuning = merge_tunings(encoder.sam, encoder.tuning)
     if all(after is before for after, before in zip(tuning, encoder.tuning, strict=True)):
         return network
     return with_children(network, encoder=with_children(encoder, tuning=tuning))
@@ -87,7 +87,7 @@ def with_merged_tuning(network: MFNet) -> MFNet:
 def with_window_position(network: MFNet) -> MFNet:
     """Resize the position embedding to the window's grid once, not at every call (DESIGN 4.6)."""
     position = network.encoder.sam.pos_embed.detach()
-    resized = resized_position(position, network.config.grid)
+    resized = resize_position(position, network.config.grid)
     if resized.shape == position.shape:
         return network
     sam = with_weights(network.encoder.sam, pos_embed=resized.contiguous())

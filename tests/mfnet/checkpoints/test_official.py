@@ -6,7 +6,7 @@ from networks import INDEX, random_network, reference_state, reference_windows, 
 from torch import Tensor
 
 from mfnet.checkpoints.checkpoint import checkpoint_from_official, network_from_checkpoint
-from mfnet.checkpoints.official import from_official, is_official, our_name
+from mfnet.checkpoints.official import convert_official, is_official, our_name
 from mfnet.model.decoder_attention import relative_position_index
 from mfnet.model.network import MFNet
 from mfnet.tuning import tuning_class
@@ -51,7 +51,7 @@ def test_logits_are_the_official_networks(name: str, dtype: torch.dtype, bound: 
 
 @references
 def test_configuration_is_read_off_the_tensors(name: str) -> None:
-    config, _ = from_official(reference_state(name))
+    config, _ = convert_official(reference_state(name))
     expected = INDEX[name]
     assert list(config.global_blocks) == expected["global_blocks"]
     for field in ("tuning", "embed_dim", "depth", "heads", "classes"):
@@ -66,7 +66,7 @@ def test_official_names_map_onto_ours(tuning: str, prefix: str) -> None:
     network = random_network(tuning)
     state = {prefix + name: tensor for name, tensor in official_state(network).items()}
     assert is_official(state)
-    config, weights = from_official(state, window=64)
+    config, weights = convert_official(state, window=64)
     assert config == network.config
     assert weights.keys() == network.state_dict().keys()
     assert all(torch.equal(weights[k], v) for k, v in network.state_dict().items())
@@ -79,7 +79,7 @@ def test_all_misfits_are_listed_at_once() -> None:
     state["decoder.p3.weights"] = torch.zeros(3)
     state["decoder.b2.attn.relative_position_index"] = torch.zeros(64, 64, dtype=torch.int64)
     with pytest.raises(ModelError) as caught:
-        from_official(state)
+        convert_official(state)
     message = str(caught.value)
     assert "(4 tensors)" in message
     assert "missing: fusion.fpn2x.0.bias" in message
@@ -103,14 +103,14 @@ def test_missing_tensor_the_configuration_needs_is_named(name: str) -> None:
     state = official_state(random_network("lora"))
     del state[name]
     with pytest.raises(ModelError, match=name):
-        from_official(state)
+        convert_official(state)
 
 
 def test_block_of_two_tunings_is_refused() -> None:
     state = official_state(random_network("lora"))
     state["image_encoder.blocks.1.wx_Adapter"] = torch.zeros(1)
     with pytest.raises(ModelError, match=r"unexpected: image_encoder\.blocks\.1\.wx_Adapter"):
-        from_official(state)
+        convert_official(state)
 
 
 def test_other_files_are_not_official() -> None:

@@ -44,7 +44,7 @@ def test_every_tensor_of_a_sam_file_is_loaded(tmp_path: Path) -> None:
     assert (report.missing, report.unexpected, report.resized, report.zeroed) == ((), (), (), ())
     for name, tensor in target.sam.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
-    assert report.summary() == f"{len(expected)} SAM tensors loaded"
+    assert str(report) == f"{len(expected)} SAM tensors loaded"
 
 
 def test_tables_are_zeroed_on_request_only(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_tables_are_zeroed_on_request_only(tmp_path: Path) -> None:
     assert set(report.zeroed) == tables
     assert not tables & set(report.loaded)
     assert all(not target.sam.state_dict()[name].any() for name in tables)
-    assert "4 zeroed (blocks.0.attn.rel_pos_h, ...)" in report.summary()
+    assert "4 zeroed (blocks.0.attn.rel_pos_h, ...)" in str(report)
 
 
 def test_other_table_names_are_understood(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_positions_of_another_size_are_interpolated(tmp_path: Path) -> None:
     state["image_encoder.blocks.1.attn.rel_pos_h"] = table
     report = load_sam_weights(target, saved(tmp_path, state))
     assert report.resized == ("pos_embed", "blocks.1.attn.rel_pos_h")
-    assert "2 resized (pos_embed, ...)" in report.summary()
+    assert "2 resized (pos_embed, ...)" in str(report)
     planes = F.interpolate(position.permute(0, 3, 1, 2), (16, 16), mode="bicubic")
     torch.testing.assert_close(target.sam.pos_embed.data, planes.permute(0, 2, 3, 1))
     rows = F.interpolate(table.T[None], 31, mode="linear")[0].T

@@ -11,10 +11,10 @@ import pytest
 from support import RGBD, UTM, write_raster, write_scene
 
 from mfnet.data.datasets import Dataset
-from mfnet.data.scene_data import MemoryScene, class_counts, scene_in_memory
+from mfnet.data.scenes import MemoryScene, count_classes, load_scene
+from mfnet.training.options import TrainConfig
 from mfnet.training.prepare import split_rows
 from mfnet.training.sampling import WindowSampler
-from mfnet.training.train_config import TrainConfig
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.scene.discovery import Scene
@@ -30,7 +30,7 @@ def dataset_of(scene: Scene) -> Dataset:
 
 def held(folder: Path, height: int = 40, width: int = 48) -> MemoryScene:
     scene = write_scene(folder, height=height, width=width, label=True)
-    return scene_in_memory(scene, dataset_of(scene), 255.0)
+    return load_scene(scene, dataset_of(scene), 255.0)
 
 
 def sampler(scene: MemoryScene, **recipe: Any) -> WindowSampler:
@@ -129,7 +129,7 @@ def test_labels_are_ignored_where_there_is_no_data(tmp_path: Path) -> None:
     heights = np.full((40, 48), 5, np.float32)
     heights[:7] = -9999
     write_raster(scene.dsm, heights, nodata=-9999, **UTM)
-    label = scene_in_memory(scene, dataset_of(scene), 255.0).label
+    label = load_scene(scene, dataset_of(scene), 255.0).label
     assert (label[:7] == 255).all()
     assert (label[7:] != 255).all()
 
@@ -139,7 +139,7 @@ def test_a_part_keeps_the_statistics_of_the_whole(tmp_path: Path) -> None:
     part = scene.rows(10, 20)
     assert (part.height, part.width) == (10, 48)
     assert dsm_range(CONTRACT.dsm, part.heights) == dsm_range(CONTRACT.dsm, scene.heights)
-    np.testing.assert_array_equal(part.read(2, 5).image, scene.image[:, 12:15])
+    np.testing.assert_array_equal(part.read(2, 5).image, scene.data.image[:, 12:15])
 
 
 @pytest.mark.parametrize(("share", "window", "bands"), [(0.2, 32, 1), (0.5, 32, 3), (0.01, 32, 1)])
@@ -152,8 +152,8 @@ def test_held_out_rows_are_spread_and_never_trained(
     assert sum(part.height for part in kept) == pytest.approx(200 * share, abs=bands)
     assert sum(part.height for part in trained + kept) == 200
     pieces = [part for pair in zip_longest(trained, kept) for part in pair if part is not None]
-    whole = np.concatenate([part.image for part in pieces], axis=1)
-    np.testing.assert_array_equal(whole, scene.image)
+    whole = np.concatenate([part.data.image for part in pieces], axis=1)
+    np.testing.assert_array_equal(whole, scene.data.image)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 1e-4])
@@ -164,7 +164,7 @@ def test_a_holdout_of_nothing_or_all_is_refused(tmp_path: Path, share: float) ->
 
 def test_class_counts(tmp_path: Path) -> None:
     scene = held(tmp_path)
-    counts = class_counts([scene, scene], 4)
+    counts = count_classes([scene, scene], 4)
     assert counts.sum() == 2 * 40 * 48
     assert counts[1] == 2 * (scene.label == 1).sum()
 
@@ -183,4 +183,4 @@ def test_label_on_another_grid_is_refused(
     assert scene.label is not None
     write_raster(scene.label, np.zeros(shape, np.uint8), **place)
     with pytest.raises(SceneError, match=message):
-        scene_in_memory(scene, dataset_of(scene), 255.0)
+        load_scene(scene, dataset_of(scene), 255.0)

@@ -87,16 +87,15 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(
 ) -> None:
     words = ["--from-scratch", *TINY, *recipe]
     assert train(folder, "-o", tmp_path / "whole", *words) == 0
-    keep = train_module.Training._keep
+    finish = train_module.Trainer._finish_epoch
 
-    def stop_after_two(self: Any, *args: Any) -> Any:
-        state = keep(self, *args)
-        if state.epoch == 2:
+    def stop_after_two(self: Any, row: Any) -> None:
+        finish(self, row)
+        if self.epoch == 2:
             raise KeyboardInterrupt
-        return state
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module.Training, "_keep", stop_after_two)
+        patch.setattr(train_module.Trainer, "_finish_epoch", stop_after_two)
         assert train(folder, "-o", tmp_path / "parts", *words) == 130
     assert train(folder, "-o", tmp_path / "parts", *words, "--resume") == 0
     whole, parts = weights(tmp_path / "whole/last.pt"), weights(tmp_path / "parts/last.pt")
@@ -115,7 +114,7 @@ def test_resume_with_other_settings_names_the_setting(
     assert train(folder, "-o", tmp_path / "run", "--from-scratch", *TINY) == 0
     words = ["--from-scratch", *TINY, "--lr", "0.5", "--resume"]
     assert train(folder, "-o", tmp_path / "run", *words) == 2
-    assert "its recipe has lr 0.003, now asked for 0.5" in capsys.readouterr().err
+    assert "its recipe has lr 0.003, requested is 0.5" in capsys.readouterr().err
 
 
 def test_resume_on_other_data_is_refused(tmp_path: Path, folder: Path, capsys: Capture) -> None:
@@ -317,6 +316,6 @@ def test_uint16_images_need_a_scale(tmp_path: Path, folder: Path, capsys: Captur
         write_raster(folder / "image" / f"{name}.tif", image, **UTM)
     words = ["--from-scratch", *TINY]
     assert train(folder, "-o", tmp_path / "run", *words) == 2
-    assert "say with --full-scale" in capsys.readouterr().err
+    assert "with --full-scale" in capsys.readouterr().err
     assert train(folder, "-o", tmp_path / "run", *words, "--full-scale", "4000") == 0
     assert load_checkpoint(tmp_path / "run/best.pt").contract.image.full_scale == 4000

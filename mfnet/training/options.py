@@ -1,12 +1,14 @@
-"""What fixes a training run, and the learning rate at each step. Knows no tensors."""
+"""Options of a training run, and the learning rate at each step; imports nothing heavy."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from mfnet_runtime.contract import DsmRule
 from mfnet_runtime.errors import UsageError
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -15,14 +17,14 @@ SCHEDULES = ("multistep", "cosine")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run; the defaults are the paper's recipe (reference MFNET.md, section 6).
+    """The recipe of a run, stored in its checkpoints; the defaults are the paper's.
 
     Raises:
-        UsageError: a value outside its range.
+        UsageError: A value is out of range.
     """
 
     epochs: int = 50
-    steps: int = 1000  # batches an epoch
+    steps: int = 1000  # batches per epoch
     batch: int = 10  # windows
     optimizer: str = "sgd"
     schedule: str = "multistep"
@@ -33,44 +35,38 @@ class TrainConfig:
     gamma: float = 0.1  # factor of each drop
     warmup: float = 0.03  # share of all steps over which cosine rises linearly
     clip: float = 0.0  # largest gradient norm; 0: no clipping
-    class_weights: str = "none"  # "none", "balanced", or a number a class: "1,2,0.5"
+    class_weights: str = "none"  # "none", "balanced", or one number per class: "1,2,0.5"
     flips: bool = True  # vertical and horizontal, each half of the time
     rotations: bool = False  # by quarter turns: in the paper's text, not in its code
-    jitter: float = 0.0  # largest random gain and offset of a window's image and of its heights
+    jitter: float = 0.0  # largest random gain and offset of a window's image and heights
     seed: int = 0
     mixed_precision: bool = True  # float16 autocast, on CUDA only
     stride: int = 128  # pixels between validation windows
 
     def __post_init__(self) -> None:
-        positive = {
-            "epochs": self.epochs,
-            "steps": self.steps,
-            "batch": self.batch,
-            "lr": self.lr,
-            "stride": self.stride,
-        }
-        for name, value in positive.items():
+        for name in ("epochs", "steps", "batch", "lr", "stride"):
+            value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise UsageError(f"{name} is {value}; expected a positive number")
+        for name in ("clip", "weight_decay", "momentum"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise UsageError(f"{name} is {value}; expected a number of at least 0")
         if self.optimizer not in OPTIMIZERS:
             raise UsageError(f"optimizer {self.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
         if self.schedule not in SCHEDULES:
             raise UsageError(f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
         if not 0 <= self.jitter < 1:
-            raise UsageError(f"jitter is {self.jitter}; expected a share from 0 to below 1")
-        if not all(
-            0 <= value < math.inf for value in (self.clip, self.weight_decay, self.momentum)
-        ):
-            raise UsageError("clip, weight decay and momentum must be numbers from 0")
+            raise UsageError(f"jitter is {self.jitter}; expected at least 0 and less than 1")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed is {self.seed}; expected 0 to {2**32 - 1}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types only."""
+        """Return the recipe as plain JSON types."""
         return {**asdict(self), "milestones": list(self.milestones)}
 
     def lr_at(self, epoch: int, step: int) -> float:
-        """Learning rate of a step, both counted from 0.
+        """Return the learning rate of a step; epoch and step are counted from 0.
 
         multistep drops it at the start of each milestone epoch; cosine falls to zero over the
         whole run after a linear warm-up. A pure function, so that resuming needs no state.
@@ -83,3 +79,30 @@ class TrainConfig:
         if done < rise:
             return self.lr * (done + 1) / rise
         return self.lr * 0.5 * (1 + math.cos(math.pi * (done - rise) / max(1, total - rise)))
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What to train, on which data, where."""
+
+    data: Path
+    out: Path
+    recipe: TrainConfig
+    steps: int | None = None  # batches per epoch; None: the dataset's
+    stride: int | None = None  # pixels between validation windows; None: the dataset's
+    dataset: str | None = None  # layout of a benchmark; None: image/ dsm/ label/
+    classes: Path | None = None  # JSON list of {"name", "colour"}
+    only: tuple[str, ...] = ()  # scenes to train on; empty: all
+    validation: Path | None = None  # scenes that decide which epoch is best
+    holdout: float = 0.2  # share of each scene's rows to validate on without a folder for that
+    backbone: str = "vit_b"
+    tuning: str = "lora"
+    rank: int = 4
+    window: int = 256  # pixels per side
+    sam: Path | None = None
+    from_scratch: bool = False
+    zero_rel_pos: bool = False
+    dsm_rule: DsmRule = field(default_factory=DsmRule)
+    full_scale: float | None = None  # pixel value that becomes 1.0; None: by the image's type
+    bands: tuple[int, int, int] = (1, 2, 3)
+    device: str = "auto"

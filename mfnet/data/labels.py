@@ -1,6 +1,6 @@
-"""Labels of training data as class indices, and class tables for data that names none.
+"""Label rasters as class indices, and class tables for data that comes without one.
 
-Reads label rasters whole: they belong to training scenes, which fit into memory. Knows no splits.
+Label rasters are read whole: they belong to training scenes, which fit into memory.
 """
 
 from __future__ import annotations
@@ -19,43 +19,41 @@ from mfnet_runtime.errors import MFNetError, SceneError, UsageError
 from mfnet_runtime.labels import IGNORE, ClassTable, Colour, labels_from_colours
 from mfnet_runtime.scene.reader import open_raster
 
+Labels = npt.NDArray[np.uint8]  # (row, column) class index, IGNORE where undefined
 LabelCoding = Literal["index", "colour"]
-FOREIGN_SHARE = 0.01  # of the pixels may have a stray colour; Potsdam's own labels have a few
-CLASSES_FILE = "classes.json"
+MAX_STRAY = 0.01  # share of pixels that may have a stray colour; Potsdam's own labels have a few
 
 
-def read_label(path: Path, coding: LabelCoding, classes: ClassTable) -> npt.NDArray[np.uint8]:
-    """Class indices of a label raster.
+def read_label(path: Path, coding: LabelCoding, classes: ClassTable) -> Labels:
+    """Read a label raster as class indices.
 
     Args:
         path: A GeoTIFF, PNG or JPEG.
-        coding: Whether pixels hold the class index or the class colour.
-        classes: What the indices or colours mean.
+        coding: Kind of pixel values: class indices or class colours.
+        classes: Meaning of the indices or colours.
 
     Returns:
-        (row, column) class index; 255 where undefined: black or a stray colour, a negative
-        index, the raster's nodata value, 255.
+        (row, column) class index; 255 for black or a stray colour, a negative index, the raster's
+        nodata value, and 255.
 
     Raises:
-        SceneError: unreadable, of another coding, or with values that are no class.
+        SceneError: The raster is unreadable, of another coding, or has values that are no class.
     """
-    with _opened(path) as raster:
+    with _open(path) as raster:
         if coding == "colour":
             if raster.count < 3 or raster.dtypes[0] != "uint8":
                 raise SceneError(
                     f"{path}: {raster.count} bands of {raster.dtypes[0]}; expected a colour-coded "
                     "label with 3 bands of uint8"
                 )
-            return _index_from_colour(path, raster.read((1, 2, 3)), classes)
+            return _indices_from_colours(path, raster.read((1, 2, 3)), classes)
         if raster.count != 1 or not np.issubdtype(np.dtype(raster.dtypes[0]), np.integer):
             raise SceneError(
                 f"{path}: {raster.count} bands of {raster.dtypes[0]}; expected an index label "
                 "with 1 band of integers"
             )
         values, nodata = raster.read(1), raster.nodata
-    undefined = (values < 0) | (values == IGNORE)
-    if nodata is not None:
-        undefined |= values == nodata
+    undefined = (values < 0) | (values == IGNORE) | (values == nodata)
     wrong = ~undefined & (values >= len(classes))
     if wrong.any():
         raise SceneError(
@@ -65,42 +63,40 @@ def read_label(path: Path, coding: LabelCoding, classes: ClassTable) -> npt.NDAr
     return np.where(undefined, IGNORE, values).astype(np.uint8)
 
 
-def label_coding(path: Path) -> LabelCoding:
-    """How a label is coded: three bands are colours, one is indices.
+def detect_coding(path: Path) -> LabelCoding:
+    """Tell how a label is coded: three bands hold colours, one band holds indices.
 
     Raises:
-        SceneError: unreadable.
+        SceneError: The label is unreadable.
     """
-    with _opened(path) as raster:
+    with _open(path) as raster:
         return "colour" if raster.count >= 3 else "index"
 
 
-def classes_of_labels(paths: list[Path]) -> ClassTable:
-    """Numbered classes up to the highest index in some labels, in their palette's colours.
+def classes_from_labels(paths: list[Path]) -> ClassTable:
+    """Number the classes up to the highest index in some labels; colours are the first palette's.
 
     Raises:
-        SceneError: a label is unreadable, or holds no class at all.
+        SceneError: A label is unreadable, or no label holds a class.
     """
     highest, colours = -1, None
     for path in paths:
-        with _opened(path) as raster:
+        with _open(path) as raster:
             for _, window in raster.block_windows(1):
                 values = raster.read(1, window=window)
                 known = values[(values >= 0) & (values < IGNORE) & (values != raster.nodata)]
                 highest = max(highest, int(known.astype(np.int64).max(initial=-1)))
-            if colours is None:
-                colours = _palette(raster)
+            colours = colours or _palette(raster)
     if highest < 0:
         raise SceneError(f"{paths[0]}: no class in it nor in the other {len(paths) - 1} labels")
-    count = highest + 1
-    return ClassTable.numbered(count, colours[:count] if colours is not None else None)
+    return ClassTable.numbered(highest + 1, colours[: highest + 1] if colours else None)
 
 
 def classes_from_file(path: Path) -> ClassTable:
-    """The class table in a `classes.json`: a list of {"name", "colour"}.
+    """Read a class table, a JSON list of {"name", "colour"}.
 
     Raises:
-        UsageError: unreadable or malformed.
+        UsageError: The file is unreadable or malformed.
     """
     try:
         return ClassTable.from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -111,17 +107,15 @@ def classes_from_file(path: Path) -> ClassTable:
         ) from fault
 
 
-def _index_from_colour(
-    path: Path, rgb: npt.NDArray[np.uint8], classes: ClassTable
-) -> npt.NDArray[np.uint8]:
+def _indices_from_colours(path: Path, rgb: Labels, classes: ClassTable) -> Labels:
     labels = labels_from_colours(rgb, classes)
-    foreign = (labels == IGNORE) & rgb.any(0)
-    if np.count_nonzero(foreign) > FOREIGN_SHARE * foreign.size:
-        row, column = (int(places[0]) for places in np.nonzero(foreign))
+    stray = (labels == IGNORE) & rgb.any(0)
+    if np.count_nonzero(stray) > MAX_STRAY * stray.size:
+        row, column = (int(places[0]) for places in np.nonzero(stray))
         found = tuple(int(part) for part in rgb[:, row, column])
         raise SceneError(
-            f"{path}: colour {found} at row {row}, column {column} is no class's, as are "
-            f"{np.count_nonzero(foreign) / foreign.size:.0%} of the pixels; expected one of "
+            f"{path}: {np.count_nonzero(stray) / stray.size:.0%} of the pixels have a colour of no "
+            f"class, the first is {found} at row {row}, column {column}; expected one of "
             f"{', '.join(str(colour) for colour in classes.colours)} or black"
         )
     return labels
@@ -130,14 +124,14 @@ def _index_from_colour(
 def _palette(raster: Any) -> list[Colour] | None:
     try:
         table = raster.colormap(1)
-    except ValueError:  # there is none
+    except ValueError:  # the raster has no palette
         return None
-    return [table.get(index, (0, 0, 0, 255))[:3] for index in range(IGNORE)]
+    return [table.get(index, (0, 0, 0))[:3] for index in range(IGNORE)]
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A raster open for reading; its faults become ours."""
+def _open(path: Path) -> Iterator[Any]:
+    """Open a raster; errors while it is open become ours."""
     try:
         with open_raster(path) as raster:
             yield raster

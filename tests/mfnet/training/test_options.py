@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mfnet.training.train_config import TrainConfig
+from mfnet.training.options import TrainConfig
 from mfnet_runtime.errors import UsageError
 
 

@@ -1,0 +1,127 @@
+"""Labelled scenes, opened to be read by rows or held in memory.
+
+Reading is the runtime's, so that training and inference see the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from mfnet.data.datasets import Dataset
+from mfnet.data.labels import Labels, read_label
+from mfnet_runtime.errors import SceneError
+from mfnet_runtime.labels import IGNORE
+from mfnet_runtime.scene.discovery import Scene
+from mfnet_runtime.scene.normalize import BoolArray, FloatArray, Heights
+from mfnet_runtime.scene.options import ReadOptions
+from mfnet_runtime.scene.reader import SceneData, SceneReader
+from mfnet_runtime.tiling.pipeline import RowSource
+
+
+@dataclass(frozen=True)
+class LabelledScene:
+    """A scene to score."""
+
+    name: str
+    source: RowSource
+    label: Labels  # (row, column)
+
+
+@dataclass(frozen=True)
+class MemoryScene:
+    """A labelled scene, or some rows of one, held as stored: about 10 bytes per pixel."""
+
+    name: str
+    data: SceneData
+    label: Labels  # (row, column), IGNORE where image or DSM has no data
+    whole_dsm: tuple[FloatArray, BoolArray]  # heights and validity of all rows of the scene
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return int(self.label.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return int(self.label.shape[1])
+
+    def read(self, start: int, stop: int, columns: range | None = None) -> SceneData:
+        """Return rows `start` to `stop`, of all columns or of a range of them."""
+        across = slice(columns.start, columns.stop) if columns else slice(None)
+        where = slice(start, stop), across
+        return replace(
+            self.data,
+            image=self.data.image[:, where[0], where[1]],
+            dsm=self.data.dsm[where],
+            image_valid=self.data.image_valid[where],
+            dsm_valid=self.data.dsm_valid[where],
+        )
+
+    def heights(self) -> Heights:
+        """Return the whole scene's DSM, whose statistics hold for a part as well."""
+        return [self.whole_dsm]
+
+    def rows(self, start: int, stop: int) -> MemoryScene:
+        """Return a part of the scene, which shares its memory."""
+        return replace(self, data=self.read(start, stop), label=self.label[start:stop])
+
+
+def open_scene(scene: Scene, dataset: Dataset, full_scale: float) -> SceneReader:
+    """Open a scene the way its dataset has to be read.
+
+    Args:
+        scene: One of the dataset's.
+        dataset: How its files are read.
+        full_scale: Pixel value that becomes 1.0; a larger one is refused when it is read.
+
+    Raises:
+        SceneError: A file is missing or damaged, or bands or grids do not fit.
+    """
+    options = ReadOptions(dataset.bands, dataset.use_alpha, dataset.use_place)
+    return SceneReader(scene, full_scale, options)
+
+
+def open_labelled_scenes(
+    scenes: Iterable[Scene], dataset: Dataset, full_scale: float
+) -> Iterator[LabelledScene]:
+    """Open scenes to score, one at a time; see `open_scene`.
+
+    Raises:
+        SceneError: A raster or label is missing or damaged, or a label is out of range.
+    """
+    for scene in scenes:
+        with open_scene(scene, dataset, full_scale) as reader:
+            yield LabelledScene(scene.name, reader, _label_of(scene, dataset, reader))
+
+
+def load_scene(scene: Scene, dataset: Dataset, full_scale: float) -> MemoryScene:
+    """Read a labelled scene into memory; see `open_scene`.
+
+    Raises:
+        SceneError: A raster or label is missing or damaged, or a label is out of range.
+    """
+    with open_scene(scene, dataset, full_scale) as reader:
+        label = _label_of(scene, dataset, reader)
+        data = reader.read(0, reader.height)
+    label[~(data.image_valid & data.dsm_valid)] = IGNORE
+    return MemoryScene(scene.name, data, label, (data.dsm, data.dsm_valid))
+
+
+def count_classes(scenes: Sequence[MemoryScene], classes: int) -> npt.NDArray[np.int64]:
+    """Count the labelled pixels of each class."""
+    counts = np.zeros(256, np.int64)
+    for scene in scenes:
+        counts += np.bincount(scene.label.ravel(), minlength=256)
+    return counts[:classes]
+
+
+def _label_of(scene: Scene, dataset: Dataset, reader: SceneReader) -> Labels:
+    if scene.label is None:
+        raise SceneError(f"{scene.image}: scene '{scene.name}' has no label")
+    reader.require_grid_of(scene.label)
+    return read_label(scene.label, dataset.coding, dataset.classes)
