@@ -1,7 +1,8 @@
-"""The one place that imports segment_anything. Knows nothing of MFNet.
+"""SAM's modules; nothing else imports segment_anything.
 
-Importing segment_anything imports torchvision, which it hardly uses; some builds of torchvision
-lack their compiled operators on a CPU-only torch and fail before anything of SAM is reached.
+Importing segment_anything imports torchvision, which it hardly uses. Some builds of torchvision
+have no compiled operators on a CPU-only torch and fail to import, so their schemas are declared
+here first.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import sys
 import torch
 
 _OPERATORS = ("nms", "qnms")
-_libraries: list[torch.library.Library] = []  # a Library that is collected takes its schemas along
+_libraries: list[torch.library.Library] = []  # schemas disappear with the Library object
 
 
 def _make_torchvision_importable() -> None:
-    """Declare the operators a torchvision without compiled ones names while it is imported.
+    """Declare the operators that torchvision refers to while it is imported.
 
-    Only the schemas: calling them still fails, and nothing of MFNet or SAM's encoder does.
+    Calling them still fails, but neither MFNet nor SAM's encoder does.
     """
     try:
         import torchvision  # noqa: F401
@@ -25,7 +26,7 @@ def _make_torchvision_importable() -> None:
         if "operator torchvision::nms does not exist" not in str(fault):
             raise
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]  # half imported
+            del sys.modules[name]  # partially imported
         library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for operator in _OPERATORS:
             schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"

@@ -1,1 +1,1 @@
-"""Checkpoint files, ours and the official ones."""
+"""Checkpoint files: ours, the official ones, and SAM's."""

@@ -1,1 +1,1 @@
-"""The network."""
+"""The MFNet network."""

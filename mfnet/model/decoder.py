@@ -1,6 +1,6 @@
-"""UNetFormer-type decoder: four fused scales to class logits (MFNET.md 4). Knows no streams.
+"""UNetFormer-type decoder: four fused scales to class logits (MFNET.md 4).
 
-Names are the official ones, so that official files load key by key.
+Names are those of the official implementation, so that its files load key by key.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SQUEEZE = 16  # reduction inside the channel attention
 
 
 class WeightedFusion(nn.Module):
-    """Twice the size of x, averaged with the finer scale by learned positive weights."""
+    """Average x, upsampled to twice its size, with the finer scale by learned positive weights."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class WeightedFusion(nn.Module):
         self.post_conv = nn.Sequential(*conv_norm(WIDTH, WIDTH, 3), nn.ReLU6())
 
     def forward(self, x: Tensor, res: Tensor) -> Tensor:
-        """(N, 64, S, S) and (N, C, 2S, 2S) -> (N, 64, 2S, 2S)."""
+        """Fuse (N, 64, S, S) and (N, C, 2S, 2S) into (N, 64, 2S, 2S)."""
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         weights = F.relu(self.weights)
         weights = weights / (weights.sum() + 1e-8)
@@ -54,7 +54,7 @@ class RefinedFusion(WeightedFusion):
         self.proj = separable(WIDTH, 3)
 
     def forward(self, x: Tensor, res: Tensor) -> Tensor:
-        """(N, 64, S, S) and (N, C, 2S, 2S) -> (N, 64, 2S, 2S)."""
+        """Fuse (N, 64, S, S) and (N, C, 2S, 2S) into (N, 64, 2S, 2S)."""
         x = super().forward(x, res)
         refined = x * self.pa(x) + x * self.ca(x)
         return F.relu6(self.proj(refined) + self.shortcut(x))
@@ -79,11 +79,11 @@ class Decoder(nn.Module):
         )
 
     def forward(self, scales: Sequence[Tensor], size: int) -> Tensor:
-        """Decode.
+        """Decode four scales.
 
         Args:
-            scales: res1 to res4, (N, C, S, S) each half the size of the one before.
-            size: Rows and columns of the logits, pixels.
+            scales: res1 to res4, (N, C, S, S), each half the size of the one before.
+            size: Rows and columns of the logits.
 
         Returns:
             Logits (N, classes, size, size).

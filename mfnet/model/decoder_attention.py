@@ -1,4 +1,4 @@
-"""The decoder's global-local attention block (MFNET.md 4). Knows no scales and no fusion."""
+"""The decoder's global-local attention block (MFNET.md 4)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEADS = 8
-WINDOW = 8  # positions a side of an attention window
+WINDOW = 8  # positions per side of an attention window
 
 
 class GlobalLocalAttention(nn.Module):
@@ -27,11 +27,11 @@ class GlobalLocalAttention(nn.Module):
         self.attn_y = nn.AvgPool2d((1, WINDOW), stride=1, padding=(0, WINDOW // 2 - 1))
         table = torch.empty((2 * WINDOW - 1) ** 2, HEADS)
         self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
-        # Follows from WINDOW, so it is not saved; official.py compares it with what a file holds.
+        # A constant, so it is not saved; official files hold it, and it is compared on loading.
         self.register_buffer("relative_position_index", relative_position_index(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W), any H and W."""
+        """Map (N, C, H, W) to the same shape, for any H and W."""
         height, width = x.shape[2:]
         local = self.local2(x) + self.local1(x)
         tiled = reflect_pad(x, -height % WINDOW, -width % WINDOW)
@@ -42,10 +42,10 @@ class GlobalLocalAttention(nn.Module):
         return cropped
 
     def _windowed(self, x: Tensor) -> Tensor:
-        """Attention inside windows; H and W multiples of WINDOW."""
+        """Attend inside windows; H and W are multiples of WINDOW."""
         channels, rows, columns = x.shape[1], x.shape[2] // WINDOW, x.shape[3] // WINDOW
         area, head_dim = WINDOW * WINDOW, channels // HEADS
-        # (N, 3, heads, d, hi, i, wj, j) -> (3, N·hi·wj, heads, i·j, d); only the batch is -1
+        # (N, 3, heads, d, hi, i, wj, j) -> (3, N·hi·wj, heads, i·j, d)
         qkv = self.qkv(x).reshape(-1, 3, HEADS, head_dim, rows, WINDOW, columns, WINDOW)
         qkv = qkv.permute(1, 0, 4, 6, 2, 5, 7, 3).reshape(3, -1, HEADS, area, head_dim)
         q, k, v = qkv[0], qkv[1], qkv[2]
@@ -69,7 +69,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Conv2d(4 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
+        """Map (N, C, H, W) to the same shape."""
         out: Tensor = self.fc2(F.relu6(self.fc1(x)))
         return out
 
@@ -85,33 +85,33 @@ class DecoderBlock(nn.Module):
         self.mlp = Mlp(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
+        """Map (N, C, H, W) to the same shape."""
         x = x + self.attn(self.norm1(x))
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 
 
 def conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
-    """A convolution that keeps the size and has no bias."""
+    """Return a convolution that keeps the size and has no bias."""
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    """`conv` and BatchNorm."""
+    """Return `conv` and BatchNorm."""
     return nn.Sequential(conv(inputs, outputs, kernel), nn.BatchNorm2d(outputs))
 
 
 def separable(width: int, kernel: int) -> nn.Sequential:
-    """Depthwise convolution (an even kernel takes one row and column off), BatchNorm, 1x1."""
+    """Return a depthwise convolution, BatchNorm and a 1x1; an even kernel removes a row and column."""
     depthwise = nn.Conv2d(width, width, kernel, padding=(kernel - 1) // 2, groups=width, bias=False)
     return nn.Sequential(depthwise, nn.BatchNorm2d(width), conv(width, width, 1))
 
 
 def reflect_pad(x: Tensor, below: int, right: int) -> Tensor:
-    """Reflect (N, C, H, W) by rows below and columns at the right.
+    """Reflect (N, C, H, W) by some rows below and columns on the right.
 
-    As F.pad(mode="reflect") where that is defined (pad smaller than the size); beyond, reflects
-    again and again as numpy does, and a size of 1 repeats.
+    Equals F.pad(mode="reflect") where that is defined, for a pad smaller than the size. Larger pads
+    are reflected repeatedly, as numpy does.
     """
     if below < x.shape[2] and right < x.shape[3]:
         return F.pad(x, (0, right, 0, below), mode="reflect") if below or right else x
@@ -123,7 +123,7 @@ def reflect_pad(x: Tensor, below: int, right: int) -> Tensor:
 
 
 def relative_position_index() -> Tensor:
-    """Row of the bias table for each pair of positions in a window, (64, 64), as in Swin."""
+    """Return the row of the bias table for each pair of positions in a window, (64, 64)."""
     steps = torch.arange(WINDOW)
     row, column = steps.repeat_interleave(WINDOW), steps.repeat(WINDOW)
     down = row[:, None] - row[None, :] + WINDOW - 1

@@ -1,4 +1,4 @@
-"""SAM's image encoder run on two streams (MFNET.md 2). Knows no tuning but its hooks."""
+"""SAM's image encoder, run on two streams (MFNET.md 2)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mfnet.tuning.base import BlockTuning, Streams
 
 
 class TwoStreamEncoder(nn.Module):
-    """Image and DSM through one frozen ViT, tuned block by block.
+    """One ViT for image and DSM, tuned block by block.
 
     `sam` is segment-anything's encoder under its own names, so Meta's files load by name; `tuning`
-    holds one BlockTuning a block.
+    holds one BlockTuning per block.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -47,7 +47,7 @@ class TwoStreamEncoder(nn.Module):
 
         Args:
             image: (N, 3, H, W) in [0, 1].
-            dsm: (N, 1, H, W) in [0, 1]; repeated to SAM's three channels.
+            dsm: (N, 1, H, W) in [0, 1]; repeated for SAM's three channels.
 
         Returns:
             Image and DSM maps, each (N, neck, G, G) with G = H / 16.
@@ -60,12 +60,12 @@ class TwoStreamEncoder(nn.Module):
         return self.sam.neck(x.permute(0, 3, 1, 2)), self.sam.neck(y.permute(0, 3, 1, 2))
 
     def merge(self) -> None:
-        """Put the merged form of every block's tuning in its place; twice is once."""
+        """Replace every block's tuning by its merged form; merging twice changes nothing."""
         self.tuning = merge_tunings(self.sam, self.tuning)
 
 
 def merge_tunings(sam: ImageEncoderViT, tuning: nn.ModuleList) -> nn.ModuleList:
-    """The merged form of every block's tuning; of one merged already, itself."""
+    """Return the merged form of every block's tuning; a merged tuning is returned as it is."""
     return nn.ModuleList(
         cast(BlockTuning, one).merge(block) for block, one in zip(sam.blocks, tuning, strict=True)
     )
@@ -78,14 +78,14 @@ def two_stream_block(
     y: Tensor,
     attend: Callable[[Block, Tensor], Tensor] | None = None,
 ) -> Streams:
-    """One transformer block over both streams.
+    """Run one transformer block on both streams.
 
     Args:
-        block: SAM's.
-        tuning: What was added to it.
-        x: Tokens of the image stream, (N, G, G, D), or as `attend` takes them.
+        block: SAM's block.
+        tuning: Its fine-tuning.
+        x: Tokens of the image stream, (N, G, G, D), or in the shape that `attend` takes.
         y: Tokens of the DSM stream.
-        attend: In place of `attention`.
+        attend: Replaces `attention`.
     """
     attend = attend or attention
     qkv_x, qkv_y = tuning.qkv(block, block.norm1(x), block.norm1(y))
@@ -98,11 +98,11 @@ def two_stream_block(
 
 
 def attention(block: Block, qkv: Tensor) -> Tensor:
-    """Multi-head attention of one stream, inside windows or over the whole grid.
+    """Apply multi-head attention to one stream, inside windows or over the whole grid.
 
     Args:
-        block: Gives heads, window (0: none), relative-position tables and the qkv bias.
-        qkv: (N, G, G, 3D), of the real tokens only.
+        block: Holds heads, window (0: none), relative-position tables and the qkv bias.
+        qkv: (N, G, G, 3D), for the real tokens only.
 
     Returns:
         (N, G, G, D), before the projection.
@@ -110,13 +110,13 @@ def attention(block: Block, qkv: Tensor) -> Tensor:
     grid, side = qkv.shape[1], block.window_size or qkv.shape[1]
     padded = -(-grid // side) * side
     if padded > grid:
-        # Zero tokens pad to whole windows, unmasked; what qkv makes of a zero token is its bias.
+        # SAM pads with zero tokens, unmasked, and qkv maps a zero token to its bias.
         inside = torch.arange(padded, device=qkv.device) < grid
         real, extra = inside[:, None, None] & inside[None, :, None], padded - grid
         qkv = torch.where(real, F.pad(qkv, (0, 0, 0, extra, 0, extra)), block.attn.qkv.bias)
     heads, windows = block.attn.num_heads, padded // side
     head_dim = qkv.shape[-1] // (3 * heads)
-    # (N, wi, i, wj, j, 3, heads, d) -> (3, N·wi·wj·heads, i·j, d); only the batch is left to -1
+    # (N, wi, i, wj, j, 3, heads, d) -> (3, N·wi·wj·heads, i·j, d)
     parts = qkv.reshape(-1, windows, side, windows, side, 3, heads, head_dim)
     parts = parts.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, -1, side * side, head_dim)
     q, k, v = parts[0], parts[1], parts[2]
@@ -134,7 +134,7 @@ def attention(block: Block, qkv: Tensor) -> Tensor:
 
 
 def resize_position(position: Tensor, grid: int) -> Tensor:
-    """The position embedding (1, P, P, D) resized bicubically to (1, grid, grid, D)."""
+    """Resize the position embedding (1, P, P, D) bicubically to (1, grid, grid, D)."""
     if position.shape[1:3] == (grid, grid):
         return position
     planes = position.permute(0, 3, 1, 2)

@@ -1,27 +1,27 @@
-"""Deep Fusion Module: two encoder maps to four fused scales (MFNET.md 3). Knows no encoder."""
+"""Deep Fusion Module: two encoder maps to four fused scales (MFNET.md 3)."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-REDUCTION = 16  # of channels inside squeeze-and-excitation
+REDUCTION = 16  # factor by which squeeze-and-excitation reduces channels
 
 
 class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of a map; the wrapped norm is named as in official files."""
+    """LayerNorm over the channels of a map; `ln` is its name in official files."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.ln = nn.LayerNorm(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
+        """Map (N, C, H, W) to the same shape."""
         out: Tensor = self.ln(x.permute(0, 2, 3, 1))
         return out.permute(0, 3, 1, 2)
 
 
 class SqueezeExcitation(nn.Module):
-    """A map times one learned weight in (0, 1) a channel, read off the channel means."""
+    """Scale each channel of a map by a weight in (0, 1) computed from the channel means."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -34,13 +34,13 @@ class SqueezeExcitation(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
+        """Map (N, C, H, W) to the same shape."""
         weight: Tensor = self.fc(x.mean((2, 3), keepdim=True))
         return x * weight
 
 
 class SumFusion(nn.Module):
-    """Both streams of one scale, each weighted by its own squeeze-and-excitation, summed."""
+    """Sum both streams of one scale, each weighted by its own squeeze-and-excitation."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -48,13 +48,13 @@ class SumFusion(nn.Module):
         self.se_depth = SqueezeExcitation(channels)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Two (N, C, H, W) -> (N, C, H, W)."""
+        """Fuse two maps of shape (N, C, H, W) into one."""
         out: Tensor = self.se_rgb(x) + self.se_depth(y)
         return out
 
 
 class DeepFusion(nn.Module):
-    """Four scales of each stream by (de)convolution and pooling, fused scale by scale."""
+    """Make four scales of each stream by (de)convolution and pooling, and fuse each scale."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -74,10 +74,10 @@ class DeepFusion(nn.Module):
 
         Args:
             x: Image stream, (N, C, G, G), G even.
-            y: DSM stream, the same shape.
+            y: DSM stream, of the same shape.
 
         Returns:
-            (N, C, S, S) for S = 4G, 2G, G, G/2: res1 to res4 of MFNET.md section 4.
+            (N, C, S, S) for S = 4G, 2G, G, G/2: res1 to res4 of MFNET.md, section 4.
         """
         return (
             self.fusion1(self.fpn1x(x), self.fpn1y(y)),

@@ -1,4 +1,4 @@
-"""MFNet: two-stream encoder, deep fusion, decoder. Knows no files, no data and no losses."""
+"""MFNet: two-stream encoder, deep fusion, decoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mfnet.model.fusion import DeepFusion
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """How many numbers train, how many are frozen, and how many of either are tuning's."""
+    """Numbers of trainable and frozen parameters, and of the tuning's among them."""
 
     trainable: int
     frozen: int
@@ -33,32 +33,32 @@ class MFNet(nn.Module):
         self.decoder = Decoder(config.neck_channels, config.classes)
 
     def forward(self, image: Tensor, dsm: Tensor) -> Tensor:
-        """Class logits of a batch of windows.
+        """Compute the class logits of a batch of windows.
 
         Args:
-            image: (N, 3, S, S) in [0, 1], S a multiple of 32; `config.window` in training, though
-                no weight depends on it.
+            image: (N, 3, S, S) in [0, 1], S a multiple of 32. No weight depends on S; training uses
+                `config.window`.
             dsm: (N, 1, S, S) in [0, 1], scaled over its scene.
 
         Returns:
             Logits (N, classes, S, S).
 
         Raises:
-            ValueError: another shape.
+            ValueError: The inputs have other shapes.
         """
-        if not torch.compiler.is_compiling():  # a check on the batch would pin it in an export
+        if not torch.compiler.is_compiling():  # checking the batch size would fix it in an export
             self._check(image, dsm)
         x, y = self.encoder(image, dsm)
         logits: Tensor = self.decoder(self.fusion(x, y), image.shape[-1])
         return logits
 
     def freeze_for_tuning(self) -> None:
-        """Freeze SAM; let tuning, fusion and decoder train (MFNET.md 6)."""
+        """Freeze SAM; tuning, fusion and decoder train (MFNET.md 6)."""
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(trainable(name))
+            parameter.requires_grad_(not name.startswith("encoder.sam."))
 
     def parameter_counts(self) -> ParameterCounts:
-        """Counts under the present freezing."""
+        """Count the parameters as they are frozen now."""
         sizes = [(p.numel(), p.requires_grad) for p in self.parameters()]
         return ParameterCounts(
             trainable=sum(size for size, trains in sizes if trains),
@@ -74,8 +74,3 @@ class MFNet(nn.Module):
                 f"image is {tuple(image.shape)} and dsm {tuple(dsm.shape)}; this network takes "
                 "(N, 3, S, S) and (N, 1, S, S), S a multiple of 32"
             )
-
-
-def trainable(name: str) -> bool:
-    """Whether the parameter of this name trains: everything but SAM's own weights."""
-    return not name.startswith("encoder.sam.")

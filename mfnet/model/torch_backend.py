@@ -1,4 +1,4 @@
-"""A PyTorch network behind the runtime's backend protocol, so that one pipeline scores both."""
+"""A PyTorch network as a backend of the runtime, so that one pipeline scores both."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mfnet_runtime.contract import Contract
 
 
 class TorchBackend:
-    """A network in eval mode, in float32; leaving it restores training mode.
+    """Run a network in eval mode, in float32; leaving the context restores its mode.
 
     Args:
         network: On any device.
-        contract: What it was trained for.
+        contract: The network's contract.
     """
 
     name, precision = "torch", "fp32"
@@ -29,7 +29,7 @@ class TorchBackend:
         self.threads = torch.get_num_threads()
 
     def infer(self, feed: Feed) -> Arrays:
-        """Run one batch; see `Backend.infer`."""
+        """Run one batch."""
         check_feed(feed, self.inputs)
         with torch.inference_mode():
             image, dsm = (torch.from_numpy(feed[name]).to(self._place) for name in ("image", "dsm"))
@@ -45,5 +45,5 @@ class TorchBackend:
 
 
 def device_name(device: torch.device) -> str:
-    """The device in words: a GPU's product name, or CPU."""
+    """Return a GPU's product name, or CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

@@ -1,7 +1,7 @@
-"""Fine-tuning mechanisms by name, imported on use. Knows no networks and imports no torch.
+"""Fine-tuning mechanisms by name, imported when they are used.
 
-Each module here but `base` is one mechanism: its file name is the mechanism's name, and its
-`TUNING` the `BlockTuning` subclass. So adding a file adds a mechanism.
+Each module here except `base` is one mechanism: it is named after its file, and its `TUNING` is the
+`BlockTuning` subclass. To add a mechanism, add a file.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def tuning_names() -> tuple[str, ...]:
-    """The mechanisms there are, sorted."""
+    """Return the names of all mechanisms, sorted."""
     found = (module.name for module in pkgutil.iter_modules(__path__))
     return tuple(sorted(name for name in found if name != "base"))
 
 
 def tuning_class(name: str) -> type[BlockTuning]:
-    """The class of a tuning.
+    """Return the class of a mechanism.
 
     Raises:
-        UsageError: no such tuning; lists the known ones.
+        UsageError: There is no such mechanism; the message lists the known ones.
     """
     if name not in tuning_names():
         raise UsageError(f"unknown tuning {name!r}; known: {', '.join(tuning_names())}")

@@ -1,4 +1,4 @@
-"""MMLoRA (MFNET.md 2.1) and its merged form (DESIGN 4.1, 4.2). Knows one block's linear layers."""
+"""MMLoRA (MFNET.md 2.1) and its merged form."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mfnet.tuning.base import BlockTuning, Streams, frozen, wide
 
 def _down(rows: int, columns: int) -> nn.Parameter:
     weight = nn.Parameter(torch.empty(rows, columns))
-    nn.init.kaiming_uniform_(weight, a=math.sqrt(5))  # LoRA: A random, B zero, so it starts as SAM
+    nn.init.kaiming_uniform_(weight, a=math.sqrt(5))  # A random, B zero: LoRA starts as SAM
     return weight
 
 
 class QkvLora(nn.Module):
-    """Low-rank change of q and v, one per stream: q += (1/r) Bq Aq x, v += (1/r) Bv Av x."""
+    """Low-rank change of q and v for each stream: q += (1/r) Bq Aq x, v += (1/r) Bv Av x."""
 
     def __init__(self, embed_dim: int, rank: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class QkvLora(nn.Module):
         self.lora_By = nn.Parameter(torch.zeros(2 * embed_dim, rank))
 
     def forward(self, qkv: nn.Linear, x: Tensor, y: Tensor) -> Streams:
-        """(..., D) -> (..., 3D)."""
+        """Map tokens (..., D) to (..., 3D)."""
         return (
             qkv(x) + self._change(x, self.lora_Ax, self.lora_Bx),
             qkv(y) + self._change(y, self.lora_Ay, self.lora_By),
@@ -43,10 +43,10 @@ class QkvLora(nn.Module):
         low_q, low_v = F.linear(tokens, down).chunk(2, dim=-1)
         up_q, up_v = up.chunk(2)
         q, v = F.linear(low_q, up_q), F.linear(low_v, up_v)
-        return torch.cat([q, torch.zeros_like(q), v], dim=-1) / self.rank  # k has none
+        return torch.cat([q, torch.zeros_like(q), v], dim=-1) / self.rank  # k is unchanged
 
     def merged_weight(self, qkv: nn.Linear, down: Tensor, up: Tensor) -> nn.Parameter:
-        """W + (1/r) B A, (3D, D)."""
+        """Return W + (1/r) B A, (3D, D)."""
         (down_q, down_v), (up_q, up_v) = wide(down).chunk(2), wide(up).chunk(2)
         q, v = up_q @ down_q, up_v @ down_v
         change = torch.cat([q, torch.zeros_like(q), v]) / self.rank
@@ -54,9 +54,9 @@ class QkvLora(nn.Module):
 
 
 class CrossLora(nn.Module):
-    """Low-rank change of a linear layer that also mixes the streams; no scaling by 1/r.
+    """Low-rank change of a linear layer that also mixes the streams, without scaling by 1/r.
 
-    out_x = W x + b + wx·Bx(Ax x) + (1-wx)·By(Ay y), and the same with x and y exchanged.
+    out_x = W x + b + wx·Bx(Ax x) + (1-wx)·By(Ay y), and likewise with x and y exchanged.
     """
 
     def __init__(self, inputs: int, outputs: int, rank: int) -> None:
@@ -69,7 +69,7 @@ class CrossLora(nn.Module):
         self.lora_wy = nn.Parameter(torch.full((1,), 0.5))
 
     def forward(self, linear: nn.Linear, x: Tensor, y: Tensor) -> Streams:
-        """(..., inputs) -> (..., outputs)."""
+        """Map tokens (..., inputs) to (..., outputs)."""
         change_x = F.linear(F.linear(x, self.lora_Ax), self.lora_Bx)
         change_y = F.linear(F.linear(y, self.lora_Ay), self.lora_By)
         wx, wy = self.lora_wx, self.lora_wy
@@ -80,7 +80,7 @@ class CrossLora(nn.Module):
 
 
 class MergedCrossLora(nn.Module):
-    """CrossLora with the same-stream part folded; one product gives the output and A x.
+    """CrossLora with the same-stream part merged; one product computes the output and A x.
 
     `weight_x` is [W + wx·Bx Ax; Ax] (outputs + r, inputs); `cross_x` is (1-wx)·By (outputs, r).
     """
@@ -100,14 +100,14 @@ class MergedCrossLora(nn.Module):
         self.bias = frozen(torch.cat([bias, bias.new_zeros(self.sizes[1])]), like)
 
     def forward(self, x: Tensor, y: Tensor) -> Streams:
-        """(..., inputs) -> (..., outputs)."""
+        """Map tokens (..., inputs) to (..., outputs)."""
         out_x, low_x = F.linear(x, self.weight_x, self.bias).split_with_sizes(self.sizes, dim=-1)
         out_y, low_y = F.linear(y, self.weight_y, self.bias).split_with_sizes(self.sizes, dim=-1)
         return out_x + F.linear(low_y, self.cross_x), out_y + F.linear(low_x, self.cross_y)
 
 
 class LoraTuning(BlockTuning):
-    """LoRA on q, v and on both layers of the MLP; the attention projection stays SAM's."""
+    """LoRA on q, v and both layers of the MLP; the attention projection stays unchanged."""
 
     official = {  # noqa: RUF012  (a ClassVar in the base)
         "attn.qkv.lora_": "lora_qkv.lora_",
@@ -124,27 +124,27 @@ class LoraTuning(BlockTuning):
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> BlockTuning:
-        """A fresh tuning: A Kaiming-uniform, B zero, both streams weighted alike."""
+        """Return a fresh tuning: A Kaiming-uniform, B zero, both streams weighted equally."""
         return cls(config.embed_dim, config.rank)
 
     def qkv(self, block: Block, x: Tensor, y: Tensor) -> Streams:
-        """See the base."""
+        """See `BlockTuning`."""
         streams: Streams = self.lora_qkv(block.attn.qkv, x, y)
         return streams
 
     def mlp(self, block: Block, x: Tensor, y: Tensor) -> Streams:
-        """See the base."""
+        """See `BlockTuning`."""
         x, y = self.lin1(block.mlp.lin1, x, y)
         streams: Streams = self.lin2(block.mlp.lin2, F.gelu(x), F.gelu(y))
         return streams
 
     def merge(self, block: Block) -> MergedLora:
-        """See the base."""
+        """See `BlockTuning`."""
         return MergedLora(self, block)
 
 
 class MergedLora(BlockTuning):
-    """LoraTuning with one qkv weight per stream and two products a layer of the MLP."""
+    """LoraTuning with one qkv weight per stream and two products per layer of the MLP."""
 
     def __init__(self, tuning: LoraTuning, block: Any) -> None:
         super().__init__()
@@ -155,12 +155,12 @@ class MergedLora(BlockTuning):
         self.lin2 = MergedCrossLora(tuning.lin2, block.mlp.lin2)
 
     def qkv(self, block: Block, x: Tensor, y: Tensor) -> Streams:
-        """See the base."""
+        """See `BlockTuning`."""
         bias = block.attn.qkv.bias
         return F.linear(x, self.qkv_x, bias), F.linear(y, self.qkv_y, bias)
 
     def with_qkv_gain(self, gain: Tensor) -> MergedLora:
-        """See the base."""
+        """See `BlockTuning`."""
         made = copy.copy(self)
         made._parameters = dict(self._parameters)
         for name, weight in (("qkv_x", self.qkv_x), ("qkv_y", self.qkv_y)):
@@ -168,7 +168,7 @@ class MergedLora(BlockTuning):
         return made
 
     def mlp(self, block: Block, x: Tensor, y: Tensor) -> Streams:
-        """See the base."""
+        """See `BlockTuning`."""
         x, y = self.lin1(x, y)
         streams: Streams = self.lin2(F.gelu(x), F.gelu(y))
         return streams

@@ -1,4 +1,4 @@
-"""No fine-tuning: both streams run SAM's frozen block. The baseline of every comparison."""
+"""No fine-tuning: both streams run SAM's frozen blocks, as a baseline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mfnet.tuning.base import BlockTuning
 
 
 class NoTuning(BlockTuning):
-    """Holds no parameters."""
+    """A tuning without parameters."""
 
 
 TUNING = NoTuning
