@@ -102,7 +102,7 @@ def conv_norm(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 
 def separable(width: int, kernel: int) -> nn.Sequential:
-    """Return a depthwise convolution, BatchNorm and a 1x1; an even kernel removes a row and column."""
+    """Return a depthwise convolution, BatchNorm and a 1x1; an even kernel shrinks the map by 1."""
     depthwise = nn.Conv2d(width, width, kernel, padding=(kernel - 1) // 2, groups=width, bias=False)
     return nn.Sequential(depthwise, nn.BatchNorm2d(width), conv(width, width, 1))
 

@@ -45,7 +45,7 @@ class BlockTuning(nn.Module):
         return x, y
 
     def mlp(self, block: Block, x: Tensor, y: Tensor) -> Streams:
-        """Return the MLP branch of both normalised streams, before the residual sum; (..., D) each."""
+        """Return the MLP branch of both normalised streams, before the residual sum; (..., D)."""
         return block.mlp(x), block.mlp(y)
 
     def with_qkv_gain(self, gain: Tensor) -> BlockTuning | None:
