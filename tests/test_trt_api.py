@@ -22,10 +22,11 @@ from fakes.record_trt_api import signatures_from_doc
 
 ROOT = Path(__file__).parents[1]
 FILES = [
-    *sorted((ROOT / "export/mfnet_export").glob("plan_*.py")),
-    *sorted((ROOT / "runtime/mfnet_runtime/backends").glob("trt*.py")),
+    path
+    for folder in ("export/mfnet_export/tensorrt", "runtime/mfnet_runtime/backends/tensorrt")
+    for path in sorted((ROOT / folder).glob("*.py"))
+    if "import click" not in path.read_text()  # whose `context` is click's
 ]
-FILES = [path for path in FILES if path.stem != "plan_cli"]  # whose context is click's
 # What a variable of this name holds in those files; `trt` is the module.
 CLASSES = {
     "builder": "Builder",

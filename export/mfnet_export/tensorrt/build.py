@@ -18,7 +18,7 @@ from mfnet_export.tensorrt.options import PlanOptions
 from mfnet_export.tensorrt.progress import Watch, watch_build, watched
 from mfnet_export.tensorrt.timing_cache import timings
 from mfnet_runtime.backends.onnx_file import contract_in_onnx
-from mfnet_runtime.backends.tensorrt.log import recording_logger
+from mfnet_runtime.backends.tensorrt.engine import recording_logger
 from mfnet_runtime.backends.tensorrt.plan_file import PLAN_SUFFIX, PlanFacts, sidecar_of
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import NO_MEMORY, ModelError, ResourceError, UsageError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mfnet_export.errors import ExportError
-from mfnet_runtime.backends.tensorrt.log import recording_logger
+from mfnet_runtime.backends.tensorrt.engine import recording_logger
 from mfnet_runtime.errors import NO_MEMORY
 
 # How TensorRT names its fused attention kernels: _gemm_mha_v2_..., kgen_mha, fmha_v2_...

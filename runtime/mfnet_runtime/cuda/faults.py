@@ -1,6 +1,6 @@
-"""Faults of CUDA as ours: what the user can mend, what ends the GPU's use, what is a bug.
+"""Translate faults of CUDA: those the user can fix, those that end the GPU's use, and bugs.
 
-PyCUDA keeps no error codes, only CUDA's sentences. Knows no device and makes no CUDA call.
+PyCUDA keeps no error codes, only CUDA's sentences.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from mfnet_runtime.errors import DeviceLostError, DeviceMemoryError, UsageError
 
 OLDEST_DRIVER = (12, 2)  # the CUDA version of driver 535
 
-# After these sentences the device goes on working: a call of ours was wrong.
+# After these the device stays usable: one of our calls was wrong.
 BUGS = (
     "invalid argument",
     "invalid device context",
@@ -20,7 +20,7 @@ BUGS = (
     "operation not supported",
     "too many resources requested for launch",
 )
-# After these too: the driver does not take our kernels.
+# After these as well: the driver does not accept our kernels.
 REFUSALS = (
     "a PTX JIT compilation failed",
     "device kernel image is invalid",
@@ -31,17 +31,17 @@ REFUSALS = (
 
 
 def fault_from_error(error: Exception, out_of_memory: bool, where: str) -> Exception:
-    """What to raise for an error of PyCUDA.
+    """Return what to raise for an error of PyCUDA.
 
     Args:
         error: `pycuda.driver.Error` or a subclass.
-        out_of_memory: Whether it is PyCUDA's MemoryError.
-        where: The device and what was being done, as `NVIDIA H200: copying to the GPU`.
+        out_of_memory: True if it is PyCUDA's MemoryError.
+        where: The device and the action: `NVIDIA H200: copying to the GPU`.
 
     Returns:
-        `DeviceMemoryError`; `UsageError` where the driver refuses the kernels; the error itself
-        where a call of ours was wrong; else `DeviceLostError`, also for sentences never heard of:
-        to call on could hang or abort the process.
+        `DeviceMemoryError`; `UsageError` if the driver rejects the kernels; the error itself if one
+        of our calls was wrong; else, for unknown sentences too, `DeviceLostError`: further calls
+        could hang or abort the process.
     """
     sentence = sentence_of(error)
     if out_of_memory:
@@ -59,27 +59,27 @@ def fault_from_error(error: Exception, out_of_memory: bool, where: str) -> Excep
 
 
 def fault_from_start(error: Exception) -> UsageError:
-    """What to raise where PyCUDA cannot be loaded or finds no GPU."""
+    """Return what to raise when PyCUDA cannot be loaded or finds no GPU."""
     return UsageError(
         f"no usable GPU ({sentence_of(error)}); needs an NVIDIA GPU and driver 535 or newer"
     )
 
 
 def sentence_of(error: Exception) -> str:
-    """CUDA's own words, without the name of the call that failed."""
+    """CUDA's message without the name of the failed call."""
     text = " ".join(str(error).split())
     return text.partition(" failed: ")[2] or text
 
 
 def version_text(number: int) -> str:
-    """CUDA's version number as people write it: 12020 -> 12.2."""
+    """Format CUDA's version number: 12020 becomes 12.2."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def never_destroyed(*things: object) -> None:
-    """Keep things of a lost device from being destroyed, even when Python ends.
+    """Keep objects of a lost device from being destroyed, even when Python exits.
 
-    Their destructors would call CUDA; failing there, PyCUDA's can abort the process.
+    Their destructors would call CUDA; when that fails, PyCUDA's can abort the process.
     """
     for thing in things:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))

@@ -1,7 +1,4 @@
-"""The kernels of kernels.cu, loaded from their PTX and launched on device memory.
-
-Knows the layout of their arguments and nothing of when to call them.
-"""
+"""Load the kernels of kernels.cu from their PTX and launch them on device memory."""
 
 from __future__ import annotations
 
@@ -20,9 +17,9 @@ from mfnet_runtime.scene.normalize import DsmRange
 
 IMAGE_VALID = 1  # bits of a mask
 DSM_VALID = 2
-BLOCK = (64, 4, 1)  # threads; two warps of neighbours along a row
+BLOCK = (64, 4, 1)  # threads; two warps along a row
 
-# The structures of kernels.cu, field by field.
+# The structures of kernels.cu.
 PLACEMENT = np.dtype([("row", "i4"), ("column", "i4"), ("row_share", "i4"), ("column_share", "i4")])
 _CUT = np.dtype(
     [(name, "u8") for name in ("image", "dsm", "mask", "placements", "image_out", "dsm_out")]
@@ -46,13 +43,13 @@ _FINISH = np.dtype(
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows of a scene on the device, a ring: scene row r is in slot r % slots."""
+    """A ring of scene rows on the device: row r is in slot r % slots."""
 
     image: int  # pointer to (3, slots, width) of `stored`
     dsm: int  # to (slots, width) float32, metres
-    mask: int  # to (slots, width) uint8, of IMAGE_VALID and DSM_VALID
+    mask: int  # to (slots, width) uint8 with the bits IMAGE_VALID and DSM_VALID
     stored: np.dtype[Any]  # uint8, uint16 or float32
-    slots: int  # rows held, at least those under one window
+    slots: int  # rows in the ring, at least those under one window
     height: int  # rows of the scene
     width: int  # columns of the scene
     rule: ImageRule
@@ -61,7 +58,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Placements:
-    """Where the windows of a batch lie, on the device and as they were copied there."""
+    """Positions of the windows of a batch, on the host and on the device."""
 
     host: npt.NDArray[np.void]  # (windows,) of PLACEMENT
     pointer: int
@@ -72,7 +69,7 @@ class Placements:
 
 @dataclass(frozen=True)
 class Sums:
-    """Weighted sums of logits on the device, a ring of rows like `Piece`; zero at first."""
+    """Weighted sums of logits on the device, a ring of rows like `Piece`, initially zero."""
 
     pointer: int  # to (classes, slots, width) float32
     classes: int
@@ -83,24 +80,24 @@ class Sums:
 
 @dataclass(frozen=True)
 class Shares:
-    """What windows weigh along each axis (`windows.AxisWeights.share`), on the device."""
+    """Weights of windows along each axis (`tiling.grid.AxisWeights.share`), on the device."""
 
     rows: int  # pointer to (offsets, window) float32
-    columns: int  # likewise
+    columns: int  # the same
 
 
 class Kernels:
-    """The kernels on one device, for windows and batches of one kind. Launches return at once.
+    """The kernels on one device, for one window size and number type; launches return at once.
 
-    Call it, and make it, with the device's context current.
+    Create and call it with the device's context current.
 
     Args:
-        device: Where they run.
-        window: Pixels a side.
-        dtype: Of batches and logits, float16 or float32.
+        device: The device to run on.
+        window: Side of a window in pixels.
+        dtype: Type of batches and logits, float16 or float32.
 
     Raises:
-        UsageError: the driver is too old for the PTX, or refuses it.
+        UsageError: the driver is too old for the PTX, or rejects it.
     """
 
     def __init__(self, device: CudaDevice, window: int, dtype: npt.DTypeLike) -> None:
@@ -118,14 +115,14 @@ class Kernels:
     def cut(
         self, piece: Piece, placements: Placements, image_out: int, dsm_out: int, stream: Stream
     ) -> None:
-        """Cut and scale windows into a batch, as `scaling` does on the host.
+        """Cut and scale windows into a batch, as `scene.normalize` does on the host.
 
         Args:
-            piece: Holds all rows under the windows.
+            piece: All rows under the windows.
             placements: The windows.
             image_out: Pointer to (windows, 3, window, window).
             dsm_out: Pointer to (windows, 1, window, window).
-            stream: In whose order it runs.
+            stream: Where it is enqueued.
         """
         constant = piece.span.constant
         args = _record(
@@ -151,14 +148,14 @@ class Kernels:
     def blend(
         self, sums: Sums, shares: Shares, placements: Placements, logits: int, stream: Stream
     ) -> None:
-        """Add the weighted logits of windows to the sums, in their order, as `LogitMosaic` does.
+        """Add the weighted logits of windows to the sums, in order, as the CPU's blending does.
 
         Args:
-            sums: Rows below the lowest window's last are not touched, nor any beside the scene.
-            shares: Of the scene's grid.
+            sums: Changed only under the windows and inside the scene.
+            shares: Weights of the scene's grid.
             placements: The windows.
             logits: Pointer to (windows, classes, window, window).
-            stream: In whose order it runs.
+            stream: Where it is enqueued.
         """
         if not len(placements):
             return
@@ -198,17 +195,17 @@ class Kernels:
         not_finite: int,
         stream: Stream,
     ) -> None:
-        """Classes of scene rows that no later window reaches; their sums become zero.
+        """Compute the classes of rows that no later window reaches, and zero their sums.
 
         Args:
             sums: The sums.
             mask: Pointer to (mask_slots, width) uint8, a ring like that of `Piece`.
-            mask_slots: Rows it holds.
+            mask_slots: Rows in that ring.
             rows: The scene rows.
-            classes_out: Pointer to (rows, width) uint8, as of `blend.classes_from_logits`.
-            confidence_out: Likewise, as of `blend.confidence_from_logits`; 0 leaves it out.
+            classes_out: Pointer to (rows, width) uint8, as `blend.classes_from_logits` gives.
+            confidence_out: The same for `blend.confidence_from_logits`; 0 leaves it out.
             not_finite: Pointer to an int32, set to 1 if a logit is NaN or infinite.
-            stream: In whose order it runs.
+            stream: Where it is enqueued.
         """
         args = _record(
             _FINISH,
@@ -236,7 +233,7 @@ class Kernels:
 
 
 def _record(kind: np.dtype[np.void], **values: float) -> np.void:
-    """A structure as a kernel's argument."""
+    """Pack values into a structure that a kernel takes as its argument."""
     record = np.zeros(1, kind)
     for name, value in values.items():
         record[name] = value

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.cuda.device import CudaDevice, Stream
-from mfnet_runtime.cuda.handles import Buffer, Event
+from mfnet_runtime.cuda.device import Buffer, CudaDevice, Event, Stream
 from mfnet_runtime.cuda.kernels import PLACEMENT, Piece, Placements, Shares, Sums
 from mfnet_runtime.scene.normalize import DsmRange
 from mfnet_runtime.tiling.blend import AxisWeights

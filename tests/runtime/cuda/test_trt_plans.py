@@ -168,7 +168,7 @@ def test_no_weights(machine: Rig, tmp_path: Path) -> None:
 def test_an_old_tensorrt(machine: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
     monkeypatch.setattr(machine.trt.module, "__version__", "8.5.3.1")
-    with pytest.raises(UsageError, match=r"TensorRT 8\.5\.3\.1 is here; needs 8\.6 or later"):
+    with pytest.raises(UsageError, match=r"TensorRT 8\.5\.3\.1 is installed; needs 8\.6 or later"):
         opened(plan)
 
 
@@ -284,7 +284,7 @@ def test_the_lean_runtime_runs_what_it_can(
         assert opened(plan) == "NVIDIA Fake, TensorRT 11.4.0.106"
         assert machine.trt.called("Runtime.engine_host_code_allowed=") == [(True,)]
         write_rgbd_plan(plan, machine.trt)
-        with pytest.raises(ModelError, match=rf"needs all of TensorRT, and {name} alone is"):
+        with pytest.raises(ModelError, match=rf"needs the full TensorRT, but only {name} is"):
             opened(plan)
         machine.check()
 

@@ -1,7 +1,7 @@
 """TensorRT on an NVIDIA GPU: the plans that mfnet-export builds.
 
-Windows may come from the CPU's memory (`infer`), or be made and used on the GPU (`tensors`), which
-is what the pipeline does by itself: copies then overlap with the network's work.
+Windows come from host memory (`infer`) or are cut on the GPU (`tensors`); the pipeline does the
+latter, so that copies overlap with inference.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ from mfnet_runtime.errors import DeviceLostError, ModelError, ResourceError, Usa
 
 
 class TensorRtBackend:
-    """A plan with the file of facts beside it. No device is touched before it is entered.
+    """A plan and the file beside it. The device is untouched until the backend is entered.
 
-    For one thread at a time; other threads may run the same engine by an `Execution` each.
+    For one thread at a time; other threads may run the same engine with an `Execution` each.
 
     Args:
         path: The plan.
-        threads: Not used: no CPU thread computes.
+        threads: Ignored: no CPU thread computes.
         precision: The plan's own, or None.
-        batch: Windows a call that will be usual; None is what the plan is best at.
-        trust_plan: Run a plan whose digest, TensorRT and GPU nothing vouches for.
+        batch: Usual number of windows per call; None for the plan's best.
+        trust_plan: Skip the checksum, TensorRT-version and GPU checks.
 
     Raises:
-        ModelError: no facts, damaged ones, or a plan for another TensorRT or GPU.
+        ModelError: the file beside the plan is missing or damaged, or the plan is for another
+            TensorRT or GPU.
         UsageError: another precision than the plan's.
         ModuleNotFoundError: TensorRT is not installed.
     """
@@ -96,7 +97,7 @@ class TensorRtBackend:
             profile = self.engine.profile
             if self._facts is not None and self._facts.profile != profile:
                 raise ModelError(
-                    f"{self._path}: was built for batches {profile}, the facts beside it say "
+                    f"{self._path}: was built for batches {profile}, the file beside it says "
                     f"{self._facts.profile}; build it again"
                 )
             best = min(self._asked or profile.best, profile.largest)
@@ -115,7 +116,7 @@ class TensorRtBackend:
         self._opened.close()
 
     def tensors(self, windows: int) -> Execution:
-        """The network's inputs and outputs on the GPU; see `DeviceBackend.tensors`."""
+        """Return inputs and outputs on the GPU; see `DeviceBackend.tensors`."""
         largest = self.engine.profile.largest
         if windows > largest:
             raise ModelError(
@@ -128,7 +129,7 @@ class TensorRtBackend:
         return self._execution
 
     def infer(self, feed: Feed) -> Arrays:
-        """Run one batch from and to the CPU's memory; see `Backend.infer`."""
+        """Run one batch from and to host memory; see `Backend.infer`."""
         check_feed(feed, self.inputs)
         count = len(feed["image"])
         with self.cuda.current():
@@ -138,26 +139,22 @@ class TensorRtBackend:
             logits = self._pinned["logits"][:count]
             self.cuda.download(logits, tensors.logits, self._stream)
             self._stream.synchronize()
-        return {"logits": logits.copy()}  # page-locked memory is gone when the backend is left
+        return {"logits": logits.copy()}  # page-locked memory goes when the backend is left
 
     def device_ms(self, feed: Feed, calls: int) -> list[float]:
-        """Milliseconds of each of several runs of one batch that lies on the GPU already.
+        """Time repeated runs of one batch already on the GPU, in milliseconds each.
 
-        Taken by CUDA events, so without copies and without the CPU's share, as long as that is
-        smaller. The first runs of a batch prepare for its shape.
+        CUDA events take the time: without copies, and without the CPU's share as long as that is
+        smaller. The first runs of a batch include preparation for its shape.
         """
         check_feed(feed, self.inputs)
         count = len(feed["image"])
         with self.cuda.current(), ExitStack() as made:
-
-            def event() -> Any:
-                new = self.cuda.event(timing=True)
-                made.callback(new.free)
-                return new
-
             tensors = self.tensors(count)
             self._upload(feed, tensors)
-            marks = [event() for _ in range(calls + 1)]
+            marks = [self.cuda.event(timing=True) for _ in range(calls + 1)]
+            for mark in marks:
+                made.callback(mark.free)
             marks[0].record(self._stream)
             for mark in marks[1:]:
                 tensors.enqueue(count, self._stream)
@@ -166,14 +163,14 @@ class TensorRtBackend:
             return [end.milliseconds_since(start) for start, end in pairwise(marks)]
 
     def kernels(self) -> Kernels:
-        """What cuts windows and blends logits for it; see `DeviceBackend.kernels`."""
+        """Return the kernels for windows and logits; see `DeviceBackend.kernels`."""
         if self._kernels is None:
             with self.cuda.current():
                 self._kernels = Kernels(self.cuda, self.contract.window, self.inputs[0].dtype)
         return self._kernels
 
     def _upload(self, feed: Feed, tensors: Execution) -> None:
-        """Copy inputs to the GPU, by way of pinned memory: what that held was waited for."""
+        """Copy inputs to the GPU by way of pinned memory, which no earlier copy uses any more."""
         pinned = self._pinned_for(tensors.room)
         for spec, pointer in zip(self.inputs, (tensors.image, tensors.dsm), strict=True):
             staged = pinned[spec.name][: len(feed[spec.name])]
@@ -181,7 +178,7 @@ class TensorRtBackend:
             self.cuda.upload(pointer, staged, self._stream)
 
     def _pinned_for(self, room: int) -> dict[str, npt.NDArray[Any]]:
-        """Page-locked arrays of the tensors, as large as those on the GPU."""
+        """Return page-locked arrays as large as the tensors on the GPU."""
         try:
             for spec in (*self.inputs, *self.outputs):
                 if spec.name not in self._pinned:
@@ -192,7 +189,7 @@ class TensorRtBackend:
         return self._pinned
 
     def _release(self) -> None:
-        """Give back what depends on the batch, once nothing uses it."""
+        """Free what depends on the batch size, after the stream is done."""
         with suppress(DeviceLostError), self.cuda.current():
             self._stream.synchronize()
             for array in self._pinned.values():

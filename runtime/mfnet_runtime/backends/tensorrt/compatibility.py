@@ -1,6 +1,6 @@
-"""Whether a plan may run here: who vouches for it, and the TensorRT and GPU it was built for.
+"""Check that a plan may run here: its checksum, and the TensorRT and GPU it was built for.
 
-All of it is checked before the plan is opened, since opening one runs code that lies in it.
+Everything is checked before the plan is opened: opening a plan runs code in it.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, UsageError
 
 FULL = "tensorrt"
-LEAN = ("tensorrt_lean", "tensorrt_lean_bindings")  # run version-compatible plans alone
+LEAN = ("tensorrt_lean", "tensorrt_lean_bindings")  # run version-compatible plans only
 OLDEST = (8, 6)  # TensorRT
 AMPERE = (8, 0)  # compute capability
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def known_of_plan(path: Path, trusted: bool) -> tuple[Contract, PlanFacts | None]:
-    """The contract of a plan, and what else is to be checked; None where the user vouches for it.
+    """Read the contract of a plan and the facts to check; None instead of facts if trusted.
 
     Args:
         path: The plan.
-        trusted: Take the contract from the file beside it, or else from the ONNX file of its name,
-            and check nothing but the engine's tensors.
+        trusted: Take the contract from the file beside it, or from the ONNX file of its name, and
+            skip all checks but those of the engine's tensors.
 
     Raises:
-        ModelError: nothing beside the plan gives its contract, or what does is damaged.
+        ModelError: no file beside the plan holds its contract, or that file is damaged.
     """
     onnx = path.with_suffix(".onnx")
     if not trusted:
@@ -44,7 +44,7 @@ def known_of_plan(path: Path, trusted: bool) -> tuple[Contract, PlanFacts | None
             if sidecar_of(path).exists():
                 raise
             raise ModelError(
-                f"{fault}; if you vouch for it, --trust-plan takes the contract of {onnx.name}"
+                f"{fault}; if you trust the plan, --trust-plan takes the contract of {onnx.name}"
             ) from fault
         return facts.contract, facts
     if sidecar_of(path).exists():
@@ -52,45 +52,45 @@ def known_of_plan(path: Path, trusted: bool) -> tuple[Contract, PlanFacts | None
     if not onnx.exists():
         raise ModelError(
             f"{path}: neither {sidecar_of(path).name} nor {onnx.name} is beside it; one of them "
-            "must say what the model promises"
+            "must hold its contract"
         )
     return contract_in_onnx(onnx), None
 
 
 def tensorrt_for(path: Path, facts: PlanFacts | None) -> Any:
-    """The TensorRT module that is to run a plan: the full one, or where it may be the lean one.
+    """Import the TensorRT module that runs a plan: the full one, or the lean one if that suffices.
 
     Raises:
-        ModuleNotFoundError: none is installed.
-        UsageError: one is installed and cannot be loaded.
-        ModelError: only the lean one is installed, and cannot run this plan.
+        ModuleNotFoundError: neither is installed.
+        UsageError: it is installed but cannot be loaded.
+        ModelError: only the lean one is installed, and it cannot run this plan.
     """
     try:
-        return _loaded(FULL)
+        return _load(FULL)
     except ModuleNotFoundError:
         for name in LEAN:
             try:
-                lean = _loaded(name)
+                lean = _load(name)
             except ModuleNotFoundError:
                 continue
             if facts is None or facts.version_compatible:
                 return lean
             raise ModelError(
-                f"{path}: needs all of TensorRT, and {name} alone is installed; install it with "
+                f"{path}: needs the full TensorRT, but only {name} is installed; install it with "
                 f"pip install tensorrt=={facts.tensorrt}, or build the plan with "
                 f"--version-compatible: {rebuild_command(path)}"
             ) from None
         raise
 
 
-def _loaded(name: str) -> Any:
+def _load(name: str) -> Any:
     try:
         return import_module(name)
     except ModuleNotFoundError:
         raise
     except (ImportError, OSError) as fault:
         raise UsageError(
-            f"{name} is installed and cannot be loaded ({fault}); it needs the CUDA libraries it "
+            f"{name} is installed but cannot be loaded ({fault}); it needs the CUDA libraries it "
             "was built with"
         ) from fault
 
@@ -100,11 +100,11 @@ def require_version(path: Path, facts: PlanFacts, version: str) -> None:
 
     Args:
         path: The plan, for the message.
-        facts: What stands beside it.
-        version: Of the TensorRT here.
+        facts: From the file beside it.
+        version: Of the installed TensorRT.
 
     Raises:
-        ModelError: with both versions and the command to build it again.
+        ModelError: the message has both versions and the command to build it again.
         UsageError: this TensorRT is too old for any plan.
     """
     if not facts.weights:
@@ -114,7 +114,7 @@ def require_version(path: Path, facts: PlanFacts, version: str) -> None:
         )
     built, here = version_numbers(facts.tensorrt), version_numbers(version)
     if here < OLDEST:
-        raise UsageError(f"TensorRT {version} is here; needs {OLDEST[0]}.{OLDEST[1]} or later")
+        raise UsageError(f"TensorRT {version} is installed; needs {OLDEST[0]}.{OLDEST[1]} or later")
     if here == built or (facts.version_compatible and here > built):
         return
     later = " or later" if facts.version_compatible else ""
@@ -125,16 +125,16 @@ def require_version(path: Path, facts: PlanFacts, version: str) -> None:
 
 
 def require_gpu(path: Path, facts: PlanFacts, name: str, capability: tuple[int, int]) -> None:
-    """Refuse a plan built for another kind of GPU; warn of another GPU of the same kind.
+    """Refuse a plan built for another kind of GPU; warn about another GPU of the same kind.
 
     Args:
         path: The plan, for the message.
-        facts: What stands beside it.
-        name: Of the GPU here.
-        capability: Compute capability of the GPU here.
+        facts: From the file beside it.
+        name: Of the GPU in use.
+        capability: Its compute capability.
 
     Raises:
-        ModelError: with both GPUs and the command to build it again.
+        ModelError: the message has both GPUs and the command to build it again.
     """
     built = facts.compute_capability
     fits = capability == built
@@ -146,34 +146,34 @@ def require_gpu(path: Path, facts: PlanFacts, name: str, capability: tuple[int, 
             f"({_dotted(capability)}); build it again here: {rebuild_command(path)}"
         )
     if facts.hardware == "none" and name != facts.gpu:
-        _log.warning(
-            f"warning: {path.name} was built on {facts.gpu} and runs on {name}; it may be slower "
+        logger.warning(
+            f"{path.name} was built on {facts.gpu} and runs on {name}; it may be slower "
             f"than one built here: {rebuild_command(path)}"
         )
 
 
 def require_digest(path: Path, facts: PlanFacts, plan: bytes) -> None:
-    """Refuse a plan that is not the one its facts are about.
+    """Refuse a plan whose SHA-256 is not the one in the file beside it.
 
     Raises:
-        ModelError: it was changed, damaged or exchanged.
+        ModelError: the plan was changed, damaged or replaced.
     """
     found = hashlib.sha256(plan).hexdigest()
     if found != facts.plan_sha256:
         raise ModelError(
             f"{path}: its SHA-256 is {found[:12]}…, {sidecar_of(path).name} says "
-            f"{facts.plan_sha256[:12]}…: damaged, or not the files of one build; copy both again, "
+            f"{facts.plan_sha256[:12]}…: damaged, or from different builds; copy both files again, "
             f"or build it again: {rebuild_command(path)}"
         )
 
 
 def rebuild_command(path: Path) -> str:
-    """The command that builds a plan from the ONNX file of its name."""
+    """Return the command that builds a plan from the ONNX file of its name."""
     return f"mfnet-export --onnx {path.with_suffix('.onnx').name} --plan"
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """10.13.3.9 -> (10, 13, 3, 9)."""
+    """Parse a version: 10.13.3.9 becomes (10, 13, 3, 9)."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:4])
 
 

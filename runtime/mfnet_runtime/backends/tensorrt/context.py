@@ -1,7 +1,7 @@
 """One execution of an engine: its context and all its memory, for one thread at a time.
 
-TensorRT is given the memory for activations rather than left to take it, so that running out of it
-is known before anything is run.
+TensorRT gets the memory for activations from us instead of allocating it, so that a lack of it
+shows before anything runs.
 """
 
 from __future__ import annotations
@@ -10,36 +10,35 @@ from math import prod
 from typing import Any
 
 from mfnet_runtime.backends.tensorrt.engine import Engine
-from mfnet_runtime.cuda.device import Stream
+from mfnet_runtime.cuda.device import Buffer, Stream
 from mfnet_runtime.cuda.faults import never_destroyed
-from mfnet_runtime.cuda.handles import Buffer
 from mfnet_runtime.errors import DeviceLostError
 
 
 class Execution:
-    """Tensors of an engine on the GPU, and the means to run it on them.
+    """The tensors of an engine on the GPU and its execution context.
 
-    Made and used with the device's context current. Activations too have memory for `room` windows,
-    where this TensorRT can tell how much that is (10 and later), else for the plan's largest batch.
-    TensorRT 8.6 lets an engine of one optimisation profile have one execution at a time.
+    Create and use it with the device's context current. Activations get memory for `room` windows
+    if TensorRT can tell how much that is (10 and later), otherwise for the plan's largest batch.
+    TensorRT 8.6 allows one execution per engine at a time.
 
     Args:
-        engine: Shared with other executions, or not.
-        room: Windows, at most.
+        engine: May be shared with other executions.
+        room: Largest number of windows.
 
     Raises:
-        ResourceError: the GPU has not the memory.
+        ResourceError: not enough GPU memory.
     """
 
     def __init__(self, engine: Engine, room: int) -> None:
         self.engine = engine
         self.room = max(room, engine.profile.smallest)
-        self._windows = 0  # whose shapes the context has
+        self._windows = 0  # batch that the shapes of the context are for
         self._context: Any = None
         self._buffers: dict[str, Buffer] = {}
         self._scratch: Buffer | None = None  # activations
         try:
-            self._context = self._made()
+            self._context = self._create_context()
             for spec in engine.specs:
                 size = self.room * prod(spec.shape[1:]) * spec.dtype.itemsize
                 self._buffers[spec.name] = buffer = engine.cuda.buffer(size)
@@ -68,25 +67,25 @@ class Execution:
         return self._buffers["logits"].pointer
 
     def enqueue(self, windows: int, stream: Stream) -> None:
-        """Run the first windows, in the order of the stream; always the same one.
+        """Enqueue the network for the first windows; always use the same stream.
 
-        Fewer than the plan's smallest batch are run as that many: what is beyond them is not used.
+        Fewer windows than the plan's smallest batch run as that many; the rest is not used.
 
         Raises:
             DeviceLostError: the device failed.
-            ModelError: TensorRT does not run it.
+            ModelError: TensorRT refuses to run it.
         """
         windows = max(windows, self.engine.profile.smallest)
         assert windows <= self.room, "more windows than there is room for"
         if windows != self._windows:
-            stream.synchronize()  # what runs has the shapes and the memory of before
+            stream.synchronize()  # running work uses the old shapes and memory
             self._reshape(windows)
         if not self._context.execute_async_v3(stream.handle):
             stream.synchronize()  # raises if the device failed at work enqueued before
             raise self.engine.refused(f"does not run {windows} windows")
 
-    def _made(self) -> Any:
-        """A context without memory of its own."""
+    def _create_context(self) -> Any:
+        """Create a context without memory of its own."""
         engine, trt = self.engine, self.engine.trt
         if hasattr(trt, "ExecutionContextAllocationStrategy"):  # 10 and later
             managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -97,7 +96,7 @@ class Execution:
         return context
 
     def _reshape(self, windows: int) -> None:
-        """Tell the context the shapes of a batch, and give it memory."""
+        """Set the shapes of a batch and provide memory for activations."""
         for spec in self.engine.specs[:2]:  # the inputs
             shape = (windows, *spec.shape[1:])
             self._require(self._context.set_input_shape(spec.name, shape), f"takes no {shape}")
@@ -114,7 +113,7 @@ class Execution:
         self._windows = windows
 
     def _scratch_size(self) -> int:
-        """Bytes of activations, for the context's shapes or else for the plan's largest batch."""
+        """Return the bytes of activations for the current shapes, or else for the largest batch."""
         if hasattr(self._context, "update_device_memory_size_for_shapes"):
             return int(self._context.update_device_memory_size_for_shapes())
         if hasattr(self.engine.raw, "device_memory_size_v2"):
@@ -126,7 +125,7 @@ class Execution:
             raise self.engine.refused(what)
 
     def close(self) -> None:
-        """Give all memory back, once nothing runs any more."""
+        """Free all memory; nothing may be running any more."""
         try:
             with self.engine.cuda.current():
                 self._context = None

@@ -1,4 +1,4 @@
-"""A plan opened by TensorRT on a GPU: its engine, which threads may share. Knows no sidecars."""
+"""A plan opened by TensorRT on a GPU: its engine, which threads may share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from mfnet_runtime.backends.base import TensorSpec
 from mfnet_runtime.backends.model_checks import require_graph
-from mfnet_runtime.backends.tensorrt.log import recording_logger
 from mfnet_runtime.backends.tensorrt.plan_file import Profile
 from mfnet_runtime.cuda.device import CudaDevice
 from mfnet_runtime.cuda.faults import never_destroyed
@@ -22,6 +21,8 @@ from mfnet_runtime.errors import (
     UsageError,
 )
 
+KEPT = 20  # messages of each severity
+
 
 class Engine:
     """An engine and the memory of its weights. Use it in a `with` block.
@@ -30,13 +31,13 @@ class Engine:
         path: The plan, for messages.
         plan: Its bytes.
         trt: The TensorRT module.
-        cuda: Where it runs; closed after the engine.
+        cuda: The device it runs on; close it after the engine.
         specs: The tensors it must have.
-        host_code: Whether code in the plan may run on the CPU: version-compatible plans need it.
+        host_code: True lets code in the plan run on the CPU: version-compatible plans need it.
 
     Raises:
-        ModelError: TensorRT does not open it, or its tensors are not those expected.
-        ResourceError: the GPU has not the memory for its weights.
+        ModelError: TensorRT does not open the plan, or its tensors are not those expected.
+        ResourceError: no GPU memory for its weights.
         UsageError: TensorRT does not start with this driver.
     """
 
@@ -56,7 +57,7 @@ class Engine:
         try:
             with cuda.current():
                 self._runtime = trt.Runtime(self._log)
-                if self._log.errors:  # the object is there all the same, and crashes when used
+                if self._log.errors:  # the object exists all the same, and crashes when used
                     raise UsageError(
                         f"TensorRT {trt.__version__} cannot start ({self._log.errors[0]}); update "
                         "the NVIDIA driver, or install the TensorRT built for its CUDA version"
@@ -72,7 +73,7 @@ class Engine:
             raise
 
     def refused(self, what: str) -> MFNetError:
-        """The fault to raise after TensorRT refused something.
+        """Return the fault to raise after TensorRT refused something.
 
         Raises:
             DeviceLostError: it refused because the device failed.
@@ -80,7 +81,7 @@ class Engine:
         with self.cuda.current():
             self.cuda.memory()  # any call would do: a failed device takes none
         reason = self._log.reason
-        self._log.errors.clear()  # told; a smaller batch may be refused for another reason
+        self._log.errors.clear()  # reported; the next refusal may have another reason
         if NO_MEMORY.search(reason):
             return ResourceError(
                 f"{self.path}: does not fit in the GPU's memory (TensorRT: {reason}); "
@@ -91,7 +92,7 @@ class Engine:
         )
 
     def _profile(self) -> Profile:
-        """The batches of its one profile."""
+        """Return the batch sizes of its only profile."""
         if self.raw.num_optimization_profiles != 1:
             raise ModelError(
                 f"{self.path}: has {self.raw.num_optimization_profiles} optimisation profiles; "
@@ -101,7 +102,7 @@ class Engine:
         return Profile(smallest[0], best[0], largest[0])
 
     def _tensors(self) -> dict[str, tuple[object, tuple[int, ...]]]:
-        """Its inputs and outputs as `checks.require_graph` takes them."""
+        """Return its inputs and outputs as `require_graph` takes them."""
         types = self.trt.DataType
         known = {types.FLOAT: np.float32, types.HALF: np.float16}
         found: dict[str, tuple[object, tuple[int, ...]]] = {}
@@ -110,12 +111,12 @@ class Engine:
             kind = self.raw.get_tensor_dtype(name)
             shape = tuple(self.raw.get_tensor_shape(name))
             if shape[:1] == (self.profile.largest,) and self.profile.smallest == shape[0]:
-                shape = (-1, *shape[1:])  # built for one batch alone
+                shape = (-1, *shape[1:])  # built for one batch size only
             found[name] = (known.get(kind, kind), shape)
         return found
 
     def close(self) -> None:
-        """Give the memory of the weights back; its executions are closed before."""
+        """Free the memory of the weights; close its executions before."""
         try:
             with self.cuda.current():
                 self.raw = None
@@ -128,3 +129,41 @@ class Engine:
 
     def __exit__(self, *raised: object) -> None:
         self.close()
+
+
+def recording_logger(trt: Any) -> Any:
+    """Create a logger that prints nothing: TensorRT's calls return None or False, its log says why.
+
+    Args:
+        trt: The module, `tensorrt` or the lean one.
+
+    Returns:
+        A `trt.ILogger` with the lists `errors` and `warnings`, newest last, and `reason`.
+    """
+
+    class RecordingLogger(trt.ILogger):  # type: ignore[misc]
+        """Keep the newest errors and warnings."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)  # pybind11 requires this spelling
+            self.errors: list[str] = []
+            self.warnings: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            """Record a message; called by TensorRT from any thread."""
+            levels = trt.ILogger.Severity
+            if severity in (levels.INTERNAL_ERROR, levels.ERROR):
+                kept = self.errors
+            elif severity == levels.WARNING:
+                kept = self.warnings
+            else:
+                return
+            kept.append(" ".join(msg.split()))
+            del kept[:-KEPT]
+
+        @property
+        def reason(self) -> str:
+            """All errors: the first is the cause, the last often only says that it failed."""
+            return "; ".join(self.errors) or "TensorRT gave no reason"
+
+    return RecordingLogger()

@@ -1,7 +1,6 @@
-"""What stands beside a plan: its contract, and what it was built from, with and for. JSON.
+"""The JSON file beside a plan: its contract, its SHA-256, and the TensorRT and GPU it is for.
 
-A plan says nothing about itself that can be read without running it, so the runtime trusts this
-file alone: the digest of the plan is in it. Knows no TensorRT.
+A plan reveals nothing about itself without being run, so the runtime relies on this file.
 """
 
 from __future__ import annotations
@@ -18,43 +17,43 @@ from mfnet_runtime.strict_json import json_from_file
 
 FORMAT = "mfnet-plan/1"
 PLAN_SUFFIX = ".plan"
-TEXTS = ("plan_sha256", "onnx_sha256", "tensorrt", "cuda", "driver", "gpu")  # which are shown
+TEXTS = ("plan_sha256", "onnx_sha256", "tensorrt", "cuda", "driver", "gpu")  # shown to users
 HARDWARE = ("none", "same_compute_capability", "ampere_plus")  # TensorRT's compatibility levels
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Batches a plan was built for, in windows."""
+    """Batch sizes a plan was built for, in windows."""
 
     smallest: int
-    best: int  # the one its kernels were chosen for
+    best: int  # its kernels were chosen for this size
     largest: int
 
     def __post_init__(self) -> None:
         if not 1 <= self.smallest <= self.best <= self.largest:
             raise ModelError(
-                f"batches {self.smallest}, {self.best}, {self.largest}; expected them ascending, "
+                f"batches {self.smallest}, {self.best}, {self.largest}; expected ascending numbers "
                 "from 1"
             )
 
 
 @dataclass(frozen=True)
 class PlanFacts:
-    """Everything known about a plan."""
+    """The content of the file beside a plan."""
 
-    contract: Contract  # of the graph it was built from
+    contract: Contract  # of the ONNX file it was built from
     plan_sha256: str
     onnx_sha256: str
-    tensorrt: str  # version that built it, as 10.13.3.9
-    cuda: str  # version of the toolkit it was built with, as 12.2
-    driver: str  # latest CUDA version of the driver it was built on, as 13.0
+    tensorrt: str  # version that built it: 10.13.3.9
+    cuda: str  # toolkit version it was built with: 12.2
+    driver: str  # newest CUDA version of the driver it was built with: 13.0
     gpu: str  # name of the GPU it was built on
     compute_capability: tuple[int, int]
     profile: Profile
-    version_compatible: bool = False  # later versions of TensorRT run it too, and the lean runtime
+    version_compatible: bool = False  # runs on later versions of TensorRT and the lean runtime
     hardware: str = "none"  # one of HARDWARE
-    weights: bool = True  # False: stripped, to be refitted before use
-    layers: int | None = None  # of the built engine; None where they cannot be listed
+    weights: bool = True  # False: stripped, and must be refitted before use
+    layers: int | None = None  # in the built engine; None if they cannot be listed
     fused_attentions: int | None = None
 
     def __post_init__(self) -> None:
@@ -64,7 +63,7 @@ class PlanFacts:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types only."""
+        """Return plain JSON types."""
         facts = {name: getattr(self, name) for name in self.__dataclass_fields__}
         facts |= {
             "format": FORMAT,
@@ -75,15 +74,15 @@ class PlanFacts:
         return facts
 
     def to_json(self) -> str:
-        """Indented JSON text: people read it too."""
+        """Return indented JSON text, for people to read."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     @staticmethod
     def from_dict(data: Any) -> PlanFacts:
-        """Inverse of `to_dict`.
+        """Parse the output of `to_dict`.
 
         Raises:
-            ModelError: another format, a missing or unknown field, or a value out of its range.
+            ModelError: another format, a missing or unknown field, or a value out of range.
         """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             found = data.get("format") if isinstance(data, dict) else type(data).__name__
@@ -107,15 +106,15 @@ class PlanFacts:
 
 
 def sidecar_of(plan: Path) -> Path:
-    """best.fp16.plan -> best.fp16.plan.json."""
+    """Return the path of the file beside a plan: best.fp16.plan.json."""
     return plan.with_name(f"{plan.name}.json")
 
 
 def facts_of_plan(plan: Path) -> PlanFacts:
-    """What stands beside a plan; the plan itself is not opened.
+    """Read the file beside a plan; the plan itself is not opened.
 
     Raises:
-        ModelError: no such file there, or damaged.
+        ModelError: the file is missing or damaged.
     """
     sidecar = sidecar_of(plan)
     try:
@@ -123,8 +122,8 @@ def facts_of_plan(plan: Path) -> PlanFacts:
     except (OSError, ValueError) as fault:
         reason = getattr(fault, "strerror", None) or fault
         raise ModelError(
-            f"{plan}: a plan says nothing about itself, and {sidecar.name} cannot be read "
-            f"({reason}); keep both files together, or build the plan again"
+            f"{plan}: {sidecar.name} cannot be read ({reason}); keep both files together, or build "
+            "the plan again"
         ) from fault
     except ModelError as fault:
         raise ModelError(f"{sidecar}: {fault}; build the plan again") from fault
