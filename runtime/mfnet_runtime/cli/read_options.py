@@ -45,8 +45,7 @@ class ReadWords:
         Raises:
             UsageError: words that contradict each other, or an area that cannot be read.
         """
-        from mfnet_runtime.scene.aoi import area_from_box
-        from mfnet_runtime.scene.aoi_file import area_from_file
+        from mfnet_runtime.scene.aoi import area_from_box, area_from_file
         from mfnet_runtime.scene.options import ReadOptions
 
         limits = self._limits()
@@ -74,8 +73,7 @@ class ReadWords:
         """
         import rasterio
 
-        from mfnet_runtime.raster.access import keep_gdal_local
-        from mfnet_runtime.raster.limits import RasterLimits
+        from mfnet_runtime.raster.limits import RasterLimits, keep_gdal_local
 
         keep_gdal_local()
         with rasterio.Env() as gdal:

@@ -1,76 +1,115 @@
-"""What a raster file may be before anything of it is read: its driver and its size.
+"""Which raster files may be opened: formats, sizes, and nothing that lies elsewhere.
 
-A header of a kilobyte can ask for terabytes. Knows nothing of what pixels mean.
+A header of a kilobyte can ask for terabytes, and a mask or overviews beside a file can name any
+file or URL. Both are checked before GDAL allocates or follows anything. This does not stop someone
+who changes files while they are read.
 """
 
 from __future__ import annotations
 
-import math
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from mfnet_runtime.errors import SceneError, UsageError
 
 GEOTIFF = "GTiff"
 # Formats whose pixels lie in the file itself, so that reading one follows no path and no URL.
 PLAIN_DRIVERS = (GEOTIFF, "PNG", "JPEG")
-VRT = "VRT"
+SIGNATURES = {
+    b"II*\0": GEOTIFF,
+    b"MM\0*": GEOTIFF,
+    b"II+\0": GEOTIFF,  # BigTIFF
+    b"MM\0+": GEOTIFF,
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"<VRTDataset": "VRT",
+}
+LONGEST = max(map(len, SIGNATURES))
+SIDECARS = (".msk", ".ovr", ".msk.ovr", ".ovr.msk")
 
 MAX_PIXELS = 40_000_000_000  # 200,000 a side: 20 km at 10 cm
 MAX_BANDS = 4096
 MAX_BLOCK = 256 << 20  # bytes of a stored block: GDAL decodes it whole, and keeps several
+
+# GDAL's configuration, unless the user set it otherwise; read when its drivers are registered.
+LOCAL_ONLY = {
+    "GDAL_SKIP": "WMS,WMTS,WCS,HTTP,PLMOSAIC,EEDA,EEDAI,DAAS,STACIT,STACTA,ESRIC,GTI",
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",  # of /vsicurl/, /vsis3/ and their like
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO",
+    "PROJ_NETWORK": "OFF",
+}
+
+
+def keep_gdal_local() -> None:
+    """Keep GDAL from the network in this process; call it before GDAL opens its first file."""
+    for name, value in LOCAL_ONLY.items():
+        os.environ.setdefault(name, value)
 
 
 @dataclass(frozen=True)
 class RasterLimits:
     """Which files may be opened."""
 
-    drivers: tuple[str, ...] = PLAIN_DRIVERS  # GDAL's short names; VRT with its sources beside it
+    drivers: tuple[str, ...] = PLAIN_DRIVERS  # GDAL's short names; others than these are trusted
     max_pixels: int = MAX_PIXELS  # rows times columns
 
     def __post_init__(self) -> None:
         if self.max_pixels < 1:
             raise UsageError(f"--max-pixels {self.max_pixels}: expected at least 1")
 
+    def drivers_for(self, path: Path) -> list[str]:
+        """Return the driver of a file's first bytes, or all that are allowed and have no known one.
+
+        Raises:
+            SceneError: The file's driver is not allowed.
+            OSError: The file cannot be read, or its format is unknown.
+        """
+        driver = driver_of(path)
+        if driver in self.drivers:
+            return [driver]
+        allowed = ", ".join(self.drivers)
+        if driver is not None:
+            raise SceneError(
+                f"{path}: is of GDAL's driver {driver}; allowed here: {allowed}; allow it with "
+                f"--allow-driver {driver}, or write it as GeoTIFF with gdal_translate"
+            )
+        others = [name for name in self.drivers if name not in SIGNATURES.values()]
+        if not others:
+            raise OSError(f"starts like no file of {allowed}; --allow-driver names others")
+        return others
+
 
 DEFAULT_LIMITS = RasterLimits()
 
 
-def require_within(path: Path, dataset: Any, limits: RasterLimits) -> None:
-    """Refuse a raster that is too large as a whole, or whose stored blocks are.
-
-    Args:
-        path: For the message.
-        dataset: Open; nothing of it is read.
-        limits: What is allowed.
+def driver_of(path: Path) -> str | None:
+    """Return the driver of a file by its first bytes; None if they are unknown.
 
     Raises:
-        SceneError: with what was found and what is allowed.
+        OSError: The file is missing, unreadable, or no regular file: a pipe might never end.
     """
-    pixels = dataset.width * dataset.height
-    if pixels > limits.max_pixels:
-        raise SceneError(
-            f"{path}: is {dataset.width} x {dataset.height} px, together more than "
-            f"{limits.max_pixels}; if it really is so large, allow it with --max-pixels {pixels}, "
-            "or cut it with gdal_translate -srcwin"
-        )
-    if dataset.count > MAX_BANDS:
-        raise SceneError(
-            f"{path}: has {dataset.count} bands; at most {MAX_BANDS} are read; take those wanted "
-            "with gdal_translate -b"
-        )
-    together = dataset.count if str(dataset.profile.get("interleave")) == "pixel" else 1
-    block = together * max(
-        math.prod(shape) * np.dtype(kind).itemsize
-        for shape, kind in zip(dataset.block_shapes, dataset.dtypes, strict=True)
-    )
-    if block > MAX_BLOCK:
-        rows, columns = dataset.block_shapes[0]
-        raise SceneError(
-            f"{path}: is stored in blocks of {columns} x {rows} px, {block >> 20} MiB each; at "
-            f"most {MAX_BLOCK >> 20} MiB are read at a time; write it in tiles with "
-            "gdal_translate -co TILED=YES"
-        )
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError("a folder" if stat.S_ISDIR(mode) else "a pipe or device, no regular file")
+    with path.open("rb") as file:
+        start = file.read(LONGEST)
+    return next((SIGNATURES[known] for known in SIGNATURES if start.startswith(known)), None)
+
+
+def masks_beside(path: Path) -> list[Path]:
+    """Return the masks beside a raster, which GDAL opens with it.
+
+    Raises:
+        SceneError: A mask or overviews beside it are no TIFF: GDAL would accept a VRT.
+        OSError: The folder or one of those files cannot be read.
+    """
+    wanted = [f"{path.name}{suffix}".lower() for suffix in SIDECARS]  # as GDAL compares names
+    with os.scandir(path.absolute().parent) as entries:
+        found = [path.with_name(entry.name) for entry in entries if entry.name.lower() in wanted]
+    for file in found:
+        if driver_of(file) != GEOTIFF:
+            raise SceneError(f"{file}: is no TIFF, as beside {path.name} it must be; remove it")
+    return [file for file in found if file.name.lower() == wanted[0]]

@@ -1,48 +1,47 @@
-"""Opens a raster file, and names it in whatever goes wrong with it.
+"""Open a raster file, and name it in every error.
 
 The first bytes decide the driver, and it must be allowed, so that a file cannot make GDAL follow a
-path or a URL (a VRT named .tif, say). Size is checked before a pixel is read.
+path or a URL (a VRT named .tif, for example). Sizes are checked before a pixel is read.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
-from mfnet_runtime.raster.access import SIGNATURES, driver_of, own_masks, require_own_overviews
 from mfnet_runtime.raster.limits import (
     DEFAULT_LIMITS,
     GEOTIFF,
-    VRT,
+    MAX_BANDS,
+    MAX_BLOCK,
     RasterLimits,
-    require_within,
+    masks_beside,
 )
-from mfnet_runtime.raster.vrt import own_sources
 
-PIECE = 1 << 21  # pixels read at a time where a raster is looked through
+PIECE = 1 << 21  # pixels that are read at a time from a whole raster
 
 
 def open_raster(path: Path, limits: RasterLimits = DEFAULT_LIMITS) -> Any:
-    """A rasterio dataset opened for reading.
+    """Open a rasterio dataset for reading.
 
     Raises:
-        SceneError: unreadable, damaged, of a format that is not allowed, or too large.
+        SceneError: The file is unreadable, damaged, of a format that is not allowed, or too large.
     """
     try:
-        drivers = _drivers_for(path, limits)
-        sources = own_sources(path) if drivers == [VRT] else []
-        masks = [mask for file in (path, *sources) for mask in own_masks(file)]
-        for part in (*sources, *masks):
-            _within(part, [GEOTIFF], limits).close()
-        return _within(path, drivers, limits)
+        drivers = limits.drivers_for(path)
+        for mask in masks_beside(path):
+            _open_within(mask, [GEOTIFF], limits).close()
+        return _open_within(path, drivers, limits)
     except (RasterioError, OSError, UnicodeError) as fault:
         raise SceneError(
             f"{path}: cannot be opened ({_reason(fault)}); "
@@ -52,7 +51,7 @@ def open_raster(path: Path, limits: RasterLimits = DEFAULT_LIMITS) -> Any:
 
 @contextmanager
 def no_place_is_fine() -> Iterator[None]:
-    """A scene may have no place on Earth; rasterio need not warn of it."""
+    """Silence rasterio's warning of rasters without georeferencing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
@@ -71,7 +70,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def pieces_of(dataset: Any) -> Iterator[Window]:
-    """A raster from the top in pieces, of whole stored blocks, so that none is read twice."""
+    """Divide a raster into windows of whole stored blocks, from the top."""
     block_rows, block_columns = dataset.block_shapes[0]
     columns = max(PIECE // block_rows // block_columns, 1) * block_columns
     columns = min(columns, dataset.width)
@@ -82,55 +81,62 @@ def pieces_of(dataset: Any) -> Iterator[Window]:
             yield Window(left, top, *size)
 
 
-def _drivers_for(path: Path, limits: RasterLimits) -> list[str]:
-    """The driver of a file's first bytes, or those allowed that have none known.
+def _open_within(path: Path, drivers: list[str], limits: RasterLimits) -> Any:
+    """Open a dataset by the first driver that accepts it, and check it against the limits.
 
     Raises:
-        SceneError: its driver is not allowed.
-        OSError: it cannot be read, or nobody knows its format.
+        SceneError: It is too large, or names another file as its overviews.
     """
-    driver = driver_of(path)
-    if driver in limits.drivers:
-        return [driver]
-    allowed = ", ".join(limits.drivers)
-    if driver is not None:
-        raise SceneError(
-            f"{path}: is of GDAL's driver {driver}; allowed here: {allowed}; allow it with "
-            f"--allow-driver {driver}, or write it as GeoTIFF with gdal_translate"
-        )
-    others = [name for name in limits.drivers if name not in SIGNATURES.values()]
-    if not others:
-        raise OSError(f"starts like no file of {allowed}; --allow-driver names others")
-    return others
-
-
-def _within(path: Path, drivers: list[str], limits: RasterLimits) -> Any:
-    """An open dataset that is not too large and names no other file.
-
-    Raises:
-        SceneError: it is, or does.
-    """
-    dataset = _opened(path, drivers)
+    whole = path.absolute()  # else the beginning of a name might be taken for a scheme
+    dataset = None
+    with no_place_is_fine():
+        for driver in drivers[:-1]:
+            with suppress(RasterioError):
+                dataset = rasterio.open(whole, driver=driver)
+                break
+        dataset = dataset or rasterio.open(whole, driver=drivers[-1])
     try:
-        require_within(path, dataset, limits)
-        require_own_overviews(path, dataset)
+        _require_limits(path, dataset, limits)
     except BaseException:
         dataset.close()
         raise
     return dataset
 
 
-def _opened(path: Path, drivers: list[str]) -> Any:
-    """The dataset of the first driver that takes a file."""
-    whole = path.absolute()  # else the beginning of a name might be taken for a scheme
-    with no_place_is_fine():
-        for driver in drivers[:-1]:
-            with suppress(RasterioError):
-                return rasterio.open(whole, driver=driver)
-        return rasterio.open(whole, driver=drivers[-1])
+def _require_limits(path: Path, dataset: Any, limits: RasterLimits) -> None:
+    pixels = dataset.width * dataset.height
+    if pixels > limits.max_pixels:
+        raise SceneError(
+            f"{path}: is {dataset.width} x {dataset.height} px, together more than "
+            f"{limits.max_pixels}; if it really is so large, allow it with --max-pixels {pixels}, "
+            "or cut it with gdal_translate -srcwin"
+        )
+    if dataset.count > MAX_BANDS:
+        raise SceneError(
+            f"{path}: has {dataset.count} bands; at most {MAX_BANDS} are read; take those wanted "
+            "with gdal_translate -b"
+        )
+    together = dataset.count if str(dataset.profile.get("interleave")) == "pixel" else 1
+    block = together * max(
+        math.prod(shape) * np.dtype(kind).itemsize
+        for shape, kind in zip(dataset.block_shapes, dataset.dtypes, strict=True)
+    )
+    if block > MAX_BLOCK:
+        rows, columns = dataset.block_shapes[0]
+        raise SceneError(
+            f"{path}: is stored in blocks of {columns} x {rows} px, {block >> 20} MiB each; at "
+            f"most {MAX_BLOCK >> 20} MiB are read at a time; write it in tiles with "
+            "gdal_translate -co TILED=YES"
+        )
+    overviews = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")  # also of an .aux.xml beside it
+    if overviews is not None:
+        raise SceneError(
+            f"{path}: names {overviews[:200]!r} as its overviews; expected them in {path.name}.ovr;"
+            " write it again with gdal_translate"
+        )
 
 
 def _reason(fault: BaseException) -> str:
-    """GDAL's own words where it has any, in one line."""
+    """Return GDAL's own words if there are any, in one line."""
     cause = fault.__cause__ or fault
     return " ".join(str(cause).split())[:200]

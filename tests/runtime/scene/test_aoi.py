@@ -1,7 +1,13 @@
-"""Areas of interest: which pixels lie inside, in any parts, any CRS, on turned images."""
+"""Areas of interest: read from files, and which pixels lie inside."""
 
 from __future__ import annotations
 
+import json
+import os
+import sqlite3
+import struct
+import sys
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +23,7 @@ from support import write_scene
 
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.raster.grid import Grid
-from mfnet_runtime.scene.aoi import Area, AreaMask, area_from_box
+from mfnet_runtime.scene.aoi import Area, AreaMask, area_from_box, area_from_file
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneReader
 
@@ -27,9 +33,9 @@ GRID = Grid(600, 80, PLACE, UTM32)
 IMAGE = Path("image.tif")
 
 
-def rows_of(mask: AreaMask, start: int, stop: int) -> Any:
-    """Full rows."""
-    return mask.read(Window(0, start, mask.grid.width, stop - start))
+def mask_of(area: Area, grid: Grid = GRID) -> Any:
+    """The mask of a whole image."""
+    return AreaMask(area, IMAGE, grid).read(Window(0, 0, grid.width, grid.height))
 
 
 def ring(*points: tuple[float, float]) -> Any:
@@ -71,25 +77,27 @@ TRIANGLE = Area("area.gpkg", ((OUTLINE, HOLE),), UTM32)
 def test_pixels_whose_centre_is_inside(grid: Grid) -> None:
     x, y = centres(grid)
     expected = inside_ring(OUTLINE, x, y) & ~inside_ring(HOLE, x, y)
-    found = rows_of(AreaMask(TRIANGLE, IMAGE, grid), 0, grid.height)
+    found = mask_of(TRIANGLE, grid)
     assert expected.any()
     np.testing.assert_array_equal(found, expected)
 
 
-def test_rows_do_not_depend_on_how_many_are_read() -> None:
+def test_parts_are_parts_of_the_whole() -> None:
     # edges that run exactly through centres of pixels
     box = area_from_box(500_002.25, 5_399_800.25, 500_030.25, 5_399_997.25)
     for area in (TRIANGLE, box):
-        mask = AreaMask(area, IMAGE, GRID)
-        whole = rows_of(mask, 0, 600)
+        mask, whole = AreaMask(area, IMAGE, GRID), mask_of(area)
         for count in (1, 7, 300):
-            parts = [rows_of(mask, top, min(top + count, 600)) for top in range(0, 600, count)]
-            np.testing.assert_array_equal(np.concatenate(parts), whole)
+            for columns in (slice(0, 80), slice(13, 50)):
+                width = columns.stop - columns.start
+                for top in range(0, 600, count):
+                    rows = min(count, 600 - top)
+                    part = mask.read(Window(columns.start, top, width, rows))
+                    np.testing.assert_array_equal(part, whole[top : top + rows, columns])
 
 
 def test_a_box_is_in_the_images_coordinates() -> None:
-    found = AreaMask(area_from_box(500_002, 5_399_990, 500_010, 5_399_995), IMAGE, GRID)
-    rows, columns = np.nonzero(rows_of(found, 0, 600))
+    rows, columns = np.nonzero(mask_of(area_from_box(500_002, 5_399_990, 500_010, 5_399_995)))
     assert (rows.min(), rows.max()) == (10, 19)
     assert (columns.min(), columns.max()) == (4, 19)
 
@@ -98,13 +106,12 @@ def test_polygons_of_another_crs_are_bent() -> None:
     """A straight edge of 20 km in degrees is an arc in UTM, here 16 m high."""
     grid = Grid(120, 2000, from_origin(600_000, 5_540_000, 10, 10), UTM32)
     corners = [(10.4, 50.0), (10.68, 50.0), (10.68, 50.005), (10.4, 50.005)]
-    found = AreaMask(Area("a.geojson", ((ring(*corners),),), CRS.from_epsg(4326)), IMAGE, grid)
+    mask = mask_of(Area("a.geojson", ((ring(*corners),),), CRS.from_epsg(4326)), grid)
     lon, lat = (
         np.reshape(axis, (120, 2000))
         for axis in transform(UTM32, "EPSG:4326", *(axis.ravel() for axis in centres(grid)))
     )
     expected = (lon > 10.4) & (lon < 10.68) & (lat > 50.0) & (lat < 50.005)
-    mask = rows_of(found, 0, 120)
     assert expected.sum() > 40_000
     assert (mask != expected).mean() < 1e-5
 
@@ -114,8 +121,7 @@ def test_several_polygons_add_up() -> None:
         area_from_box(500_000 + 10 * i, 5_399_990, 500_005 + 10 * i, 5_399_995) for i in (0, 1)
     ]
     both = Area("two", tuple(polygon for box in boxes for polygon in box.polygons), UTM32)
-    parts = [rows_of(AreaMask(box, IMAGE, GRID), 0, 600) for box in boxes]
-    np.testing.assert_array_equal(rows_of(AreaMask(both, IMAGE, GRID), 0, 600), parts[0] | parts[1])
+    np.testing.assert_array_equal(mask_of(both), mask_of(boxes[0]) | mask_of(boxes[1]))
 
 
 @pytest.mark.parametrize(
@@ -128,22 +134,26 @@ def test_several_polygons_add_up() -> None:
     ],
 )
 def test_an_area_elsewhere_is_refused(box: tuple[float, float, float, float]) -> None:
-    message = r"image\.tif: --bbox .* does not touch it: the image is 80 x 600 px, .* rows -?\d+ to"
+    message = (
+        r"image\.tif: --bbox .* does not touch it: the image is 80 x 600 px, .* columns -?\d+ to"
+    )
     with pytest.raises(SceneError, match=message):
         AreaMask(area_from_box(*box), IMAGE, GRID)
 
 
 def test_an_area_needs_a_place() -> None:
-    with pytest.raises(SceneError, match=r"image\.tif: states no CRS, so area\.gpkg has no place"):
+    with pytest.raises(
+        SceneError, match=r"image\.tif: states no CRS, so area\.gpkg cannot be placed"
+    ):
         AreaMask(TRIANGLE, IMAGE, Grid(600, 80, PLACE, None))
-    with pytest.raises(SceneError, match="has no place in its CRS"):
+    with pytest.raises(SceneError, match="cannot be brought into its CRS"):
         AreaMask(Area("a", TRIANGLE.polygons, CRS.from_epsg(4326)), IMAGE, GRID)
 
 
 def test_empty_areas() -> None:
     with pytest.raises(UsageError, match="--bbox 5 0 5 1: is empty"):
         area_from_box(5, 0, 5, 1)
-    with pytest.raises(UsageError, match="no polygons in it"):
+    with pytest.raises(UsageError, match="holds no polygons"):
         Area("a.gpkg", (), UTM32)
     with pytest.raises(UsageError, match="fewer than 4 points"):
         Area("a.gpkg", ((ring((0, 0), (1, 1)),),), UTM32)
@@ -169,3 +179,173 @@ def test_pixels_outside_are_looked_at_but_not_wanted(tmp_path: Path) -> None:
     expected = np.zeros((40, 48), np.bool_)
     expected[10:20, 4:8] = True  # in both
     np.testing.assert_array_equal(rows.wanted, expected)
+
+
+SQUARE = [[0.0, 0.0], [4.1, 0.0], [4.1, 4.0], [0.0, 0.0]]
+INNER = [[1.0, 1.0], [2.0, 1.0], [2.0, 2.0], [1.0, 1.0]]
+POLYGON = {"type": "Polygon", "coordinates": [SQUARE, INNER]}
+MULTI = {"type": "MultiPolygon", "coordinates": [[SQUARE], [INNER]]}
+
+
+def feature(geometry: Any) -> Any:
+    return {"type": "Feature", "properties": {}, "geometry": geometry}
+
+
+def wkb(rings: list[Any], kind: int = 3) -> bytes:
+    """A polygon; points have as many coordinates as they have."""
+    parts = [struct.pack("<BII", 1, kind, len(rings))]
+    for points in rings:
+        parts.append(struct.pack("<I", len(points)))
+        parts += [struct.pack(f"<{len(point)}d", *point) for point in points]
+    return b"".join(parts)
+
+
+def write_geopackage(path: Path, geometries: Any, layers: str = "a", **more: Any) -> Path:
+    raw = pytest.importorskip("pyogrio.raw", reason="pyogrio is not installed")
+    for layer in layers:
+        raw.write(
+            path,
+            geometry=np.array(geometries, object),
+            field_data=[],
+            fields=[],
+            **{"geometry_type": "Unknown", "crs": "EPSG:32632", "layer": layer, **more},
+        )
+    return path
+
+
+def rings_in(area: Area) -> Any:
+    return [[ring.tolist() for ring in polygon] for polygon in area.polygons]
+
+
+@pytest.mark.parametrize(
+    ("data", "polygons"),
+    [
+        (POLYGON, [[SQUARE, INNER]]),
+        (MULTI, [[SQUARE], [INNER]]),
+        (
+            {"type": "FeatureCollection", "features": [feature(MULTI), feature(None)]},
+            [[SQUARE], [INNER]],
+        ),
+        ({"type": "GeometryCollection", "geometries": [POLYGON]}, [[SQUARE, INNER]]),
+        ({"type": "Polygon", "coordinates": [[[*point, 9.0] for point in SQUARE]]}, [[SQUARE]]),
+    ],
+)
+def test_geojson(tmp_path: Path, data: Any, polygons: Any) -> None:
+    path = tmp_path / "area.geojson"
+    path.write_text(json.dumps(data), encoding="utf-8-sig")
+    area = area_from_file(path)
+    assert rings_in(area) == polygons
+    assert area.crs == CRS.from_user_input("OGC:CRS84")
+    assert area.name == str(path)
+
+
+def test_geopackage(tmp_path: Path) -> None:
+    many = struct.pack("<BII", 1, 6, 2) + wkb([SQUARE]) + wkb([INNER])
+    with_heights = wkb([[[*point, 9.0] for point in SQUARE]], 1003)
+    geometries = [wkb([SQUARE, INNER]), None, wkb([]), many, with_heights]
+    area = area_from_file(write_geopackage(tmp_path / "a b#c.gpkg", geometries))
+    assert rings_in(area) == [[SQUARE, INNER], [SQUARE], [INNER], [SQUARE]]
+    assert area.crs == CRS.from_epsg(32632)
+
+
+def test_geopackage_needs_pyogrio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_geopackage(tmp_path / "a.gpkg", [wkb([SQUARE])])
+    monkeypatch.setitem(sys.modules, "pyogrio", None)
+    with pytest.raises(ModuleNotFoundError, match="pyogrio"):
+        area_from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no area can be read from it"),
+        ("[1, 2]", "is no GeoJSON object"),
+        ('{"type": "Polygon"}', "'coordinates'"),
+        ('{"type": "Point", "coordinates": [1, 2]}', "holds Point"),
+        ('{"type": "Polygon", "coordinates": []}', "holds no polygons"),
+        ('{"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 0]]]}', "fewer than 4 points"),
+        ('{"type": "Polygon", "coordinates": [[[0, "x"]]]}', "no area can be read"),
+        ("[" * 100_000, "no area can be read"),
+        (
+            '{"type": "Polygon", "coordinates": [], "crs": {"properties": {"name": "EPSG:0"}}}',
+            "EPSG codes",
+        ),
+        ('{"type": "Polygon", "coordinates": [], "crs": {"type": "link"}}', "no area can be read"),
+        ("\udcff", "no area can be read"),
+        ("<OGRVRTDataSource/>", "no area can be read"),
+        ("SQLite format 3\0" + "x" * 90, "no area can be read"),
+        ("SQLite format 3\0" + "\0" * 52 + "GPKG" + "\0" * 90, "no area can be read"),
+    ],
+)
+def test_files_without_an_area(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "area.geojson"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UsageError, match=message) as raised:
+        area_from_file(path)
+    assert str(raised.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("geometries", "more", "message"),
+    [
+        ([struct.pack("<BIdd", 1, 1, 0, 0)], {}, "holds Point, not polygons"),
+        ([wkb([SQUARE])], {"layers": "ab"}, r"has 2 layers \(a, b\)"),
+        ([wkb([SQUARE])], {"crs": None}, "states no CRS"),
+        ([None], {}, "holds no polygons"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+def test_geopackages_without_an_area(
+    tmp_path: Path, geometries: Any, more: Any, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        area_from_file(write_geopackage(tmp_path / "area.gpkg", geometries, **more))
+
+
+@pytest.mark.parametrize("length", [3, 20, 100])
+def test_a_damaged_geometry_is_not_left_out(tmp_path: Path, length: int) -> None:
+    path = write_geopackage(tmp_path / "a.gpkg", [wkb([SQUARE]), wkb([INNER])])
+    with closing(sqlite3.connect(path)) as file:
+        triggers = file.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for (name,) in triggers:
+            file.execute(f'DROP TRIGGER "{name}"')
+        file.execute("UPDATE a SET geom = substr(geom, 1, ?) WHERE fid = 1", (length,))
+        file.commit()
+    with pytest.raises(UsageError, match=r"a\.gpkg: no area can be read"):
+        area_from_file(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["EPSG:32632", "urn:ogc:def:crs:EPSG:9.8.15:32632", "ESRI:102100", "OGC:CRS84",
+             "http://www.opengis.net/def/crs/EPSG/0/32632"],
+)  # fmt: skip
+def test_names_of_crs(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps({**POLYGON, "crs": {"properties": {"name": name}}}))
+    assert area_from_file(path).crs
+
+
+@pytest.mark.parametrize("name", ["{}/crs.wkt", "crs.wkt", "http://127.0.0.1/crs", "/vsicurl/a"])
+def test_a_crs_is_no_file_and_no_url(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GDAL would open either."""
+    (tmp_path / "crs.wkt").write_text(CRS.from_epsg(32632).to_wkt())
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.geojson"
+    crs = {"properties": {"name": name.format(tmp_path)}}
+    path.write_text(json.dumps({**POLYGON, "crs": crs}))
+    with pytest.raises(UsageError, match=r"a\.geojson: no area .*is no name such as urn:ogc"):
+        area_from_file(path)
+
+
+def test_no_regular_files_and_long_ones(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.geojson")
+    with pytest.raises(UsageError, match=r"pipe\.geojson: is no regular file"):
+        area_from_file(tmp_path / "pipe.geojson")
+    with pytest.raises(UsageError, match="cannot be read"):
+        area_from_file(tmp_path / "none.gpkg")
+    (tmp_path / "long.geojson").touch()
+    os.truncate(tmp_path / "long.geojson", 1 << 32)
+    with pytest.raises(UsageError, match="is of 4096 MiB; at most 512 are read"):
+        area_from_file(tmp_path / "long.geojson")

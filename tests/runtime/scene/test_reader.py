@@ -14,7 +14,6 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 from support import UTM, write_raster, write_scene
 
-from mfnet_runtime.checks.scene import place
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
