@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -71,31 +72,34 @@ def test_batches_depend_on_seed_epoch_and_step_alone(tmp_path: Path) -> None:
         assert not np.array_equal(first.windows(2, 3).image, other.image)
 
 
-def test_flips_flip_all_alike(tmp_path: Path) -> None:
-    scene = held(tmp_path, 32, 32)  # one place only: windows differ by flips alone
+def flipped(array: Any, axes: tuple[int, ...]) -> Any:
+    return np.flip(array, axes)
+
+
+def turned(array: Any, turns: int) -> Any:
+    return np.rot90(array, turns, (-2, -1))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "kinds"),
+    [
+        ({"flips": True}, flipped, [(), (-1,), (-2,), (-2, -1)]),
+        ({"flips": False, "rotations": True}, turned, [0, 1, 2, 3]),
+    ],
+    ids=["flips", "rotations"],
+)
+def test_image_dsm_and_label_are_changed_alike(
+    tmp_path: Path, recipe: dict[str, Any], change: Callable[[Any, Any], Any], kinds: list[Any]
+) -> None:
+    scene = held(tmp_path, 32, 32)  # only one place
     plain = sampler(scene, batch=1, seed=0, flips=False).windows(0, 0)
     seen = set()
     for step in range(40):
-        batch = sampler(scene, batch=1, seed=0).windows(0, step)
-        for axes in [(), (-1,), (-2,), (-2, -1)]:
-            if np.array_equal(np.flip(plain.image, axes), batch.image):
-                np.testing.assert_array_equal(np.flip(plain.dsm, axes), batch.dsm)
-                np.testing.assert_array_equal(np.flip(plain.label, axes), batch.label)
-                seen.add(axes)
-    assert len(seen) == 4
-
-
-def test_rotations_turn_all_alike(tmp_path: Path) -> None:
-    scene = held(tmp_path, 32, 32)
-    plain = sampler(scene, batch=1, seed=0, flips=False).windows(0, 0)
-    seen = set()
-    for step in range(40):
-        batch = sampler(scene, batch=1, seed=0, flips=False, rotations=True).windows(0, step)
-        for turns in range(4):
-            if np.array_equal(np.rot90(plain.image, turns, (2, 3)), batch.image):
-                np.testing.assert_array_equal(np.rot90(plain.dsm, turns, (2, 3)), batch.dsm)
-                np.testing.assert_array_equal(np.rot90(plain.label, turns, (1, 2)), batch.label)
-                seen.add(turns)
+        batch = sampler(scene, batch=1, seed=0, **recipe).windows(0, step)
+        kind = next(k for k in kinds if np.array_equal(change(plain.image, k), batch.image))
+        np.testing.assert_array_equal(change(plain.dsm, kind), batch.dsm)
+        np.testing.assert_array_equal(change(plain.label, kind), batch.label)
+        seen.add(kind)
     assert len(seen) == 4
 
 
@@ -140,6 +144,8 @@ def test_a_part_keeps_the_statistics_of_the_whole(tmp_path: Path) -> None:
     assert (part.height, part.width) == (10, 48)
     assert dsm_range(CONTRACT.dsm, part.heights) == dsm_range(CONTRACT.dsm, scene.heights)
     np.testing.assert_array_equal(part.read(2, 5).image, scene.data.image[:, 12:15])
+    expected = np.bincount(scene.label[10:20].ravel(), minlength=4)
+    np.testing.assert_array_equal(count_classes([part, part], 4), 2 * expected)
 
 
 @pytest.mark.parametrize(("share", "window", "bands"), [(0.2, 32, 1), (0.5, 32, 3), (0.01, 32, 1)])
@@ -156,17 +162,10 @@ def test_held_out_rows_are_spread_and_never_trained(
     np.testing.assert_array_equal(whole, scene.data.image)
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 1e-4])
-def test_a_holdout_of_nothing_or_all_is_refused(tmp_path: Path, share: float) -> None:
-    with pytest.raises(UsageError, match="--holdout is"):
-        split_rows(held(tmp_path), share, 32)
-
-
-def test_class_counts(tmp_path: Path) -> None:
-    scene = held(tmp_path)
-    counts = count_classes([scene, scene], 4)
-    assert counts.sum() == 2 * 40 * 48
-    assert counts[1] == 2 * (scene.label == 1).sum()
+def test_a_holdout_of_nothing_or_all_is_refused(tmp_path: Path) -> None:
+    for share in (0.0, 1.0, -0.5, 1e-4):
+        with pytest.raises(UsageError, match="--holdout is"):
+            split_rows(held(tmp_path), share, 32)
 
 
 @pytest.mark.parametrize(
