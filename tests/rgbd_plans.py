@@ -14,8 +14,7 @@ from typing import Any
 import onnx
 import pytest
 from fakes.fake_pycuda import FakePycuda
-from fakes.fake_tensorrt import FakeTensorRT, fake_tensorrt
-from fakes.trt_plan import FakePlan
+from fakes.fake_tensorrt import FakePlan, FakeTensorRT, fake_tensorrt
 from support import RGBD, write_rgbd_model
 
 from mfnet_export.cli import main as export

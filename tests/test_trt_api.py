@@ -20,6 +20,8 @@ import pytest
 from fakes.fake_tensorrt import LEAN, RECORDED, VERSIONS, fake_tensorrt
 from fakes.record_trt_api import signatures_from_doc
 
+from mfnet_runtime.backends.tensorrt.engine import recording_logger
+
 ROOT = Path(__file__).parents[1]
 FILES = [
     path
@@ -150,7 +152,7 @@ def test_fakes_have_no_more_than_the_version(version: str) -> None:
         recorded = json.loads((RECORDED / f"{version}.json").read_text())["names"]
         assert hasattr(trt, name) == (name in recorded)
     assert hasattr(trt.BuilderFlag, "FP16") == (version in ("8.6", "10.13"))
-    runtime = trt.Runtime(trt.Logger())
+    runtime = trt.Runtime(recording_logger(trt))
     with pytest.raises(AttributeError, match="has no build"):
         runtime.build()
     with pytest.raises(TypeError, match="fit none of"):

@@ -1,10 +1,10 @@
-"""A GPU acted in host memory, as unkind as CUDA allows. Knows no PyCUDA.
+"""A GPU simulated in host memory, as unkind as CUDA allows.
 
-Work that is enqueued runs when somebody waits, or at some call before, or long after: in any order
-that streams and events leave open, drawn from a seed. Half the seeds are lazy: nothing is done that
-nobody waits for. A page-locked array is read and written when
-its copy runs. So a wait that is missing, or memory used again too early, gives a wrong answer under
-some seed. Fresh and freed memory holds garbage; writes beside it are found.
+Enqueued work runs when somebody waits for it, or at some earlier or much later call, in any order
+that streams and events permit, drawn from a seed; under half of the seeds nothing runs that nobody
+waits for. Page-locked arrays are read and written when their copy runs. So a missing wait, or
+memory reused too early, gives a wrong answer under some seed. New and freed memory holds garbage,
+and writes beside an allocation are noticed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,7 @@ import numpy.typing as npt
 
 GUARD = 4096  # bytes on either side of an allocation
 ALIGNMENT = 256  # bytes; CUDA's own
-GARBAGE = 0xCD
-FREED = 0xDB
+GARBAGE, FREED = 0xCD, 0xDB
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -31,16 +30,16 @@ class OutOfMemory(Exception):
 
 
 class Lost(Exception):
-    """The GPU failed; the words are CUDA's."""
+    """The GPU failed; the text is CUDA's."""
 
 
 class Misused(Exception):
-    """A call was wrong; the words are CUDA's."""
+    """A call was wrong; the text is CUDA's."""
 
 
 @dataclass
 class Mark:
-    """One recording of an event; `at` counts the work done before, None before it happened."""
+    """One recording of an event; `at` counts the work done before it, None until it happens."""
 
     at: int | None = None
 
@@ -63,34 +62,27 @@ class Memory:
         return self.whole[self.offset : self.offset + self.size]
 
     def intact(self) -> bool:
-        outside = np.concatenate([self.whole[: self.offset], self.whole[self.offset + self.size :]])
+        outside = np.delete(self.whole, slice(self.offset, self.offset + self.size))
         return bool((outside == GARBAGE).all())
 
 
-Work = Callable[[], object]
-Step = Work | Mark  # a Mark in a queue happens when it is its turn
-
-
-@dataclass
-class Queue:
-    """The work of a stream still to be done: each with the mark it waits for, if any."""
-
-    steps: deque[tuple[Mark | None, Step | None]] = field(default_factory=deque)
+Step = Callable[[], object] | Mark | None
+Queue = deque[tuple[Mark | None, Step]]  # the work of a stream, each with the mark it waits for
 
 
 class CudaMachine:
-    """Memory, streams, contexts and faults of one GPU.
+    """Memory, streams and faults of one GPU.
 
     Args:
-        seed: Of the order in which work is done.
+        seed: Decides the order of work.
 
     Attributes:
-        calls: Names of all calls, in order, up to the loss of the GPU.
-        calls_after_loss: Those that came all the same.
-        refuse_allocation: Which allocation fails, counted from 0 over both kinds of memory.
+        calls: Names of all calls, in order, until the GPU is lost.
+        calls_after_loss: Later calls.
+        refuse_allocation: Index of the allocation that fails, over both kinds of memory.
         largest_allocation: Bytes; larger ones fail.
-        lose_at: Which call finds the GPU lost, counted from 0.
-        pop_fails: Whether a context of a lost GPU cannot even be popped.
+        lose_at: Index of the call that finds the GPU lost.
+        pop_fails: True if the context of a lost GPU cannot even be popped.
         wrongs: What PyCUDA or CUDA would have punished: warnings, aborts, damaged memory.
     """
 
@@ -112,13 +104,11 @@ class CudaMachine:
         self._handles = iter(range(0x1000, 1 << 30, 0x10))
         self._memory: dict[int, Memory] = {}  # by pointer, device and page-locked
 
-    # calls and faults
-
     def call(self, name: str) -> None:
-        """Note a call; some work may get done just now.
+        """Note a call; some work may run now.
 
         Raises:
-            Lost: the GPU is lost, or just now.
+            Lost: the GPU is lost, or gets lost here.
         """
         if self.lost:
             self.calls_after_loss.append(name)
@@ -131,10 +121,8 @@ class CudaMachine:
             for _ in range(self._random.randrange(4)):
                 self._do_any()
 
-    # memory
-
     def allocate(self, size: int) -> int:
-        """Pointer to memory full of garbage."""
+        """Return a pointer to memory full of garbage."""
         if size < 1:
             raise Misused("invalid argument")
         index, self.allocations = self.allocations, self.allocations + 1
@@ -147,7 +135,7 @@ class CudaMachine:
         return memory.pointer
 
     def free(self, pointer: int) -> None:
-        """Waits for all work, as CUDA does. The memory stays, as garbage, to be safe to touch."""
+        """Finish all work, as CUDA does, and free memory; it stays mapped, full of garbage."""
         self.finish()
         memory = self._memory[pointer]
         assert not memory.freed
@@ -157,10 +145,10 @@ class CudaMachine:
             self.wrongs.append(f"memory beside an allocation of {memory.size} bytes was written")
 
     def memory(self, pointer: int, size: int) -> Bytes:
-        """The bytes of an allocation from `pointer` on.
+        """Return the bytes of an allocation from `pointer` on.
 
         Raises:
-            Lost: they are not all of one allocation: an illegal address.
+            Lost: they are not all in one allocation: an illegal address.
         """
         for memory in self._memory.values():
             start = pointer - memory.pointer
@@ -170,49 +158,41 @@ class CudaMachine:
         raise Lost("an illegal memory access was encountered")
 
     def array(self, pointer: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
-        """An array over device memory."""
+        """View memory as an array."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         return self.memory(pointer, size).view(dtype).reshape(shape)
 
     def held(self) -> int:
-        """Bytes not freed."""
+        """Return the number of bytes not freed."""
         return sum(memory.size for memory in self._memory.values() if not memory.freed)
 
     def owns(self, pointer: int) -> bool:
-        """Whether page-locked, or device memory."""
+        """True for device and page-locked memory."""
         return any(
             0 <= pointer - memory.pointer < memory.size
             for memory in self._memory.values()
             if not memory.freed
         )
 
-    # streams
-
     def open_stream(self) -> int:
         handle = next(self._handles)
-        self._queues[handle] = Queue()
+        self._queues[handle] = deque()
         return handle
 
     def close_stream(self, handle: int) -> None:
-        self._do_until(lambda: not self._queues[handle].steps, handle)
+        self._do_until(lambda: not self._queues[handle], handle)
         del self._queues[handle]
 
-    def enqueue(self, handle: int, work: Work) -> None:
-        """Add work to a stream; it runs in the stream's order, some time."""
-        self._queue(handle).append((None, work))
+    def enqueue(self, handle: int, step: Step, after: Mark | None = None) -> None:
+        """Add work to a stream, to be done after the work before it and after a mark."""
+        if handle not in self._queues:
+            raise Misused("invalid resource handle")
+        self._queues[handle].append((after, step))
 
     def record(self, handle: int) -> Mark:
         mark = Mark()
-        self._queue(handle).append((None, mark))
+        self.enqueue(handle, mark)
         return mark
-
-    def wait(self, handle: int, mark: Mark) -> None:
-        """Later work of the stream is done only after the mark."""
-        self._queue(handle).append((mark, None))
-
-    def synchronize(self, handle: int) -> None:
-        end = self.record(handle)
-        self.reach(end)
 
     def reach(self, mark: Mark) -> None:
         """Do work until the mark has happened."""
@@ -220,16 +200,16 @@ class CudaMachine:
 
     def finish(self) -> None:
         """Do all work."""
-        self._do_until(lambda: not any(queue.steps for queue in self._queues.values()), None)
+        self._do_until(lambda: not any(self._queues.values()), None)
 
-    def _queue(self, handle: int) -> deque[tuple[Mark | None, Step | None]]:
-        if handle not in self._queues:
-            raise Misused("invalid resource handle")
-        return self._queues[handle].steps
+    def backwards(self) -> bool:
+        """Draw whether the threads of a kernel run from last to first."""
+        return self._random.random() < 0.5
 
     def _holder(self, mark: Mark) -> int | None:
+        """Return the stream in which a mark is still to happen."""
         for handle, queue in self._queues.items():
-            if any(step is mark for _, step in queue.steps):
+            if any(step is mark for _, step in queue):
                 return handle
         return None
 
@@ -242,38 +222,31 @@ class CudaMachine:
                 assert self._do_any(), "streams wait for each other"
 
     def _do_any(self) -> bool:
-        ready = [queue for queue in self._queues.values() if _ready(queue)]
-        if not ready:
-            return False
-        self._do_one(self._random.choice(ready))
-        return True
+        ready = [queue for queue in self._queues.values() if queue and not _blocked(queue)]
+        if ready:
+            self._do_one(self._random.choice(ready))
+        return bool(ready)
 
     def _do_for(self, handle: int) -> None:
-        """One step of a stream, or of the one it waits for."""
+        """Do one step of a stream, or of the one it waits for."""
         queue = self._queues[handle]
-        awaited = queue.steps[0][0]
-        while awaited is not None and awaited.at is None:
+        while _blocked(queue):
+            awaited = queue[0][0]
+            assert awaited is not None
             holder = self._holder(awaited)
             assert holder is not None
             queue = self._queues[holder]
-            awaited = queue.steps[0][0]
         self._do_one(queue)
 
     def _do_one(self, queue: Queue) -> None:
-        _, step = queue.steps.popleft()
+        _, step = queue.popleft()
         if isinstance(step, Mark):
             step.at = self.done
         elif step is not None:
             self.done += 1
             step()
 
-    def backwards(self) -> bool:
-        """Whether the threads of a kernel run from the last to the first, this time."""
-        return self._random.random() < 0.5
 
-
-def _ready(queue: Queue) -> bool:
-    if not queue.steps:
-        return False
-    awaited = queue.steps[0][0]
-    return awaited is None or awaited.at is not None
+def _blocked(queue: Queue) -> bool:
+    awaited = queue[0][0]
+    return awaited is not None and awaited.at is None

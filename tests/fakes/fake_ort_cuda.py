@@ -1,7 +1,4 @@
-"""ONNX Runtime as if built for CUDA: its calls are checked and recorded, its CPU does the work.
-
-It has the names of the ONNX Runtime that is installed, and only those of them used here.
-"""
+"""ONNX Runtime as if built for CUDA: calls are checked and recorded, the real one does the work."""
 
 from __future__ import annotations
 
@@ -42,14 +39,14 @@ class OnGpu:
 
 
 class FakeOrtCuda:
-    """The module, and what a test does with it.
+    """The module, and how a test controls it.
 
     Attributes:
-        starts: How a session starts: `gpu`, or on the CPU, `refused` or `silent`.
+        starts: `gpu`, or how a session ends up on the CPU: `refused` or `silent`.
         fault: Raised by the next run.
         sessions: Provider options of every session.
         reserved: Shapes reserved on the GPU.
-        runs: How many.
+        runs: Number of runs.
     """
 
     def __init__(self) -> None:
@@ -70,13 +67,12 @@ class FakeOrtCuda:
 
         class Binding:
             def __init__(self) -> None:
-                self.values: dict[str, OnGpu] = {}
+                self._values: dict[str, OnGpu] = {}
 
             def bind_ortvalue_input(self, name: str, value: OnGpu) -> None:
-                self.values[name] = value
+                self._values[name] = value
 
-            def bind_ortvalue_output(self, name: str, value: OnGpu) -> None:
-                self.values[name] = value
+            bind_ortvalue_output = bind_ortvalue_input
 
         class Session:
             def __init__(self, path: str, options: Any, providers: list[Any]) -> None:
@@ -100,9 +96,9 @@ class FakeOrtCuda:
                 fault, fake.fault = fake.fault, None
                 if fault is not None:
                     raise fault
-                feed = {name: binding.values[name].numpy() for name in ("image", "dsm")}
+                feed = {name: binding._values[name].numpy() for name in ("image", "dsm")}
                 (logits,) = self._real.run(["logits"], feed)
-                binding.values["logits"].update_inplace(logits)
+                binding._values["logits"].update_inplace(logits)
 
         class OrtValue:
             @staticmethod
@@ -115,7 +111,7 @@ class FakeOrtCuda:
 
         module = ModuleType("onnxruntime")
         module.__spec__ = ModuleSpec("onnxruntime", None)
-        acted: dict[str, Any] = {
+        names: dict[str, Any] = {
             "__version__": onnxruntime.__version__,
             "get_available_providers": lambda: [CUDA, CPU],
             "preload_dlls": lambda: print("libcudnn.so.9 could not be preloaded"),
@@ -123,11 +119,10 @@ class FakeOrtCuda:
             "OrtValue": OrtValue,
             "SessionOptions": onnxruntime.SessionOptions,
         }
-        for name, value in acted.items():
+        for name, value in names.items():
             assert hasattr(onnxruntime, name)
             setattr(module, name, value)
-        real = (Session, onnxruntime.InferenceSession), (OnGpu, onnxruntime.OrtValue)
-        for acts, stands_for in (*real, (Binding, onnxruntime.IOBinding)):
-            for name in vars(acts):
-                assert name.startswith("_") or name == "values" or hasattr(stands_for, name)
+        pairs = (Session, onnxruntime.InferenceSession), (OnGpu, onnxruntime.OrtValue)
+        for ours, real in (*pairs, (Binding, onnxruntime.IOBinding)):
+            assert not {name for name in vars(ours) if name[0] != "_"} - set(dir(real))
         return module

@@ -1,8 +1,8 @@
-"""Modules that stand for `pycuda` and `pycuda.driver`, over the GPU acted in `cuda_machine`.
+"""Stand-ins for `pycuda` and `pycuda.driver` over the simulated GPU of `cuda_machine`.
 
-They have the part of PyCUDA that the project uses and no name that PyCUDA lacks (checked against
-2026.1's sources, and by a test where PyCUDA can be imported). Rules that PyCUDA enforces only by
-warnings or an abort of the process are noted in `machine.wrongs`; the fixture fails on any.
+They have the part of PyCUDA that the project uses and no name that PyCUDA lacks (a test compares
+them where PyCUDA can be imported). What PyCUDA punishes with a warning or an abort of the process
+is noted in `machine.wrongs`; the fixture fails on any.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -18,36 +18,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes import pycuda_objects
 from fakes.cuda_machine import CudaMachine, Lost, Misused, OutOfMemory
-from fakes.pycuda_objects import (
-    Context,
-    Device,
-    DeviceAllocation,
-    Event,
-    Function,
-    Module,
-    PagelockedHostAllocation,
-    Stream,
-    handle_of,
-)
+from fakes.pycuda_objects import Bound, Context, Stream
 
 from mfnet_runtime.cuda.device import CudaDevice
 
 
 class FakePycuda:
-    """PyCUDA's modules over one acted GPU, and what a test does with them.
+    """PyCUDA's modules over one simulated GPU.
 
     Args:
-        seed: Of the order in which work is done.
-        gpus: How many there are.
-        name: Of the GPU.
+        seed: Decides the order of work.
+        gpus: Number of GPUs.
+        name: Name of the GPU.
         compute_capability: Of the GPU.
-        driver: CUDA version the driver is for, 12020 for 12.2.
+        driver: CUDA version of the driver, 12020 for 12.2.
         memory: Bytes of device memory.
 
     Attributes:
-        machine: The acted GPU: faults to inject, calls recorded.
-        refuse_module: CUDA's sentence with which modules are refused.
+        machine: The simulated GPU: faults to inject, calls recorded.
+        refuse_module: CUDA's message with which modules are refused.
     """
 
     def __init__(
@@ -80,7 +71,7 @@ class FakePycuda:
         return self
 
     def enqueue(self, stream_handle: int, work: Callable[[], object]) -> None:
-        """Add work to a stream, as an engine would that was given its handle.
+        """Add work to a stream, as an engine does that was given its handle.
 
         Raises:
             pycuda.driver.Error: the GPU is lost, the context not current, or no such stream.
@@ -89,17 +80,17 @@ class FakePycuda:
             self.machine.enqueue(stream_handle, work)
 
     def check(self) -> None:
-        """Fail on anything that real PyCUDA would have warned of or aborted for."""
+        """Fail on anything that PyCUDA would have warned about or aborted for."""
         wrongs = list(self.machine.wrongs)
         if any(self.stacks.values()):
             wrongs.append("a context was left on a thread's stack: PyCUDA aborts the process")
         if any(thread.is_alive() for thread in self.left_current):
-            wrongs.append("a thread goes on with a context that was given back")
+            wrongs.append("a thread goes on with a context that was detached")
         assert not wrongs, "; ".join(wrongs)
 
     @contextmanager
     def calling(self, name: str, context: bool = True) -> Iterator[None]:
-        """One call of CUDA: counted, in a current context, faults as PyCUDA's."""
+        """Make one call of CUDA: count it, require a current context, translate faults."""
         with self.machine.lock:
             try:
                 if not self.initialized:
@@ -110,25 +101,23 @@ class FakePycuda:
                 yield
             except OutOfMemory as fault:
                 raise self.driver.MemoryError(f"{name} failed: {fault}") from None
-            except Lost as fault:
+            except (Lost, Misused) as fault:
                 launch = "launch failure" in str(fault)
                 kind = self.driver.LaunchError if launch else self.driver.LogicError
                 raise kind(f"{name} failed: {fault}") from None
-            except Misused as fault:
-                raise self.driver.LogicError(f"{name} failed: {fault}") from None
 
     def stack(self) -> list[Context]:
-        """Contexts pushed in this thread."""
+        """Return the contexts pushed in this thread."""
         return self.stacks.setdefault(threading.get_ident(), [])
 
     def context(self) -> Context | None:
-        """The one current in this thread."""
+        """Return the context current in this thread."""
         stack = self.stack()
         return stack[-1] if stack else None
 
 
 def _driver_module(fake: FakePycuda) -> ModuleType:
-    """`pycuda.driver` over a fake."""
+    """Make `pycuda.driver` for a fake."""
     machine = fake.machine
     module = ModuleType("pycuda.driver")
     module.__spec__ = ModuleSpec("pycuda.driver", None)
@@ -136,20 +125,9 @@ def _driver_module(fake: FakePycuda) -> ModuleType:
     names: dict[str, Any] = {"Error": error}
     for name in ("MemoryError", "LogicError", "LaunchError", "RuntimeError"):
         names[name] = type(name, (error,), {"__module__": "pycuda._driver"})
-    for kind in (
-        Context,
-        Device,
-        DeviceAllocation,
-        Event,
-        Function,
-        Module,
-        PagelockedHostAllocation,
-        Stream,
-    ):
-        names[kind.__name__] = type(kind.__name__, (kind,), {"_fake": fake})
-
-    def made(name: str) -> Any:
-        return names[name].__new__(names[name])
+    for name, kind in vars(pycuda_objects).items():
+        if isinstance(kind, type) and issubclass(kind, Bound) and name not in ("Bound", "Owned"):
+            names[name] = type(name, (kind,), {"_fake": fake})
 
     def init(flags: int = 0) -> None:
         fake.initialized = True
@@ -179,27 +157,21 @@ def _driver_module(fake: FakePycuda) -> ModuleType:
 
     def mem_alloc(size: int) -> Any:
         with fake.calling("cuMemAlloc"):
-            allocation = made("DeviceAllocation")
-            allocation._allocate(_whole(size))
-            return allocation
+            return names["DeviceAllocation"](_whole(size))
 
-    def pagelocked_empty(
-        shape: int | Sequence[int], dtype: Any, order: str = "C", mem_flags: int = 0
-    ) -> Any:
+    def pagelocked_empty(shape: tuple[int, ...], dtype: Any) -> Any:
         kind = np.dtype(dtype)
-        sides = (shape,) if isinstance(shape, int) else tuple(shape)
         with fake.calling("cuMemHostAlloc"):
-            allocation = made("PagelockedHostAllocation")
-            allocation._allocate(int(np.prod(sides)) * kind.itemsize)
+            allocation = names["PagelockedHostAllocation"](int(np.prod(shape)) * kind.itemsize)
             allocation.__array_interface__ = {
                 "version": 3,
-                "shape": sides,
+                "shape": shape,
                 "typestr": kind.str,
                 "data": (allocation._pointer, False),
             }
             return np.asarray(allocation)
 
-    def memcpy_htod_async(dest: Any, src: Any, stream: Stream | None = None) -> None:
+    def memcpy_htod_async(dest: Any, src: Any, stream: Stream) -> None:
         source, target = _bytes(src), _whole(dest)
         with fake.calling("cuMemcpyHtoDAsync"):
             if not machine.owns(source.ctypes.data):
@@ -208,9 +180,9 @@ def _driver_module(fake: FakePycuda) -> ModuleType:
             def copy() -> None:
                 machine.memory(target, source.size)[:] = source
 
-            machine.enqueue(handle_of(stream), copy)
+            machine.enqueue(stream._handle, copy)
 
-    def memcpy_dtoh_async(dest: Any, src: Any, stream: Stream | None = None) -> None:
+    def memcpy_dtoh_async(dest: Any, src: Any, stream: Stream) -> None:
         target, source = _bytes(dest), _whole(src)
         assert target.flags.writeable
         with fake.calling("cuMemcpyDtoHAsync"):
@@ -218,16 +190,12 @@ def _driver_module(fake: FakePycuda) -> ModuleType:
             def copy() -> None:
                 target[:] = machine.memory(source, target.size)
 
-            machine.enqueue(handle_of(stream), copy)
+            machine.enqueue(stream._handle, copy)
 
-    def memset_d8_async(dest: Any, data: int, size: int, stream: Stream | None = None) -> None:
+    def memset_d8_async(dest: Any, data: int, size: int, stream: Stream) -> None:
         target = _whole(dest)
         with fake.calling("cuMemsetD8Async"):
-
-            def fill() -> None:
-                machine.memory(target, size)[:] = data
-
-            machine.enqueue(handle_of(stream), fill)
+            machine.enqueue(stream._handle, lambda: machine.memory(target, size).fill(data))
 
     def module_from_buffer(buffer: bytes) -> Any:
         with fake.calling("cuModuleLoadDataEx"):
@@ -235,43 +203,39 @@ def _driver_module(fake: FakePycuda) -> ModuleType:
                 raise Misused(f"{fake.refuse_module} - ")
             if b"\n.version" not in buffer or not buffer.endswith(b"\0"):
                 raise Misused("device kernel image is invalid - ")
-            loaded = made("Module")
-            loaded._load(buffer.decode())
-            return loaded
+            return names["Module"](buffer.decode())
 
     def mem_get_info() -> tuple[int, int]:
         with fake.calling("cuMemGetInfo"):
             return fake.memory - machine.held(), fake.memory
 
-    names["Context"].pop = staticmethod(pop)
-    names["Context"].synchronize = staticmethod(synchronize)
-    names["Context"].get_current = staticmethod(get_current)
-    for function in (
-        init,
-        mem_alloc,
-        mem_get_info,
-        memcpy_dtoh_async,
-        memcpy_htod_async,
-        memset_d8_async,
-        module_from_buffer,
-        pagelocked_empty,
-    ):
-        names[function.__name__] = function
-    names["get_version"] = lambda: (12, 6, 0)
-    names["get_driver_version"] = lambda: fake.driver_version
+    for function in (pop, synchronize, get_current):
+        setattr(names["Context"], function.__name__, staticmethod(function))
+    names |= {
+        "init": init,
+        "mem_alloc": mem_alloc,
+        "mem_get_info": mem_get_info,
+        "memcpy_dtoh_async": memcpy_dtoh_async,
+        "memcpy_htod_async": memcpy_htod_async,
+        "memset_d8_async": memset_d8_async,
+        "module_from_buffer": module_from_buffer,
+        "pagelocked_empty": pagelocked_empty,
+        "get_version": lambda: (12, 6, 0),
+        "get_driver_version": lambda: fake.driver_version,
+    }
     vars(module).update(names)
     return module
 
 
 def _whole(number: Any) -> int:
-    """A pointer or size; as PyCUDA, takes no numpy integer."""
+    """Require a plain integer, as PyCUDA does for pointers and sizes."""
     if type(number) is not int:
         raise TypeError(f"{type(number).__name__} is not an int")
     return number
 
 
 def _bytes(array: Any) -> Any:
-    """Its memory, without a copy; as PyCUDA, refuses what is not contiguous."""
+    """View an array as bytes; refuse what is not contiguous, as PyCUDA does."""
     view = memoryview(array)
     if not view.contiguous:
         raise ValueError("ndarray is not contiguous")
@@ -280,7 +244,7 @@ def _bytes(array: Any) -> Any:
 
 @contextmanager
 def fake_device(**options: Any) -> Iterator[tuple[CudaDevice, FakePycuda]]:
-    """An open device on a fake, its context current; fails on anything PyCUDA would punish."""
+    """Open a device on a fake, its context current; fail on what PyCUDA would punish."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         fake = FakePycuda(**options).install(monkeypatch)
         with CudaDevice() as device, device.current():

@@ -1,14 +1,15 @@
-"""A module that stands for TensorRT: it has what a recorded version has, and nothing else.
+"""A module in place of TensorRT that has what a recorded version has, and nothing else.
 
-`trt_api/*.json` say what there is (`record_trt_api.py` wrote them). A name that the version lacks
-raises AttributeError, as TensorRT would, so `hasattr` gates work; a call with arguments that fit
-no signature raises TypeError; a name that exists but that no fake class acts raises
+`trt_api/*.json` list what each version has (written by `record_trt_api.py`). A name that the
+version lacks raises AttributeError, as in TensorRT, so `hasattr` checks work; arguments that fit
+no signature raise TypeError; a name that exists but that no class here simulates raises
 NotImplementedError. Every call and every property set is recorded in `calls`.
 """
 
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
@@ -21,7 +22,9 @@ import pytest
 RECORDED = Path(__file__).parent / "trt_api"
 VERSIONS = ("8.6", "10.13", "11.4")
 LEAN = "11.4-lean"
+MAGIC = b"fake plan\0"
 Members = dict[str, Any]  # of one class, as recorded
+Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # min, opt, max
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,15 @@ class Call:
 
 @dataclass
 class FakeTensorRT:
-    """The module and what a test does with it."""
+    """The module, and how a test controls it."""
 
     module: ModuleType
     version: str  # 10.13.3.9
     calls: list[Call] = field(default_factory=list)
-    script: dict[str, Any] = field(default_factory=dict)  # how fake classes are to behave
+    script: dict[str, Any] = field(default_factory=dict)  # see trt_builder and trt_runtime
 
     def called(self, name: str) -> list[tuple[Any, ...]]:
-        """Arguments of every call of `Class.method`, in order."""
+        """Return the arguments of every call of `Class.method`, in order."""
         return [call.args for call in self.calls if call.name == name]
 
     def install(self, monkeypatch: pytest.MonkeyPatch, name: str = "tensorrt") -> FakeTensorRT:
@@ -51,10 +54,26 @@ class FakeTensorRT:
         return self
 
 
+@dataclass(frozen=True)
+class FakePlan:
+    """What a plan holds: enough to run the network and to see the settings of its build."""
+
+    version: str  # that built it
+    onnx: bytes  # with weights
+    profile: dict[str, Shapes]
+    flags: frozenset[str]  # names of BuilderFlag
+    hardware: str  # name of HardwareCompatibilityLevel
+    layers: list[Any]  # as the inspector lists them
+
+    def to_bytes(self) -> bytes:
+        return MAGIC + pickle.dumps(self)
+
+
 class Recorded:
-    """Root of fake classes: only recorded members can be reached.
+    """Base of the simulated classes: only recorded members can be reached.
 
     Members that begin with an underscore are the fake's own. `_fake` is the `FakeTensorRT`.
+    Properties without code of their own are plain attributes.
     """
 
     _api: Members
@@ -68,7 +87,7 @@ class Recorded:
         try:
             value = object.__getattribute__(self, name)
         except AttributeError as fault:
-            raise NotImplementedError(f"no fake acts {kind.__name__}.{name}") from fault
+            raise NotImplementedError(f"{kind.__name__}.{name} is not simulated") from fault
         signatures = kind._api[name]
         if not isinstance(signatures, list):
             return value
@@ -95,8 +114,18 @@ class Recorded:
             raise AttributeError(f"{cls.__name__} of {cls._fake.version} has no {name}")
 
 
+class Log:
+    """ILogger: our code derives from it, and must call its `__init__`."""
+
+    def __init__(self) -> None:
+        self._ready = True
+
+    def log(self, severity: Any, msg: str) -> None:
+        raise NotImplementedError("ILogger.log must be overridden")
+
+
 def _fitted(signatures: list[str], args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-    """Arguments in the order of the first signature that takes them.
+    """Return the arguments in the order of the first signature that takes them.
 
     Raises:
         TypeError: none does.
@@ -112,38 +141,45 @@ def _fitted(signatures: list[str], args: tuple[Any, ...], named: dict[str, Any])
 
 
 class _Module(ModuleType):
-    """Raises for names of the version that nothing acts."""
+    """Raises for names of the version that are not simulated."""
 
     _names: frozenset[str]
 
     def __getattr__(self, name: str) -> Any:
         if name in self._names:
-            raise NotImplementedError(f"no fake acts {self.__name__}.{name}")
+            raise NotImplementedError(f"{self.__name__}.{name} is not simulated")
         raise AttributeError(f"module {self.__name__} {self.__version__} has no {name}")
 
 
 def fake_tensorrt(version: str) -> FakeTensorRT:
-    """A fake of a recorded version: one of `VERSIONS`, or `LEAN`."""
-    from fakes.trt_builder import ACTORS as builder
-    from fakes.trt_runtime import ACTORS as runtime
+    """Make a fake of a recorded version: one of `VERSIONS`, or `LEAN`."""
+    from fakes import trt_builder, trt_runtime
 
-    actors: dict[str, type] = {**builder, **runtime}
     api = json.loads((RECORDED / f"{version}.json").read_text())
     module = _Module("tensorrt")
     module.__spec__ = ModuleSpec("tensorrt", None)
     module.__version__ = api["version"]  # type: ignore[attr-defined]
     module._names = frozenset(api["names"])
     fake = FakeTensorRT(module, api["version"])
+    kinds = {**trt_builder.FAKES, **trt_runtime.FAKES}
     for name, members in api["classes"].items():
         if all(isinstance(value, int) for value in members.values()):
             setattr(module, name, _enumeration(name, members))
-        elif name in actors:
-            setattr(module, name, _class(actors[name], name, members, fake))
+        elif name in kinds:
+            inner = {
+                key: _enumeration(key, given)
+                for key, given in members.items()
+                if isinstance(given, dict)
+            }
+            values = {key: v for kind in inner.values() for key, v in kind.__members__.items()}
+            known = {key: value for key, value in values.items() if key in members}
+            own = {"_api": members, "_fake": fake, **inner, **known}
+            setattr(module, name, type(name, (kinds[name],), own))
     return fake
 
 
 class EnumValue:
-    """As pybind11's: `int(value)` works, arithmetic and iterating over the class do not."""
+    """Like pybind11's: `int(value)` works, arithmetic and iterating over the class do not."""
 
     __members__: dict[str, EnumValue]
 
@@ -165,21 +201,7 @@ class EnumValue:
 
 def _enumeration(name: str, members: dict[str, int]) -> type[EnumValue]:
     kind: type[EnumValue] = type(name, (EnumValue,), {})
-    values = {name: kind(name, value) for name, value in members.items()}
-    for member, value in values.items():
+    kind.__members__ = {name: kind(name, value) for name, value in members.items()}
+    for member, value in kind.__members__.items():
         setattr(kind, member, value)
-    kind.__members__ = values
     return kind
-
-
-def _class(actor: type, name: str, members: Members, fake: FakeTensorRT) -> type:
-    inner: dict[str, type[EnumValue]] = {
-        key: _enumeration(key, given) for key, given in members.items() if isinstance(given, dict)
-    }
-    values = {
-        key: value
-        for kind in inner.values()
-        for key, value in kind.__members__.items()
-        if key in members
-    }
-    return type(name, (actor,), {"_api": members, "_fake": fake, **inner, **values})

@@ -1,15 +1,15 @@
-"""TensorRT's builder, ONNX parser and loggers, acted: they check what they are given.
+"""TensorRT's builder and ONNX parser, simulated: they check what they are given.
 
-What they do is steered by `FakeTensorRT.script`:
+`FakeTensorRT.script` controls them:
     parse_errors  list of dicts, members of ParserError to values: parsing fails
-    log           list of (severity name, message) logged by the build
-    build         a callable: called in the midst of the build
+    log           list of (severity name, message) that the build logs
+    build         a callable that the build calls
     fails         the build fails
-    steps         of the phase that the progress monitor is told of, default 4; `pause` seconds
-                  each; `reached` is set to how many were done
-    cache         "corrupt" or "mismatch": what becomes of a timing cache that was read
-    renamed       what the names of a network's layers have behind the names of the nodes
-    layers        what the engine inspector lists; default: a layer a node, attention fused
+    steps         of the phase reported to the progress monitor, default 4; `pause` seconds each;
+                  `reached` is set to the number done
+    cache         "corrupt" or "mismatch": the state of a timing cache that was read
+    renamed       suffix of the network's layers after the names of the nodes
+    layers        what the engine inspector lists; default: a layer per node, attention fused
 """
 
 from __future__ import annotations
@@ -19,32 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from fakes.fake_tensorrt import Recorded
-from fakes.trt_plan import FakePlan, Shapes
+from fakes.fake_tensorrt import FakePlan, Log, Recorded, Shapes
 
 HALF, FLOAT = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
 CACHE = b"fake timings "
-
-
-class Log:
-    """ILogger: our code derives from it, and must call its `__init__`."""
-
-    def __init__(self) -> None:
-        self._ready = True
-
-    def log(self, severity: Any, msg: str) -> None:
-        raise NotImplementedError("ILogger.log must be overridden")
-
-
-class StandardLog(Log):
-    """Logger: as ILogger, printing."""
-
-    def __init__(self, min_severity: Any = None) -> None:
-        super().__init__()
-        self.min_severity = min_severity
-
-    def log(self, severity: Any, msg: str) -> None:
-        print(f"[TRT] {severity.name}: {msg}")
 
 
 class Monitor:
@@ -54,9 +32,7 @@ class Monitor:
         self._ready = True
 
 
-class Memory(Recorded, bytes):
-    """IHostMemory: a buffer."""
-
+class HostMemory(Recorded, bytes):
     @property
     def nbytes(self) -> int:
         return bytes.__len__(self)
@@ -65,43 +41,18 @@ class Memory(Recorded, bytes):
 class Tensor(Recorded):
     def __init__(self, value: onnx.ValueInfoProto, dtype: Any) -> None:
         sizes = value.type.tensor_type.shape.dim
-        self._values = {"name": value.name, "dtype": dtype}
-        self._shape = tuple(size.dim_value if size.HasField("dim_value") else -1 for size in sizes)
-
-    @property
-    def name(self) -> str:
-        return str(self._values["name"])
-
-    @property
-    def dtype(self) -> Any:
-        return self._values["dtype"]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._shape
+        shape = tuple(size.dim_value if size.HasField("dim_value") else -1 for size in sizes)
+        vars(self).update(name=value.name, dtype=dtype, shape=shape)
 
 
 class Layer(Recorded):
-    """One for each node of the file, and named as the node."""
+    """One for each node of the file, named like it."""
+
+    precision = None
 
     def __init__(self, node: onnx.NodeProto) -> None:
-        self._node, self._precision = node, None
-
-    @property
-    def name(self) -> str:
-        return self._node.name + str(self._fake.script.get("renamed", ""))
-
-    @property
-    def num_outputs(self) -> int:
-        return len(self._node.output)
-
-    @property
-    def precision(self) -> Any:
-        return self._precision
-
-    @precision.setter
-    def precision(self, kind: Any) -> None:
-        self._precision = kind
+        name = node.name + self._fake.script.get("renamed", "")
+        vars(self).update(name=name, num_outputs=len(node.output))
 
     def set_output_type(self, index: int, dtype: Any) -> None:
         assert index < self.num_outputs
@@ -111,7 +62,7 @@ class Layer(Recorded):
 class Network(Recorded):
     def __init__(self, flags: int) -> None:
         self._flags = flags
-        self._model: onnx.ModelProto | None = None
+        self._model = onnx.ModelProto()
         self._inputs: list[Tensor] = []
         self._outputs: list[Tensor] = []
         self._layers: list[Layer] = []
@@ -119,9 +70,6 @@ class Network(Recorded):
     @property
     def num_layers(self) -> int:
         return len(self._layers)
-
-    def get_layer(self, index: int) -> Layer:
-        return self._layers[index]
 
     @property
     def num_inputs(self) -> int:
@@ -131,6 +79,9 @@ class Network(Recorded):
     def num_outputs(self) -> int:
         return len(self._outputs)
 
+    def get_layer(self, index: int) -> Layer:
+        return self._layers[index]
+
     def get_input(self, index: int) -> Tensor:
         return self._inputs[index]
 
@@ -138,33 +89,33 @@ class Network(Recorded):
         return self._outputs[index]
 
 
-class ParserFault(Recorded):
+class ParserError(Recorded):
     def __init__(self, said: dict[str, Any]) -> None:
-        self._said = said
+        self._said = {"desc": "", "node": -1, "node_name": "", "node_operator": "", **said}
 
-    def desc(self) -> str:
-        return str(self._said.get("desc", ""))
+    def desc(self) -> Any:
+        return self._said["desc"]
 
-    def node(self) -> int:
-        return int(self._said.get("node", -1))
+    def node(self) -> Any:
+        return self._said["node"]
 
-    def node_name(self) -> str:
-        return str(self._said.get("node_name", ""))
+    def node_name(self) -> Any:
+        return self._said["node_name"]
 
-    def node_operator(self) -> str:
-        return str(self._said.get("node_operator", ""))
+    def node_operator(self) -> Any:
+        return self._said["node_operator"]
 
 
 class Parser(Recorded):
     def __init__(self, network: Network, logger: Log) -> None:
         assert logger._ready
-        self._network, self._errors = network, list[ParserFault]()
+        self._network, self._errors = network, list[Any]()
 
     @property
     def num_errors(self) -> int:
         return len(self._errors)
 
-    def get_error(self, index: int) -> ParserFault:
+    def get_error(self, index: int) -> Any:
         return self._errors[index]
 
     def set_flag(self, flag: Any) -> None:
@@ -172,19 +123,16 @@ class Parser(Recorded):
 
     def parse_from_file(self, model: str) -> bool:
         assert isinstance(model, str)
-        trt, script = self._fake.module, self._fake.script
-        self._errors = [trt.ParserError(said) for said in script.get("parse_errors", ())]
+        trt, network = self._fake.module, self._network
+        self._errors = [trt.ParserError(said) for said in self._fake.script.get("parse_errors", ())]
         if self._errors:
             return False
-        found = onnx.load(Path(model))  # weights beside it too
+        network._model = onnx.load(Path(model))  # with weights beside it
         kinds = {HALF: trt.DataType.HALF, FLOAT: trt.DataType.FLOAT}
-        for values, tensors in (
-            (found.graph.input, self._network._inputs),
-            (found.graph.output, self._network._outputs),
-        ):
+        graph = network._model.graph
+        for values, tensors in ((graph.input, network._inputs), (graph.output, network._outputs)):
             tensors += [trt.ITensor(v, kinds[v.type.tensor_type.elem_type]) for v in values]
-        self._network._layers = [trt.ILayer(node) for node in found.graph.node]
-        self._network._model = found
+        network._layers = [trt.ILayer(node) for node in graph.node]
         return True
 
 
@@ -196,7 +144,7 @@ class Profile(Recorded):
         self._shapes[input] = (tuple(min), tuple(opt), tuple(max))
 
 
-class Cache(Recorded):
+class TimingCache(Recorded):
     def __init__(self, content: bytes) -> None:
         self._content = content
 
@@ -205,16 +153,19 @@ class Cache(Recorded):
 
 
 class Config(Recorded):
+    builder_optimization_level = 3
+    progress_monitor: Any = None
+
     def __init__(self) -> None:
         trt = self._fake.module
-        self._flags = {"TF32"}  # on unless cleared, as in TensorRT
+        self._flags = {"TF32"}  # set by default, as in TensorRT
         self._profiles: list[Profile] = []
-        self._cache: Cache | None = None
+        self._cache: TimingCache | None = None
         self._sources = sum(1 << int(source) for source in trt.TacticSource.__members__.values())
-        self._level = trt.HardwareCompatibilityLevel.NONE
-        self._monitor: Any = None
-        self._verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
-        self._optimization = 3
+        vars(self).update(
+            hardware_compatibility_level=trt.HardwareCompatibilityLevel.NONE,
+            profiling_verbosity=trt.ProfilingVerbosity.LAYER_NAMES_ONLY,
+        )
 
     def set_flag(self, flag: Any) -> None:
         assert type(flag).__name__ == "BuilderFlag"
@@ -239,54 +190,20 @@ class Config(Recorded):
         self._sources = tactic_sources
         return True
 
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> Cache | None:
-        given, script = bytes(serialized_timing_cache), self._fake.script
-        if given and script.get("cache") == "corrupt":
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> Any:
+        given = bytes(serialized_timing_cache)
+        if given and self._fake.script.get("cache") == "corrupt":
             return None
-        cache: Cache = self._fake.module.ITimingCache(given or CACHE)
-        return cache
+        return self._fake.module.ITimingCache(given or CACHE)
 
-    def set_timing_cache(self, cache: Cache, ignore_mismatch: bool) -> bool:
+    def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool:
         if cache._content != CACHE and self._fake.script.get("cache") == "mismatch":
             return ignore_mismatch
         self._cache = cache
         return True
 
-    def get_timing_cache(self) -> Cache | None:
+    def get_timing_cache(self) -> Any:
         return self._cache
-
-    @property
-    def builder_optimization_level(self) -> int:
-        return self._optimization
-
-    @builder_optimization_level.setter
-    def builder_optimization_level(self, level: int) -> None:
-        self._optimization = level
-
-    @property
-    def profiling_verbosity(self) -> Any:
-        return self._verbosity
-
-    @profiling_verbosity.setter
-    def profiling_verbosity(self, value: Any) -> None:
-        self._verbosity = value
-
-    @property
-    def hardware_compatibility_level(self) -> Any:
-        return self._level
-
-    @hardware_compatibility_level.setter
-    def hardware_compatibility_level(self, level: Any) -> None:
-        self._level = level
-
-    @property
-    def progress_monitor(self) -> Any:
-        return self._monitor
-
-    @progress_monitor.setter
-    def progress_monitor(self, monitor: Any) -> None:
-        assert monitor._ready
-        self._monitor = monitor
 
 
 class Builder(Recorded):
@@ -294,54 +211,48 @@ class Builder(Recorded):
         assert logger._ready
         self._logger = logger
 
-    def create_network(self, flags: int = 0) -> Network:
-        network: Network = self._fake.module.INetworkDefinition(flags)
-        return network
+    def create_network(self, flags: int = 0) -> Any:
+        return self._fake.module.INetworkDefinition(flags)
 
-    def create_builder_config(self) -> Config:
-        config: Config = self._fake.module.IBuilderConfig()
-        return config
+    def create_builder_config(self) -> Any:
+        return self._fake.module.IBuilderConfig()
 
-    def create_optimization_profile(self) -> Profile:
-        profile: Profile = self._fake.module.IOptimizationProfile()
-        return profile
+    def create_optimization_profile(self) -> Any:
+        return self._fake.module.IOptimizationProfile()
 
     def build_serialized_network(self, network: Network, config: Config) -> Any:
         trt, script = self._fake.module, self._fake.script
+        severities = trt.ILogger.Severity
         for severity, message in script.get("log", ()):
-            self._logger.log(trt.ILogger.Severity.__members__[severity], message)
+            self._logger.log(severities.__members__[severity], message)
         fault = self._fault(network, config)
+        if not fault:
+            script.get("build", lambda: None)()
+            fault = "" if self._complete(config) else "the build was cancelled"
         if fault:
-            self._logger.log(trt.ILogger.Severity.ERROR, fault)
-            return None
-        if callable(script.get("build")):
-            script["build"]()
-        if not self._progress(config):
-            self._logger.log(trt.ILogger.Severity.ERROR, "the build was cancelled")
-            return None
-        if script.get("fails"):
+            self._logger.log(severities.ERROR, fault)
+        if fault or script.get("fails"):
             return None
         if config._cache is not None:
             config._cache._content += b"and more "
-        model = network._model
-        assert model is not None
         plan = FakePlan(
             self._fake.version,
-            model.SerializeToString(),
+            network._model.SerializeToString(),
             config._profiles[0]._shapes,
             frozenset(config._flags),
-            config._level.name,
-            script.get("layers", self._layers(model, config)),
+            config.hardware_compatibility_level.name,
+            script.get("layers", self._layers(network._model, config)),
         )
         return trt.IHostMemory(plan.to_bytes())
 
-    def _progress(self, config: Config) -> bool:
-        """Whether the monitor lets the build go on to its end."""
-        monitor, script = config._monitor, self._fake.script
+    def _complete(self, config: Config) -> bool:
+        """Report progress; return False if the monitor cancels the build."""
+        monitor, script = config.__dict__.get("progress_monitor"), self._fake.script
         steps = script.get("steps", 4)
         if monitor is None:
             time.sleep(script.get("pause", 0))
             return True
+        assert monitor._ready
         monitor.phase_start("Building", None, steps)
         monitor.phase_start("Timing", "Building", 1)
         going = monitor.step_complete("Timing", 0)
@@ -356,7 +267,7 @@ class Builder(Recorded):
         return bool(going)
 
     def _fault(self, network: Network, config: Config) -> str:
-        """What TensorRT would refuse to build."""
+        """Return why TensorRT would refuse to build."""
         trt = self._fake.module
         created = trt.NetworkDefinitionCreationFlag
         typed = hasattr(created, "STRONGLY_TYPED")
@@ -377,23 +288,22 @@ class Builder(Recorded):
         kinds = [node.op_type for node in model.graph.node]
         fused = {"Softmax": "_gemm_mha_v2_myl0"}
         names = [f"{fused.get(kind, f'__myl_{kind}')}_{i}" for i, kind in enumerate(kinds)]
-        if config._verbosity != self._fake.module.ProfilingVerbosity.DETAILED:
+        if config.profiling_verbosity != self._fake.module.ProfilingVerbosity.DETAILED:
             return names
         return [{"Name": name, "LayerType": "kgen", "TacticName": f"{name}_0x1"} for name in names]
 
 
-ACTORS: dict[str, type] = {
+FAKES: dict[str, type] = {
     "Builder": Builder,
     "IBuilderConfig": Config,
-    "IHostMemory": Memory,
+    "IHostMemory": HostMemory,
     "ILayer": Layer,
     "ILogger": Log,
     "INetworkDefinition": Network,
     "IOptimizationProfile": Profile,
     "IProgressMonitor": Monitor,
     "ITensor": Tensor,
-    "ITimingCache": Cache,
-    "Logger": StandardLog,
+    "ITimingCache": TimingCache,
     "OnnxParser": Parser,
-    "ParserError": ParserFault,
+    "ParserError": ParserError,
 }

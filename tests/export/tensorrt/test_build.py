@@ -17,7 +17,7 @@ import pytest
 from fakes.fake_pycuda import FakePycuda
 from fakes.fake_tensorrt import VERSIONS, FakeTensorRT, fake_tensorrt
 from fakes.trt_builder import CACHE
-from fakes.trt_plan import plan_from_bytes
+from fakes.trt_runtime import plan_from_bytes
 from plans import gpu, no_gpu, write_attention
 from support import RGBD, write_rgbd_model
 
