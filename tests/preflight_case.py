@@ -77,7 +77,7 @@ class Case:
         out, err = capsys.readouterr()
         (row,) = json.loads(out)["scenes"]
         assert row["warnings"] == [one["text"] for one in found if one["about"] != "run"]
-        assert all(f"warning: {text}" in err for text in row["warnings"])
+        assert all(f"warning: {row['scene']}: {text}" in err for text in row["warnings"])
         shutil.rmtree(self.out)
         return [one["text"] for one in found]
 

@@ -1,4 +1,4 @@
-"""A run that nobody disturbed, and others that must come to the same bytes."""
+"""A run that nothing disturbed, and others that must come to the same bytes."""
 
 from __future__ import annotations
 
@@ -8,92 +8,80 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from faults.runner import Conditions, Ended, ForkServer, Running
-from resumed_run import COMMAND, Told, digests, write_scenes
+from runs import COMMAND, Spec, digests, write_scenes
 
-from mfnet_runtime.run.manifest import Manifest, RunState
-from mfnet_runtime.run.workdir import WORK
+from mfnet_runtime.run.manifest import FILE, WORK
+from mfnet_runtime.run.state import RunState, read_manifest
 
 PLAIN = Conditions(at_once=True)
-SIZES = ((48, 100), (20, 25))
 
 
 def state_in(out: Path) -> RunState:
-    """What the manifest of a folder says."""
-    manifest = Manifest(out)
-    try:
-        return manifest.refresh()
-    finally:
-        manifest.close()
+    """Return what the manifest of a folder says."""
+    return read_manifest(out / FILE)
 
 
 class Undisturbed:
-    """A run from its begin to its end.
+    """A run from beginning to end.
 
     Args:
         server: Runs it.
         folder: Empty.
-        sizes: Of its scenes.
-        changes: Fields of `Told` that differ.
+        changes: Fields of `Spec` that differ.
     """
 
-    def __init__(
-        self,
-        server: ForkServer,
-        folder: Path,
-        sizes: Sequence[tuple[int, int]] = SIZES,
-        **changes: object,
-    ) -> None:
+    def __init__(self, server: ForkServer, folder: Path, **changes: object) -> None:
         self.server, self.folder = server, folder
-        scenes = write_scenes(folder / "scenes", sizes)
-        self.told = Told(str(scenes), str(folder / "whole"), **changes)  # type: ignore[arg-type]
+        scenes = write_scenes(folder / "scenes")
+        self.spec = Spec(str(scenes), str(folder / "whole"), **changes)  # type: ignore[arg-type]
         started = time.monotonic()
-        ended = self.wait(self.told)
+        ended = self.wait(self.spec)
         self.seconds = time.monotonic() - started
         assert ended.code == 0, ended.err
         self.files = digests(folder / "whole")
 
-    def told_in(self, out: Path, **changes: object) -> Told:
-        """The same run in another folder, from its begin."""
-        return self.told.again(**{"resume": False, **changes, "out": str(out)})
+    def spec_in(self, out: Path, **changes: object) -> Spec:
+        """Return the same run in another folder, from its beginning."""
+        return self.spec.again(**{"resume": False, **changes, "out": str(out)})
 
-    def start(self, told: Told, conditions: Conditions = PLAIN) -> Running:
-        """As a process."""
-        return self.server.start(told.words(), self.folder, conditions, COMMAND)
+    def start(self, spec: Spec, conditions: Conditions = PLAIN) -> Running:
+        """Start a run as a process."""
+        return self.server.start(spec.words(), self.folder, conditions, COMMAND)
 
-    def wait(self, told: Told, conditions: Conditions = PLAIN) -> Ended:
-        """Until its end."""
-        return self.start(told, conditions).wait()
+    def wait(self, spec: Spec, conditions: Conditions = PLAIN) -> Ended:
+        """Run to the end."""
+        return self.start(spec, conditions).wait()
 
     def calls(self, functions: Sequence[str]) -> dict[str, int]:
-        """How often they are called."""
-        told = self.told_in(self.folder / "counted", restart=True, count=tuple(functions))
-        found: dict[str, int] = json.loads(self.wait(told).err.splitlines()[-1])
+        """Count the calls of functions."""
+        spec = self.spec_in(self.folder / "counted", restart=True, count=tuple(functions))
+        found: dict[str, int] = json.loads(self.wait(spec).err.splitlines()[-1])
         return found
 
-    def assert_goes_on(self, *told: Told) -> None:
-        """Going on gives the same bytes; several at the same time, each in its folder."""
-        for one, running in [(one, self.start(one.again())) for one in told]:
+    def assert_continues(self, *specs: Spec) -> None:
+        """Continue runs at the same time, and expect the same bytes."""
+        for spec, running in [(spec, self.start(spec.again())) for spec in specs]:
             ended = running.wait()
-            assert ended.code == 0, (one, ended.err)
-            self.assert_same(Path(one.out), one)
+            assert ended.code == 0, (spec, ended.err)
+            self.assert_same(Path(spec.out), spec)
 
     def assert_same(self, out: Path, why: object = "") -> None:
-        """The same files and no others, and the manifest says so."""
+        """Expect the same files, no others, and a manifest that says so."""
         assert digests(out) == self.files, why
         assert not (out / WORK).exists(), why
-        state, noted = state_in(out), {}
+        state, recorded = state_in(out), {}
         assert state.ended, why
         for scene in state.scenes.values():
             assert scene.done is not None
-            noted.update({name: file["sha256"] for name, file in scene.done["files"].items()})
-        assert noted == self.files, why
+            recorded.update({name: file["sha256"] for name, file in scene.done["files"].items()})
+        assert recorded == self.files, why
 
 
-def wait_for_pieces(out: Path, count: int = 1, seconds: float = 30) -> None:
-    """Until a run has noted some."""
+def wait_for_blocks(out: Path, count: int = 1, seconds: float = 30) -> None:
+    """Wait until a run has recorded some blocks."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if out.is_dir() and sum(len(one.pieces) for one in state_in(out).scenes.values()) >= count:
+        if sum(len(one.blocks) for one in state_in(out).scenes.values()) >= count:
             return
         time.sleep(0.01)
-    raise AssertionError(f"{out}: no {count} pieces in {seconds} s")
+    raise AssertionError(f"{out}: no {count} blocks in {seconds} s")

@@ -17,7 +17,7 @@ from rasterio.errors import RasterioError
 
 from mfnet_runtime.errors import MFNetError, ResourceError, SceneError
 from mfnet_runtime.labels import IGNORE, ClassTable
-from mfnet_runtime.run.classmap import CLASSES_TAG
+from mfnet_runtime.run.outputs import CLASSES_TAG
 from mfnet_runtime.scene.reader import open_raster
 
 PANEL = 700  # pixels of the longer side of a raster as drawn, at most

@@ -1,42 +1,83 @@
-"""What all commands share: exit codes, one-line errors, progress, and common options.
+"""What all commands share: exit codes, messages, progress, and common options.
 
 Exit codes: 0 done and verified, 1 bug, 2 usage, 3 model refused, 4 some scenes failed and the
 rest are valid, 5 out of disk or memory, 130 and 143 interrupted.
+
+Results go to standard output through `say`. Everything else is logged: library modules call
+`logging.getLogger(__name__)`, and `run_command` prints what they log on standard error.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from mfnet_runtime.errors import MFNetError, ResourceError, UsageError, missing_package
+from mfnet_runtime.errors import NO_MEMORY, MFNetError, ResourceError, UsageError, missing_package
+from mfnet_runtime.logs import log_details, log_to_file, log_to_stderr
+from mfnet_runtime.logs import one_line as one_line
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED, TERMINATED = 130, 143
+LOG_SECONDS = 30.0  # between lines of progress where there is no terminal
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
-debug_option = click.option(
-    "--debug", is_flag=True, help="Show a Python traceback with any error.", expose_value=False
-)
+logger = logging.getLogger(__name__)
+
+
+def debug_option(command: F) -> F:
+    """Add `--verbose`, `--log-file` and `--debug`; `run_command` acts on them."""
+    options = (
+        click.option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            expose_value=False,
+            callback=lambda context, option, given: log_details() if given else None,
+            help="Print more detail.",
+        ),
+        click.option(
+            "--log-file",
+            type=click.Path(path_type=Path),
+            expose_value=False,
+            callback=lambda context, option, path: log_to_file(path) if path else None,
+            help="Append all messages to this file, with their times.",
+        ),
+        click.option(
+            "--debug",
+            is_flag=True,
+            expose_value=False,
+            help="Print a Python traceback with any error.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
 )
+only_option = click.option(
+    "--only", multiple=True, metavar="NAME", help="Only the scene of this name; repeatable."
+)
 
 
-def threads_option(unset: str) -> Callable[[F], F]:
-    """Threads of whatever computes; `unset` says what it does by itself."""
+def threads_option(default: str) -> Callable[[F], F]:
+    """Add `--threads`; `default` describes what happens without it."""
     return click.option(
-        "--threads", type=click.IntRange(1, 1024), help=f"CPU threads [default: {unset}]."
+        "--threads", type=click.IntRange(1, 1024), help=f"CPU threads [default: {default}]."
     )
 
 
@@ -44,7 +85,7 @@ class GroupedCommand(click.Command):
     """A command whose help lists options under the headings of their groups."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Those of no group first."""
+        """Write options without a group first."""
         groups: dict[str, list[tuple[str, str]]] = {"Options": []}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
@@ -56,39 +97,38 @@ class GroupedCommand(click.Command):
 
 
 def option_group(
-    words: type[Any], options: Sequence[Callable[..., Any]], argument: str, heading: str
+    options_type: type[Any], argument: str, groups: Mapping[str, Sequence[Callable[..., Any]]]
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Options that a command gets as one argument.
+    """Collect options into one argument of a command.
 
     Args:
-        words: Dataclass with a field for each.
-        options: As click makes them.
-        argument: Its name.
-        heading: Above them in the help of a `GroupedCommand`.
+        options_type: Dataclass that has a field of the name of every option.
+        argument: Name of the command's argument.
+        groups: From `click.option`, by the headings in the help of a `GroupedCommand`.
     """
+    options = [(heading, option) for heading, group in groups.items() for option in group]
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(command)
-        def collected(*args: Any, **given: Any) -> Any:
-            own = {name: given.pop(name) for name in words.__dataclass_fields__}
-            return command(*args, **{argument: words(**own)}, **given)
+        names: list[str] = []
 
-        for option in reversed(options):
-            collected = option(collected)
-        for made in collected.__click_params__[-len(options) :]:  # type: ignore[attr-defined]
-            made.heading = heading
-        return collected
+        @wraps(command)
+        def collect(*args: Any, **given: Any) -> Any:
+            own = {name: given.pop(name) for name in names}
+            return command(*args, **{argument: options_type(**own)}, **given)
+
+        decorated: Any = collect
+        for heading, option in reversed(options):
+            decorated = option(decorated)
+            param = decorated.__click_params__[-1]
+            param.heading = heading
+            names.append(param.name)
+        return collect
 
     return add
 
 
-only_option = click.option(
-    "--only", multiple=True, metavar="NAME", help="Only the scene of this name; repeatable."
-)
-
-
 def parse_bands(text: str) -> tuple[int, int, int]:
-    """`"1,2,3"` to (1, 2, 3).
+    """Convert `"1,2,3"` to (1, 2, 3).
 
     Raises:
         UsageError: not three whole numbers.
@@ -103,7 +143,7 @@ def parse_bands(text: str) -> tuple[int, int, int]:
 
 
 class _Terminated(BaseException):
-    """SIGTERM arrived: unwind, so that temporary files go."""
+    """SIGTERM arrived: unwind, so that temporary files are removed."""
 
 
 def run_command(command: click.Command, args: Sequence[str] | None = None) -> int:
@@ -114,46 +154,55 @@ def run_command(command: click.Command, args: Sequence[str] | None = None) -> in
         args: Words of the command line; None takes the process's own.
     """
     words = list(sys.argv[1:] if args is None else args)
-    debug = "--debug" in words
-    name = command.name or "mfnet"
-    try:
-        with _signals_raise():
-            code = command.main(words, prog_name=name, standalone_mode=False)
-    except click.exceptions.Abort:
-        return _failed(name, "interrupted; nothing half-written has a name", INTERRUPTED, debug)
-    except _Terminated:
-        return _failed(name, "terminated; nothing half-written has a name", TERMINATED, debug)
-    except click.ClickException as fault:
-        fault.show()
-        return fault.exit_code
-    except MFNetError as fault:
-        return _failed(name, str(fault), fault.exit_code, debug)
-    except ModuleNotFoundError as fault:
-        remedy = missing_package(fault.name)
-        if remedy is None:
-            return _bug(name, fault, debug)
-        return _failed(name, remedy, MFNetError.exit_code, debug)
-    except MemoryError:
-        remedy = "out of memory; use a smaller --batch or a smaller network"
-        return _failed(name, remedy, ResourceError.exit_code, debug)
-    except OSError as fault:
-        if fault.errno not in _DISK:
-            return _bug(name, fault, debug)
-        remedy = f"{fault.filename or ''}: {fault.strerror}; check free space and permission"
-        return _failed(name, remedy, ResourceError.exit_code, debug)
-    except Exception as fault:  # whatever else comes is our bug
-        if _is_lack_of_memory(fault):
-            remedy = f"out of memory ({fault}); free some, or allow the process more"
-            return _failed(name, remedy, ResourceError.exit_code, debug)
-        return _bug(name, fault, debug)
+    with log_to_stderr(debug="--debug" in words):
+        try:
+            with _signals_raise():
+                code = command.main(words, prog_name=command.name or "mfnet", standalone_mode=False)
+        except click.exceptions.Abort:
+            return _failed("interrupted; no partial output was kept", INTERRUPTED)
+        except _Terminated:
+            return _failed("terminated; no partial output was kept", TERMINATED)
+        except click.ClickException as fault:
+            fault.show()
+            return fault.exit_code
+        except MFNetError as fault:
+            return _failed(str(fault), fault.exit_code)
+        except Exception as fault:
+            return _failed(*_message_and_code(fault))
     return int(code or 0)
 
 
+def _message_and_code(fault: Exception) -> tuple[str, int]:
+    """Describe an error that no part of ours raised."""
+    if isinstance(fault, ModuleNotFoundError) and (remedy := missing_package(fault.name)):
+        return remedy, MFNetError.exit_code
+    if isinstance(fault, MemoryError):
+        remedy = "out of memory; use a smaller --batch or a smaller network"
+        return remedy, ResourceError.exit_code
+    if isinstance(fault, OSError) and fault.errno in _DISK:
+        remedy = f"{fault.filename or ''}: {fault.strerror}; check free space and permission"
+        return remedy, ResourceError.exit_code
+    if _is_lack_of_memory(fault):
+        remedy = f"out of memory ({fault}); free some, or allow the process more"
+        return remedy, ResourceError.exit_code
+    return f"bug: {type(fault).__name__}: {fault}; run again with --debug and report it", 1
+
+
+def _failed(message: str, code: int) -> int:
+    logger.error("%s", message, exc_info=True)
+    return code
+
+
+def _is_lack_of_memory(fault: Exception) -> bool:
+    """Recognise threads and shared libraries that failed for lack of memory."""
+    return isinstance(fault, ImportError | RuntimeError) and bool(NO_MEMORY.search(str(fault)))
+
+
 def say(text: str) -> None:
-    """A result, on standard output; if nobody reads it any more, it and all later ones are lost.
+    """Print a result on standard output; it is lost if nobody reads that any more.
 
     Raises:
-        ResourceError: standard output is a file on a full disk, say.
+        ResourceError: standard output cannot be written, for example a file on a full disk.
     """
     try:
         click.echo(text)
@@ -161,19 +210,20 @@ def say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as fault:
         raise ResourceError(
-            f"standard output: {fault.strerror}; check free space; outputs in files are there"
+            f"standard output: {fault.strerror}; check free space; outputs in files are complete"
         ) from fault
 
 
 @contextmanager
-def progress(total: int, label: str, quiet: bool = False) -> Iterator[Any]:
-    """A bar with ETA on a terminal's standard error; silent elsewhere. Yields `tick(done)`."""
-    hidden = quiet or not sys.stderr.isatty()
+def progress(total: int, label: str, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """Show a bar on a terminal, and log a line every 30 s elsewhere; yields `tick(done, note)`."""
+    if quiet or not sys.stderr.isatty():
+        yield _log_progress(total, label) if not quiet else lambda done, note=None: None
+        return
     with click.progressbar(
         length=total,
         label=label,
         file=sys.stderr,
-        hidden=hidden,
         show_eta=True,
         show_pos=True,
         item_show_func=lambda note: note or "",
@@ -181,40 +231,28 @@ def progress(total: int, label: str, quiet: bool = False) -> Iterator[Any]:
         yield lambda done, note=None: bar.update(done, note)
 
 
-def complain(message: str) -> None:
-    """An error that does not end the command, on standard error."""
-    click.echo(f"error: {one_line(message)}", err=True)
+def _log_progress(total: int, label: str) -> Callable[..., None]:
+    started = logged = time.monotonic()
+    count = 0
 
+    def tick(done: int, note: str | None = None) -> None:
+        nonlocal count, logged
+        count, now = count + done, time.monotonic()
+        if now - logged < LOG_SECONDS or not count:
+            return
+        logged, rate = now, count / (now - started)
+        minutes, seconds = divmod(round((total - count) / rate), 60)
+        parts = f"{count / total:.0%}, {rate:.1f}/s, {minutes}:{seconds:02} min left"
+        logger.info("%s: %s%s", label, parts, f", {note}" if note else "")
 
-def one_line(text: str) -> str:
-    """No line breaks and no control characters, whatever a library or a file's name put into it."""
-    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
-
-
-def _failed(name: str, message: str, code: int, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    click.echo(f"{name}: error: {one_line(message)}", err=True)
-    return code
-
-
-def _bug(name: str, fault: BaseException, debug: bool) -> int:
-    kind = type(fault).__name__
-    return _failed(name, f"bug: {kind}: {fault}; run again with --debug and report it", 1, debug)
-
-
-def _is_lack_of_memory(fault: Exception) -> bool:
-    """Neither threads nor libraries that cannot be had raise a MemoryError."""
-    from mfnet_runtime.errors import NO_MEMORY
-
-    return isinstance(fault, ImportError | RuntimeError) and bool(NO_MEMORY.search(str(fault)))
+    return tick
 
 
 @contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Ctrl-C and SIGTERM unwind, so that temporary files go; a second one ends it all at once."""
+    """Make Ctrl-C and SIGTERM unwind the stack; a second signal ends the process at once."""
 
-    def raised(number: int, frame: object) -> None:
+    def handle(number: int, frame: object) -> None:
         for sent in previous:
             signal.signal(sent, signal.SIG_DFL)
         raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
@@ -223,8 +261,8 @@ def _signals_raise() -> Iterator[None]:
     try:
         for sent in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(sent) is not signal.SIG_IGN:
-                previous[sent] = signal.signal(sent, raised)
-    except ValueError:  # not the main thread: whoever runs us there handles signals
+                previous[sent] = signal.signal(sent, handle)
+    except ValueError:  # not the main thread, whose caller handles signals
         yield
         return
     try:

@@ -16,8 +16,7 @@ from faults.runner import Conditions, Ended
 from faults.workplace import OTHERS, Bench, Workplace, digests, snapshot, unopened
 from support import read
 
-from mfnet_runtime.run.manifest import FILE
-from mfnet_runtime.run.workdir import WORK
+from mfnet_runtime.run.manifest import FILE, WORK
 
 MEMORY = 256 << 20  # resident bytes, 100 MiB of which are Python and its libraries
 SECONDS = 10.0

@@ -36,9 +36,9 @@ def under(**conditions: Any) -> Callable[[Workplace], None]:
 
 
 def started(place: Workplace, scene: str = "b") -> Running:
-    """Start a run, and return when it has finished a part of a scene and has more to do."""
+    """Start a run, and return when it has begun with a scene."""
     running, end = place.start(), time.monotonic() + TIMEOUT
-    while not place.manifest().of(scene).pieces:
+    while not place.manifest().scene(scene).inputs:
         assert time.monotonic() < end
         time.sleep(0.005)
     return running
@@ -121,7 +121,7 @@ def after_a_kill(*words: str, other_model: bool = False) -> Act:
     return act
 
 
-SPOKEN = ("interrupted", "--resume goes on from here")
+SPOKEN = ("interrupted", "use --resume to continue")
 FULL = ("check free space", "/out")
 CELLS = (
     *(
@@ -131,7 +131,7 @@ CELLS = (
     Cell("X1", "standard output on a full disk (/dev/full)", 5, "maps are there; exit 5",
          under(stdout="/dev/full"), ("standard output", "check free space"), others=EVERY),
     Cell("X2", "output folder read-only", 5, "nothing begun", read_only,
-         ("out: cannot be made or written", "choose another folder"), resumed=True),
+         ("out: cannot be created or written", "choose another folder"), resumed=True),
     interrupted("X2", "output folder removed in the middle", 5, folder_removed, *FULL),
     interrupted("X3", "Ctrl-C: SIGINT to the group", 130, signalled(signal.SIGINT, group=True),
                 *SPOKEN),
@@ -156,12 +156,12 @@ CELLS = (
          ("out: another mfnet-run works in it", "choose another folder"), act=two_at_once,
          template="large", others=EVERY),
     interrupted("X9", "a new run in an unfinished folder", 2, after_a_kill(),
-                "a run there is not finished", "--resume"),
+                "an unfinished run is there", "--resume"),
     interrupted("X9", "--resume with another stride", 2, after_a_kill("--resume", "--stride", "8"),
-                "stride was 16", "choose as then"),
+                "stride was 16", "use the same as before"),
     interrupted("X9", "--resume with other bands", 2, after_a_kill("--resume", "--bands", "3,2,1"),
-                "bands was", "choose as then"),
+                "bands was", "use the same as before"),
     interrupted("X9", "--resume with another model", 2,
                 after_a_kill("--resume", other_model=True), "MFNET_MODEL_SHA256 was",
-                "choose as then"),
+                "use the same as before"),
 )  # fmt: skip

@@ -23,11 +23,12 @@ from faults.runner import EXPORT, RUN, Conditions, Ended, ForkServer, Running
 from support import UTM, read, write_raster, write_rgbd_model, write_scene
 
 from mfnet_runtime.files import sha256_from_file
-from mfnet_runtime.run.manifest import FILE, RunState
+from mfnet_runtime.run.manifest import FILE
+from mfnet_runtime.run.state import RunState, read_manifest
 
 OTHERS = ("a", "c")  # scenes without a fault
-# the same engine wherever tests run, and progress noted as often as possible
-ENGINE = "--backend onnxruntime --threads 1 --checkpoint 0 --json".split()
+# the same engine wherever tests run
+ENGINE = "--backend onnxruntime --threads 1 --json".split()
 SIZES = {"small": (40, 48), "large": (320, 400)}  # rows and columns; large takes some time
 IN_MEMORY = Path("/dev/shm")  # no disk to wait for
 IN_OPEN, EVENT = 0x20, 16  # of inotify: the flag, and bytes of an event without a name
@@ -92,11 +93,7 @@ class Workplace:
 
     def manifest(self) -> RunState:
         """Return what the manifest says."""
-        state, path = RunState(), self.out / FILE
-        for line in path.read_text().splitlines() if path.is_file() else ():
-            with suppress(json.JSONDecodeError):  # cut short
-                state.add(json.loads(line))
-        return state
+        return read_manifest(self.out / FILE)
 
 
 class Bench:

@@ -1,4 +1,4 @@
-"""What tests of the runtime run: the tiny model, every backend that is installed, whole runs."""
+"""Fixtures of the runtime's tests: the tiny model, every installed backend, whole runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from faults.runner import RUN, ForkServer
-from resumed_run import COMMAND, Told, digests, run, write_scenes
+from runs import COMMAND, Spec, digests, run, write_scenes
 from support import write_rgbd_model
-from undisturbed import SIZES, Undisturbed
+from undisturbed import Undisturbed
 
 from mfnet_runtime.backends import RUNS
 
@@ -29,26 +29,26 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    """Runs that may be killed."""
+    """Starts runs that may be killed."""
     with ForkServer(tmp_path_factory.mktemp("said"), COMMAND, RUN) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def undisturbed(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """Two small scenes, and everything that can be made of them."""
+    """Two small scenes, and all outputs that can be made of them."""
     return Undisturbed(server, tmp_path_factory.mktemp("undisturbed"), vectors="fgb")
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Told:
+def spec(tmp_path: Path) -> Spec:
     """A run over two small scenes."""
-    return Told(str(write_scenes(tmp_path / "scenes", SIZES)), str(tmp_path / "out"))
+    return Spec(str(write_scenes(tmp_path / "scenes")), str(tmp_path / "out"))
 
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Digests of what it leaves where nobody disturbs it."""
+    """Digests of the outputs of `spec`."""
     folder = tmp_path_factory.mktemp("whole")
-    run(Told(str(write_scenes(folder / "scenes", SIZES)), str(folder / "out")))
+    run(Spec(str(write_scenes(folder / "scenes")), str(folder / "out")))
     return digests(folder / "out")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mfnet_runtime.cli.engine_options import EngineWords, engine_options
-from mfnet_runtime.cli.output_options import OutputWords, output_options
 from mfnet_runtime.cli.read_options import ReadWords, read_options
-from mfnet_runtime.cli.resume_options import ResumeWords, resume_options
-from mfnet_runtime.cli.walk_options import WalkWords, walk_options
+from mfnet_runtime.cli.run_options import (
+    EngineOptions,
+    engine_options,
+    resume_options,
+    segment_options,
+    vector_options,
+)
 from mfnet_runtime.console import (
     GroupedCommand,
     debug_option,
@@ -24,6 +28,10 @@ from mfnet_runtime.console import (
     say,
 )
 from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.run.options import ResumeOptions, VectorOptions
+from mfnet_runtime.tiling.options import SegmentOptions
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("mfnet-run", cls=GroupedCommand)
@@ -31,8 +39,8 @@ from mfnet_runtime.errors import SceneError, UsageError
 @click.argument("scenes", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Output folder.")
 @read_options
-@walk_options
-@output_options
+@segment_options
+@vector_options
 @resume_options
 @engine_options
 @click.option(
@@ -43,9 +51,9 @@ from mfnet_runtime.errors import SceneError, UsageError
 @click.option(
     "--check",
     is_flag=True,
-    help="Examine model and data: what a run would refuse, and what is odd; write nothing.",
+    help="Report what a run would refuse and what looks odd; write nothing.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @only_option
 @json_option
 @debug_option
@@ -55,22 +63,22 @@ def command(
     scenes: Path,
     out: Path | None,
     reading: ReadWords,
-    output: OutputWords,
-    resuming: ResumeWords,
-    walk: WalkWords,
-    engine: EngineWords,
+    options: SegmentOptions,
+    vectors: VectorOptions,
+    resume: ResumeOptions,
+    engine: EngineOptions,
     dry_run: bool,
     check: bool,
     quiet: bool,
     only: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Segment SCENES with MODEL and write one class map a scene.
+    """Segment SCENES with MODEL and write one class map per scene.
 
-    SCENES is a folder with image/ and dsm/ holding rasters of equal stems; or one of pairs such as
-    NAME.tif, NAME_dsm.tif, or by ISPRS names; or a folder of images given together with the folder
-    of their DSMs (--dsm); or a CSV file with the columns image, dsm and, if need be, name; or one
-    image given together with --dsm. Pixels without data in image or DSM come out as 255.
+    SCENES is a folder with image/ and dsm/ holding rasters of equal stems; a folder of pairs such
+    as NAME.tif and NAME_dsm.tif, or with ISPRS names; a folder of images, with the folder of their
+    DSMs given by --dsm; a CSV file with the columns image, dsm and optionally name; or one image,
+    with its DSM given by --dsm. Pixels without data in image or DSM become 255.
 
     \b
     Examples:
@@ -84,20 +92,8 @@ def command(
     from mfnet_runtime.run.provenance import model_tags
     from mfnet_runtime.run.segment import segment_scenes
     from mfnet_runtime.scene.discovery import scenes_from
-    from mfnet_runtime.tiling.pipeline import SegmentOptions, processor
+    from mfnet_runtime.tiling.pipeline import processor
 
-    options = SegmentOptions(
-        walk.stride,
-        walk.blend,
-        engine.batch_size(),
-        engine.preprocess,
-        walk.protocol,
-        reading.dsm_range,
-        output.confidence,
-        output.probabilities,
-        max_memory=engine.memory(),
-    )
-    vectors = output.vector_options()
     found = scenes_from(scenes, reading.dsm, only=only, dsm_band=reading.dsm_band)
     read = reading.options()
     if check:
@@ -109,8 +105,8 @@ def command(
         )
         return check_scenes(request, found, out, options, read, vectors, as_json, quiet)
     if out is None:
-        raise UsageError("-o says where the outputs go; only --check needs none")
-    with engine.backend_of(model) as backend:
+        raise UsageError("no output folder; give one with -o (only --check needs none)")
+    with engine.backend_for(model, options.batch) as backend:
         ran = {
             "model": model.name,
             "backend": backend.name,
@@ -119,7 +115,7 @@ def command(
             "preprocess": processor(backend, options),
             "threads": backend.threads,
         }
-        click.echo(_heading(ran), err=True)
+        logger.info("%s", _heading(ran))
         if dry_run:
             rows = estimate_scenes(backend, found, options, read)
         else:
@@ -130,7 +126,7 @@ def command(
                 options,
                 read,
                 vectors,
-                resume=resuming.options(),
+                resume=resume,
                 tags=model_tags(model),
                 quiet=quiet,
             )
@@ -143,7 +139,7 @@ def command(
             say(one_line(_sentence(row)))
     if failed:
         others = "" if failed == len(rows) else "; the others are valid"
-        click.echo(f"{failed} of {len(rows)} scenes failed{others}", err=True)
+        logger.info("%d of %d scenes failed%s", failed, len(rows), others)
     return SceneError.exit_code if failed else 0
 
 
@@ -155,11 +151,9 @@ def _heading(ran: dict[str, Any]) -> str:
 def _sentence(row: dict[str, Any]) -> str:
     if row["status"] == "failed":
         return f"{row['scene']}: failed"
-    if row["status"] == "shared":
-        return f"{row['scene']}: what is left of it is another shard's; the last one writes the map"
     if row["status"] == "estimated":
         return (
-            f"{row['scene']}: {row['height']} x {row['width']} px, {row['windows']} windows in "
+            f"{row['scene']}: {row['width']} x {row['height']} px, {row['windows']} windows in "
             f"{row['blocks']} block{'s' * (row['blocks'] > 1)}; at most "
             f"{row['memory_bytes'] / (1 << 20):.0f} MiB of memory for pixels, "
             f"{row['disk_bytes'] / (1 << 20):.0f} MiB of disk, {row['backend_s']:.1f} s in the "
@@ -177,9 +171,9 @@ def _sentence(row: dict[str, Any]) -> str:
     if row["nodata_pixels"]:
         text += f"; nodata {row['nodata_pixels'] / total:.1%}"
     if row["resumed"]:
-        text += "; it was done before"
+        text += "; done before"
     if row["dsm_constant"]:
-        text += "; warning: the DSM is constant or empty, the network saw no heights"
+        text += "; warning: the DSM is constant or empty, the network gets no heights"
     return text
 
 

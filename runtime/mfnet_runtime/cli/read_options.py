@@ -31,7 +31,6 @@ class ReadWords:
     ignore_alpha: bool
     image_range: tuple[float, float] | None
     image_percentiles: tuple[float, float] | None
-    dsm_range: tuple[float, float] | None
     nodata_image: float | None
     nodata_dsm: float | None
     aoi: Path | None
@@ -124,13 +123,6 @@ _OPTIONS = (
         help="The same, by percentiles of each scene: 2 98, say.",
     ),
     click.option(
-        "--dsm-range",
-        type=float,
-        nargs=2,
-        metavar="MIN MAX",
-        help="Heights that become 0 and 1 [default: as the model says].",
-    ),
-    click.option(
         "--nodata-image", type=float, help="Pixel value without data, besides what files declare."
     ),
     click.option(
@@ -160,4 +152,4 @@ _OPTIONS = (
     ),
 )
 
-read_options = option_group(ReadWords, _OPTIONS, "reading", "Reading")
+read_options = option_group(ReadWords, "reading", {"Reading": _OPTIONS})

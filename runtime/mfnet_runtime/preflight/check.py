@@ -12,7 +12,7 @@ from mfnet_runtime.preflight.model import ModelRequest, largest_batch, model_inf
 from mfnet_runtime.preflight.outputs import check_disk, check_folder, check_packages
 from mfnet_runtime.preflight.report import finding_lines, model_lines, scene_lines, summary_line
 from mfnet_runtime.preflight.scene import RunRequest, check_scene
-from mfnet_runtime.raster.polygons import VectorOptions
+from mfnet_runtime.run.options import NO_VECTORS, VectorOptions
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.tiling.options import SegmentOptions
@@ -24,7 +24,7 @@ def check_scenes(
     folder: Path | None,
     options: SegmentOptions,
     read: ReadOptions,
-    vectors: VectorOptions | None = None,
+    vectors: VectorOptions = NO_VECTORS,
     as_json: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -56,8 +56,8 @@ def check_scenes(
     model = model_info(found, request)
     batch = largest_batch(found, options.batch, model.batches)
     run = RunRequest(model.contract, batch, options, read, vectors, folder)
-    if vectors is not None:
-        check_packages(found, vectors)
+    if vectors.vectors is not None:
+        check_packages(found, vectors.vectors)
     if folder is not None:
         check_folder(found, folder, scenes, [run.paths(folder, scene) for scene in scenes])
     show(model_lines(model))

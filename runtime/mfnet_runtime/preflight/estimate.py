@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from mfnet_runtime.backends.base import Backend
-from mfnet_runtime.console import complain
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import SceneError
+from mfnet_runtime.run.plan import scene_blocks
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneReader
 from mfnet_runtime.tiling.batch_size import BatchSize
-from mfnet_runtime.tiling.memory import block_width, pixel_memory
+from mfnet_runtime.tiling.memory import pixel_memory
 from mfnet_runtime.tiling.options import SegmentOptions
+
+logger = logging.getLogger(__name__)
 
 CALLS = 3  # timed calls of the network, after one that is not timed
 
@@ -78,7 +81,7 @@ def estimate_scenes(
                 found = estimate(reader, contract, sizes.largest, options, seconds)
                 rows.append(found.to_json())
         except SceneError as error:
-            complain(str(error))
+            logger.error("%s", error)
             rows.append({"scene": scene.name, "status": "failed", "error": str(error)})
     return rows
 
@@ -115,7 +118,7 @@ def estimate(
     """
     grid = options.grid(reader.height, reader.width, contract.window)
     needs = pixel_memory(reader, grid, contract, batch, options.sum)
-    blocks = grid.blocks(options.block or block_width(grid, needs, options.max_memory))
+    blocks = scene_blocks(reader, contract, options, batch)
     windows = sum(len(block) for block in blocks)
     planes = 1 + options.confidence + options.probabilities * len(contract.classes)
     pixels = grid.height * grid.width * planes
@@ -126,7 +129,7 @@ def estimate(
         windows,
         len(blocks),
         needs.of(max(len(block.under) for block in blocks)),
-        # pieces, all of them as one, overviews, and all that once more in its last form
-        2 * pixels + pixels // 3 + pixels * 4 // 3,
+        # blocks, overviews, and both once more in the finished file
+        pixels + pixels // 3 + pixels * 4 // 3,
         windows * seconds,
     )

@@ -9,18 +9,17 @@ from pathlib import Path
 
 from mfnet_runtime.checks.findings import Findings
 from mfnet_runtime.errors import ResourceError, UsageError, missing_package
-from mfnet_runtime.raster.polygons import VectorOptions
-from mfnet_runtime.raster.vector_file import require_vectors
-from mfnet_runtime.run.paths import OutputPaths, require_places
-from mfnet_runtime.run.workdir import WORK
+from mfnet_runtime.raster.vectors import require_format
+from mfnet_runtime.run.manifest import WORK
+from mfnet_runtime.run.outputs import OutputPaths, require_places
 from mfnet_runtime.scene.discovery import Scene
 
 
-def check_packages(found: Findings, vectors: VectorOptions) -> None:
-    """Check that polygons can be written."""
+def check_packages(found: Findings, polygons: str) -> None:
+    """Check that polygons can be written in a format."""
     with found.refusals("output"):
         try:
-            require_vectors(vectors)
+            require_format(polygons)
         except ModuleNotFoundError as error:
             raise UsageError(missing_package(error.name) or str(error)) from error
 

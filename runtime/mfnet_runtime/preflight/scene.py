@@ -30,9 +30,8 @@ from mfnet_runtime.preflight.rasters import (
 from mfnet_runtime.raster.crs import height_system
 from mfnet_runtime.raster.grid import grid_of, mismatch
 from mfnet_runtime.raster.open import open_raster
-from mfnet_runtime.raster.polygons import VectorOptions
-from mfnet_runtime.run.outputs import SceneOutputs
-from mfnet_runtime.run.paths import OutputPaths
+from mfnet_runtime.run.options import NO_VECTORS, VectorOptions
+from mfnet_runtime.run.outputs import OutputPaths
 from mfnet_runtime.scene.aoi import AreaMask
 from mfnet_runtime.scene.discovery import Scene, require_files
 from mfnet_runtime.scene.dsm import HeightBand
@@ -56,7 +55,7 @@ class RunRequest:
     batch: int  # the most windows of a call
     options: SegmentOptions
     read: ReadOptions
-    vectors: VectorOptions | None = None
+    vectors: VectorOptions = NO_VECTORS
     folder: Path | None = None  # for outputs; None if it is not given
 
     def paths(self, folder: Path, scene: Scene) -> OutputPaths:
@@ -243,8 +242,7 @@ def _check_together(found: Findings, check: SceneCheck, run: RunRequest) -> None
         if run.folder is not None:
             with found.refusals("output"):
                 paths = run.paths(run.folder, scene)
-                shape = (reader.height, reader.width)
-                SceneOutputs(paths, shape, contract.classes, reader.profile, {}, run.vectors)
+                paths.require_polygons_possible(reader.profile, reader.height, run.vectors)
         if not found.refused("image", "dsm", "area"):
             _check_coverage(found, check, reader, run)
 

@@ -1,171 +1,296 @@
-"""One output raster: written by rows into a temporary GeoTIFF, made cloud-optimised, read back.
+"""GeoTIFFs of uint8 bands: blocks of a scene, and the cloud-optimised file put together from them.
 
-rasterio ignores the status of GDAL's close, where most bytes of a small file reach the disk; so a
-finished file is read back and compared before it gets its name. Knows nothing of networks.
+rasterio ignores the status of GDAL's close, where most bytes of a small file reach the disk. Every
+file is therefore read back and compared before it is renamed.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from uuid import uuid4
+from xml.sax.saxutils import escape
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
+import rasterio.shutil
+from rasterio._err import CPLE_BaseError  # GDAL's errors; not all are wrapped
 from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from mfnet_runtime.files import replace_files
 from mfnet_runtime.labels import IGNORE
-from mfnet_runtime.raster.cog import BLOCK, Resampling, cog_from_tiff
 from mfnet_runtime.raster.open import no_place_is_fine
+from mfnet_runtime.subprocesses import call_apart
 
-Rows = npt.NDArray[np.uint8]  # (row, column), or (band, row, column)
-Seen = Callable[[int, Rows], None]  # told the first row of (band, row, column) read back
+Rows = npt.NDArray[np.uint8]  # (band, row, column)
+Seen = Callable[[int, Rows], None]  # called with the first row of rows that were read back
+Resampling = Literal["mode", "average"]
 
-CREATION: dict[str, Any] = {
-    "driver": "GTiff",
-    "dtype": "uint8",
-    "nodata": IGNORE,
-    "interleave": "band",  # not compressed: read once and removed
-    "tiled": True,
-    "blockxsize": BLOCK,
-    "blockysize": BLOCK,
-    "bigtiff": "if_safer",
-}
+TILE = 512  # pixels a side
+CACHE = 64 << 20  # bytes of GDAL's block cache; its default is 5 % of all memory
+UNPACKED = {"COG_TMP_COMPRESSION": "NONE"}  # compressing temporary overviews takes a third longer
+CHUNK_ROWS = "128"  # of overviews of large files; GDAL's default takes 200 MiB at 100,000 columns
+PIXELS_HERE = 1 << 28  # larger files take long enough (5 s) to need an interruptible process
 
 
 @dataclass(frozen=True)
 class Layer:
     """What a raster of uint8 bands holds; 255 is nodata."""
 
-    bands: tuple[str, ...]  # what each holds
+    bands: tuple[str, ...]  # description of each
     overviews: Resampling
-    palette: Mapping[int, tuple[int, int, int, int]] | None = None  # RGBA, of a single band
+    palette: Mapping[int, tuple[int, int, int, int]] | None = None  # RGBA, for a single band
 
 
-@dataclass
-class _Columns:
-    """Some neighbouring columns of a raster, written from the top to the bottom."""
+@dataclass(frozen=True)
+class Metadata:
+    """What all rasters of a scene share."""
 
-    width: int  # pixels
-    checksums: list[int]  # CRC-32 of the rows so far, of each band
-    row: int = 0  # the next one
-
-    def add(self, rows: Rows) -> None:
-        self.row += rows.shape[1]
-        for index, band in enumerate(rows):
-            data = np.ascontiguousarray(band).data
-            self.checksums[index] = zlib.crc32(data, self.checksums[index])
+    shape: tuple[int, int]  # rows and columns, pixels
+    place: Mapping[str, Any]  # `crs` and `transform`, or `gcps`, without None
+    tags: Mapping[str, str]  # provenance; no local paths
 
 
-class LayerFile:
-    """Make it, `write` rows, `finish` it; close it whatever happens.
+@dataclass(frozen=True)
+class Block:
+    """A file with some rows and columns of a raster."""
+
+    path: Path
+    columns: range
+    rows: range
+    checksums: tuple[int, ...]  # CRC-32 of each band's pixels, row by row
+
+    def is_intact(self) -> bool:
+        """Read the file and compare its pixels with the checksums."""
+        try:
+            return block_checksums(self.path) == self.checksums
+        except OSError:
+            return False
+
+
+class BlockWriter:
+    """Writes a block under a temporary name; a context manager that verifies and renames it.
 
     Args:
-        folder: For temporary files, which are whose folder it is to remove.
-        name: Of the file, without suffix.
-        layer: What it holds.
+        path: Of the block; its folder exists.
+        bands: Their number.
         shape: Rows and columns, pixels.
-        place: `crs` and `transform`, or `gcps`; without None.
-        tags: Provenance; no local paths.
 
     Raises:
-        OSError, RasterioError: the folder cannot be written. So of all methods.
+        OSError: it cannot be written, or it reads back differently; so do all methods.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        layer: Layer,
-        shape: tuple[int, int],
-        place: Mapping[str, Any],
-        tags: Mapping[str, str],
-    ) -> None:
-        self._rows, self._done = folder / f"{name}.rows.tif", folder / f"{name}.tif"
-        self._layer, self._shape = layer, shape
-        size = {"count": len(layer.bands), "height": shape[0], "width": shape[1]}
-        with no_place_is_fine():
-            self._target: Any = rasterio.open(self._rows, "w", **CREATION, **size, **place)
+    def __init__(self, path: Path, bands: int, shape: tuple[int, int]) -> None:
+        self._path, self._partial = path, path.with_name(f".{uuid4().hex}.tif")
+        self._size = {"count": bands, "height": shape[0], "width": shape[1]}
+        self._row = 0
+        self.checksums = (0,) * bands  # of the rows written so far, as in `Block`
+
+    def __enter__(self) -> BlockWriter:
+        tiles = {"tiled": True, "interleave": "band"}
+        for axis, size in (("blockxsize", "width"), ("blockysize", "height")):
+            tiles[axis] = _tile(self._size[size])
+        kind = {"driver": "GTiff", "dtype": "uint8", "bigtiff": "if_safer"}
+        with _os_errors(), no_place_is_fine():
+            self._target: Any = rasterio.open(self._partial, "w", **kind, **self._size, **tiles)
+        return self
+
+    def write(self, rows: Rows) -> None:
+        """Append rows below those written so far."""
+        with _os_errors():
+            self._target.write(rows, window=Window(0, self._row, rows.shape[2], rows.shape[1]))
+        self._row += rows.shape[1]
+        self.checksums = _add(self.checksums, rows)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with suppress(*([OSError] if kind else [])), _os_errors(), no_place_is_fine():
+                self._target.close()
+            if kind is None:
+                if block_checksums(self._partial) != self.checksums:
+                    raise OSError("what was read back differs from what was written")
+                replace_files([(self._partial, self._path)])
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+
+def block_checksums(path: Path) -> tuple[int, ...]:
+    """Read a block and return the CRC-32 of each band's pixels, row by row.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with _os_errors(), no_place_is_fine(), rasterio.open(path, driver="GTiff") as block:
+        return checksums(block, Window(0, 0, block.width, block.height))
+
+
+def write_cog(
+    path: Path,
+    layer: Layer,
+    metadata: Metadata,
+    blocks: Sequence[Block],
+    first: int = 1,
+    seen: Seen | None = None,
+) -> None:
+    """Put blocks together into a cloud-optimised GeoTIFF, and read it back.
+
+    Args:
+        path: A new file; temporary files are written to its folder.
+        layer: What it holds.
+        metadata: Size, place and tags.
+        blocks: They cover the raster.
+        first: The band of the blocks that holds the layer's first band.
+        seen: Called with all rows read back, block by block.
+
+    Raises:
+        OSError: it cannot be written, a block is damaged, or it reads back differently.
+    """
+    mosaic = path.with_suffix(".vrt")
+    bands = len(layer.bands)
+    with _os_errors(), no_place_is_fine(), rasterio.Env(GDAL_CACHEMAX=CACHE):
+        write_mosaic(mosaic, layer, metadata, blocks, first)
+        copy_to_cog(mosaic, path, layer.overviews, math.prod(metadata.shape) * bands)
+        with rasterio.open(path, driver="GTiff") as written:
+            _require_metadata(written, layer, metadata)
+            for block in blocks:
+                columns, rows = block.columns, block.rows
+                window = Window(columns.start, rows.start, len(columns), len(rows))
+                found = checksums(written, window, seen)
+                if found != block.checksums[first - 1 : first - 1 + bands]:
+                    raise OSError(f"what was read back differs from block {block.path.name}")
+
+
+def write_mosaic(
+    path: Path, layer: Layer, metadata: Metadata, blocks: Sequence[Block], first: int
+) -> None:
+    """Write a VRT of blocks; arguments as for `write_cog`."""
+    height, width = metadata.shape
+    kind = {"driver": "VRT", "dtype": "uint8", "nodata": IGNORE, "count": len(layer.bands)}
+    with rasterio.open(path, "w", **kind, height=height, width=width, **metadata.place) as target:
+        target.update_tags(**metadata.tags)
         if layer.palette:
-            self._target.write_colormap(1, layer.palette)
+            target.write_colormap(1, layer.palette)
         for band, description in enumerate(layer.bands, start=1):
-            self._target.set_band_description(band, description)
-        self._place, self._tags = place, dict(tags)
-        self._columns: dict[int, _Columns] = {}  # by the first
+            target.set_band_description(band, description)
+            sources = {
+                f"source_{index}": _source(path, block, first + band - 1)
+                for index, block in enumerate(blocks)
+            }
+            target.update_tags(band, ns="new_vrt_sources", **sources)
 
-    def write(self, rows: Rows, column: int = 0) -> None:
-        """Append rows to those columns that start at `column`.
 
-        Columns may be written in parts, side by side, each from the top to the bottom and always
-        in the same parts.
-        """
-        bands = rows if rows.ndim == 3 else rows[None]
-        count, height, width = bands.shape
-        part = self._columns.setdefault(column, _Columns(width, [0] * count))
-        self._target.write(bands, window=Window(column, part.row, width, height))
-        part.add(bands)
+def _tile(pixels: int) -> int:
+    """Return the side of the tiles of a block; TIFF takes multiples of 16."""
+    return min(TILE, -(-pixels // 16) * 16)
 
-    def tag(self, tags: Mapping[str, str]) -> None:
-        """Add provenance that is known only after the pixels."""
-        self._tags |= tags
 
-    def finish(self, seen: Seen | None = None) -> Path:
-        """Close, make cloud-optimised, read back.
+def _source(mosaic: Path, block: Block, band: int) -> str:
+    name = escape(os.path.relpath(block.path, mosaic.parent))
+    width, height = len(block.columns), len(block.rows)
+    size = f'xSize="{width}" ySize="{height}"'
+    place = f'xOff="{block.columns.start}" yOff="{block.rows.start}"'
+    return (
+        f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
+        f"<SourceBand>{band}</SourceBand>"
+        # stated so that the file is opened only when it is read
+        f'<SourceProperties RasterXSize="{width}" RasterYSize="{height}" DataType="Byte" '
+        f'BlockXSize="{_tile(width)}" BlockYSize="{_tile(height)}"/>'
+        f'<SrcRect xOff="0" yOff="0" {size}/><DstRect {place} {size}/></SimpleSource>'
+    )
 
-        Args:
-            seen: Told everything read back.
 
-        Returns:
-            The file.
-        """
-        self._target.update_tags(**self._tags)
-        self.close()
-        pixels = self._shape[0] * self._shape[1] * len(self._layer.bands)
-        cog_from_tiff(self._rows, self._done, self._layer.overviews, pixels)
-        self._rows.unlink()
-        with no_place_is_fine(), rasterio.open(self._done, driver="GTiff") as written:
-            self._require_stated(written)
-            for column, part in self._columns.items():
-                self._compare(written, column, part, seen)
-        if sum(part.width for part in self._columns.values()) != self._shape[1]:
-            raise OSError("columns are missing")
-        return self._done
+def copy_to_cog(source: Path, target: Path, overviews: Resampling, pixels: int) -> None:
+    """Copy a raster, tags and palette included; temporary files go to the folder of `target`.
 
-    def close(self) -> None:
-        """Let go of the temporary file; no more can be written."""
-        with no_place_is_fine():
-            self._target.close()
+    Args:
+        source: A GeoTIFF or VRT that declares its nodata.
+        target: A new file.
+        overviews: How overviews are computed.
+        pixels: Of the source, all bands together; a large copy runs in a process of its own.
 
-    def _require_stated(self, written: Any) -> None:
-        """Compare all but the pixels."""
-        layer, grid = self._layer, self._place.get("transform")
-        indexed = written.colorinterp[0] is ColorInterp.palette
-        palette = written.colormap(1) if indexed else {}
-        same = {
-            "size": (written.count, *written.shape) == (len(layer.bands), *self._shape),
-            "number type": set(written.dtypes) == {"uint8"},
-            "nodata": set(written.nodatavals) == {IGNORE},
-            "bands": written.descriptions == layer.bands,
-            "palette": (layer.palette or {}).items() <= palette.items(),
-            "CRS": bool(self._place.get("crs")) == bool(written.crs or written.gcps[1]),
-            "transform": grid is None or np.allclose(grid, written.transform, 1e-9, 0),
-            "tags": self._tags.items() <= written.tags().items(),
-        }
-        for what, equal in same.items():
-            if not equal:
-                raise OSError(f"its {what} read back differently")
+    Raises:
+        OSError: the source is unreadable, or the disk is full. Not every error is noticed.
+    """
+    arguments = (str(source), str(target), overviews)
+    if pixels > PIXELS_HERE:
+        call_apart(__name__, "copy_here", *arguments, CHUNK_ROWS)
+    else:
+        copy_here(*arguments)
 
-    def _compare(self, written: Any, column: int, part: _Columns, seen: Seen | None) -> None:
-        again = _Columns(part.width, [0] * len(part.checksums))
-        for start in range(0, self._shape[0], BLOCK):
-            height = min(BLOCK, self._shape[0] - start)
-            rows = written.read(window=Window(column, start, part.width, height))
-            again.add(rows)
-            if seen:
-                seen(start, rows)
-        if again != part:
-            raise OSError("what was read back differs from what was written")
+
+def copy_here(source: str, target: str, overviews: str, chunk_rows: str | None = None) -> None:
+    """`copy_to_cog` in this process."""
+    options = {"CPL_TMPDIR": str(Path(target).parent), "GDAL_CACHEMAX": CACHE, **UNPACKED}
+    if chunk_rows is not None:
+        options["GDAL_OVR_CHUNKYSIZE"] = chunk_rows
+    with _os_errors(), no_place_is_fine(), rasterio.Env(**options):
+        rasterio.shutil.copy(
+            source,
+            target,
+            driver="COG",
+            BLOCKSIZE=TILE,
+            COMPRESS="DEFLATE",  # every reader supports it
+            LEVEL=5,  # 6 takes twice as long for noise and saves a fifth
+            OVERVIEW_RESAMPLING=overviews.upper(),
+            BIGTIFF="IF_SAFER",
+            NUM_THREADS="ALL_CPUS",
+        )
+
+
+def checksums(dataset: Any, window: Window, seen: Seen | None = None) -> tuple[int, ...]:
+    """Read a window and return the CRC-32 of each band's pixels, row by row."""
+    start, stop = window.row_off, window.row_off + window.height
+    sums: tuple[int, ...] = (0,) * dataset.count
+    for tile in range(start - start % TILE, stop, TILE):  # so that no tile is read twice
+        top, bottom = max(tile, start), min(tile + TILE, stop)
+        rows = dataset.read(window=Window(window.col_off, top, window.width, bottom - top))
+        sums = _add(sums, rows)
+        if seen:
+            seen(top, rows)
+    return sums
+
+
+def _add(sums: Sequence[int], rows: Rows) -> tuple[int, ...]:
+    return tuple(
+        zlib.crc32(np.ascontiguousarray(band).data, total)
+        for band, total in zip(rows, sums, strict=True)
+    )
+
+
+def _require_metadata(written: Any, layer: Layer, metadata: Metadata) -> None:
+    """Compare everything but the pixels with what was asked for."""
+    place, tags = metadata.place, dict(metadata.tags)
+    transform = place.get("transform")
+    indexed = written.colorinterp[0] is ColorInterp.palette
+    palette = written.colormap(1) if indexed else {}
+    same = {
+        "size": (written.count, *written.shape) == (len(layer.bands), *metadata.shape),
+        "data type": set(written.dtypes) == {"uint8"},
+        "nodata": set(written.nodatavals) == {IGNORE},
+        "bands": written.descriptions == layer.bands,
+        "palette": (layer.palette or {}).items() <= palette.items(),
+        "CRS": bool(place.get("crs")) == bool(written.crs or written.gcps[1]),
+        "transform": transform is None or np.allclose(transform, written.transform, 1e-9, 0),
+        "tags": tags.items() <= written.tags().items(),
+    }
+    for what, equal in same.items():
+        if not equal:
+            raise OSError(f"its {what} read back differently")
+
+
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    """Turn errors of rasterio and GDAL into OSError."""
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError) as fault:
+        raise OSError(" ".join(str(fault.__cause__ or fault).split())) from fault

@@ -1,1 +1,1 @@
-"""Runs over many scenes: tasks, manifest, resuming, outputs."""
+"""Runs over many scenes: plan tasks, do them, record what is done, and finish the outputs."""

@@ -1,178 +1,218 @@
-"""The manifest of an output folder: what was done there, a JSON object a line, only appended to.
-
-It, and not that a file exists, says what is done. Records: `run` (settings; what stands before it
-no longer counts), `scene` (begun: inputs, blocks, DSM statistics), `piece` (rows on the disk),
-`done` (files with their digests), `failed`, `end`. A line that a crash cut short, or that is not
-what was written, is passed over; so is what belongs to a run whose own line is lost.
-"""
+"""The manifest of an output folder, written by the one process that holds its lock."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
+from types import TracebackType
 from typing import Any
-from zlib import crc32
 
-from mfnet_runtime.errors import UsageError
+from mfnet_runtime.errors import ResourceError, UsageError
+from mfnet_runtime.files import FileDigest, lock
+from mfnet_runtime.raster.geotiff import Block
+from mfnet_runtime.run.inputs import Input, require_unchanged
+from mfnet_runtime.run.options import ResumeOptions
+from mfnet_runtime.run.outputs import OutputPaths
+from mfnet_runtime.run.state import FORMAT, line_of, read_manifest
+from mfnet_runtime.run.task import Receipt, Task
+from mfnet_runtime.scene.discovery import Scene
 
 FILE = "manifest.jsonl"
-FORMAT = "mfnet-manifest/1"
-CHECK = b', "check": '  # the last field of a line: CRC-32 of the record without it
+WORK = ".mfnet-run"  # temporary files in the output folder, until all scenes are done
 
-
-@dataclass(frozen=True)
-class Piece:
-    """Finished rows of a block of columns, on the disk."""
-
-    file: str  # name, without what says the layer
-    columns: range
-    rows: range
-    checksums: dict[str, int]  # CRC-32 of the file of each layer
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types only."""
-        return {
-            "file": self.file,
-            "columns": [self.columns.start, self.columns.stop],
-            "rows": [self.rows.start, self.rows.stop],
-            "crc32": self.checksums,
-        }
-
-    @staticmethod
-    def from_json(record: dict[str, Any]) -> Piece:
-        """Inverse of `to_json`."""
-        spans = (range(*record["columns"]), range(*record["rows"]))
-        return Piece(str(record["file"]), *spans, dict(record["crc32"]))
-
-
-@dataclass
-class SceneState:
-    """What the manifest says of a scene."""
-
-    begun: dict[str, Any] | None = None
-    pieces: dict[str, Piece] = field(default_factory=dict)  # by file: the latest counts
-    done: dict[str, Any] | None = None
-    failed: str | None = None
-
-
-@dataclass
-class RunState:
-    """What the manifest says of the latest run."""
-
-    run: int = 0  # how many there were
-    settings: dict[str, Any] | None = None  # None: there was no run
-    shards: int = 1
-    ended: bool = True
-    scenes: dict[str, SceneState] = field(default_factory=dict)
-    written: dict[str, set[str]] = field(default_factory=dict)  # files of scenes, of any run
-
-    @property
-    def unfinished(self) -> bool:
-        """It was interrupted, and some of its work is worth keeping."""
-        return not self.ended and any(one.done or one.pieces for one in self.scenes.values())
-
-    def of(self, scene: str) -> SceneState:
-        """Made where the manifest says nothing of it."""
-        return self.scenes.setdefault(scene, SceneState())
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Take in the next record."""
-        kind, run = record["record"], int(record["run"])
-        if kind != "run" and run != self.run:
-            return
-        match kind:
-            case "run":
-                if record["format"] != FORMAT:
-                    raise ValueError(f"format {record['format']!r}, not {FORMAT!r}")
-                self.settings, self.shards = dict(record["settings"]), int(record["shards"])
-                self.run, self.ended = run, False
-                self.scenes = {}
-            case "resumed":
-                self.ended = False
-            case "end":
-                self.ended = True
-            case "scene":
-                self.scenes[record["scene"]] = SceneState(begun=record)
-            case "piece":
-                piece = Piece.from_json(record)
-                self.of(record["scene"]).pieces[piece.file] = piece
-            case "done":
-                self.of(record["scene"]).done = record
-                self.written.setdefault(record["scene"], set()).update(record["files"])
-            case "failed":
-                self.of(record["scene"]).failed = str(record["error"])
+logger = logging.getLogger(__name__)
 
 
 class Manifest:
-    """The manifest of a folder, open for appending; several processes may append to it.
+    """The manifest of a run; a context manager that locks the output folder.
 
     Args:
-        folder: Of the outputs; exists.
+        folder: Created if missing.
+        settings: Everything but the scenes' own files that outputs depend on.
+        options: Whether to continue an unfinished run.
+        scenes: Names of all scenes of the run.
 
     Raises:
-        OSError: it cannot be opened for writing. So of `append`.
+        UsageError: another process works in the folder, an earlier run there is not finished and
+            the options do not say what to do with it, or it had other settings.
+        ResourceError: the folder cannot be written; also for an `OSError` raised in the context.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
-        self.state = RunState()
-        self._file = self.path.open("a+b", buffering=0)
-        self._read = 0  # bytes
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        options: ResumeOptions,
+        scenes: Sequence[str],
+    ) -> None:
+        self._folder, self._work = folder, folder / WORK
+        self._settings, self._options, self._scenes = dict(settings), options, scenes
+        self.digest = sha256(json.dumps(self._settings, sort_keys=True).encode()).hexdigest()
 
-    @property
-    def handle(self) -> int:
-        """Its file descriptor, to lock."""
-        return self._file.fileno()
+    def __enter__(self) -> Manifest:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = (self._folder / FILE).open("a+b", buffering=0)
+            try:
+                if not lock(self._file.fileno()):
+                    raise UsageError(
+                        f"{self._folder}: another mfnet-run works in it; wait for it, or choose "
+                        "another folder with -o"
+                    )
+                self.state = read_manifest(self._folder / FILE)
+                self._begin()
+            except BaseException:
+                self._file.close()
+                raise
+        except OSError as fault:
+            raise self._failed(fault) from fault
+        return self
 
-    def append(self, kind: str, **fields: Any) -> None:
-        """Add a record, on the disk when this returns, and take in all there are."""
-        run = self.state.run + (kind == "run")
-        line = _checked(json.dumps({"record": kind, "run": run, **fields}).encode()) + b"\n"
-        if not self._ends_a_line():
-            line = b"\n" + line  # what a crash left of a record stays by itself
-        if os.write(self.handle, line) != len(line):  # one call: records never mix
-            raise OSError("a record was cut short")
-        os.fsync(self.handle)
-        self.refresh()
+    def _begin(self) -> None:
+        """Continue the last run, or begin a new one."""
+        state, options = self.state, self._options
+        if state.unfinished and not (options.resume or options.restart):
+            done = sum(one.done is not None for one in state.scenes.values())
+            raise UsageError(
+                f"{self._folder}: an unfinished run is there ({done} scenes done); add --resume to "
+                "continue it, or --restart to begin anew"
+            )
+        if options.resume and state.settings is not None:
+            self._require_same_settings(state.settings)
+            return
+        shutil.rmtree(self._work, ignore_errors=True)
+        values = {"format": FORMAT, "values": self._settings, "scenes": len(self._scenes)}
+        self.append("run", **values)
 
-    def refresh(self) -> RunState:
-        """Take in what was appended since, by other processes too.
+    def _require_same_settings(self, before: dict[str, Any]) -> None:
+        for name in {**before, **self._settings}:
+            then, now = before.get(name), self._settings.get(name)
+            if then != now:
+                raise UsageError(
+                    f"{self._folder}: {name} was {_short(then)} in the run there, and is "
+                    f"{_short(now)} now; use the same as before, or add --restart"
+                )
+
+    def work_folder(self, scene: str) -> Path:
+        """Return the folder of a scene's temporary files, created if missing."""
+        path = self._work / scene
+        for folder in (self._work, path):  # the output folder exists
+            folder.mkdir(exist_ok=True)
+        for left in path.glob(".*"):  # by a crash
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        return path
+
+    def find_done(self, scene: Scene, outputs: OutputPaths) -> dict[str, Any] | None:
+        """Return the row of a finished scene; None if it is not, or its files have changed.
 
         Raises:
-            UsageError: something in it is not ours.
+            InputChangedError: an input has changed since.
         """
-        fresh = os.pread(self.handle, os.fstat(self.handle).st_size - self._read, self._read)
-        whole = fresh[: fresh.rfind(b"\n") + 1]
-        self._read += len(whole)
-        for line in whole.splitlines():
-            record = _parsed(line)
-            if record is None:
-                continue
-            try:
-                self.state.add(record)
-            except (KeyError, TypeError, ValueError, AttributeError) as fault:
-                raise UsageError(
-                    f"{self.path}: a record is malformed ({fault!r}); remove the file, or choose "
-                    "another folder with -o"
-                ) from fault
-        return self.state
+        state = self.state.scene(scene.name)
+        if state.done is None:
+            return None
+        require_unchanged(scene, state.inputs)
+        files = state.done["files"]
+        intact = files.keys() == {path.name for path in outputs.all} and all(
+            FileDigest(**digest).matches(outputs.classes.parent / name)
+            for name, digest in files.items()
+        )
+        return dict(state.done["row"]) if intact else None
 
-    def close(self) -> None:
-        """Let go of the file, and of locks on it."""
+    def known_inputs(self, scene: str) -> tuple[Input, ...]:
+        """Return the inputs of a scene that was begun; none if it failed, and may be mended."""
+        state = self.state.scene(scene)
+        return () if state.failed else state.inputs
+
+    def find_block(self, task: Task) -> Block | None:
+        """Return the block of a task that was done, if its file is intact."""
+        record = self.state.scene(task.scene.name).blocks.get(task.path.name)
+        if record is None:
+            return None
+        columns, rows = range(*record["columns"]), range(*record["rows"])
+        block = Block(task.path, columns, rows, tuple(record["crc32"]))
+        same = (columns, rows) == (task.grid.made, task.grid.made_rows)
+        return block if same and block.is_intact() else None
+
+    def append(self, kind: str, **fields: Any) -> None:
+        """Append a record; it is on disk when this returns.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        record = {"record": kind, "settings": self.digest, **fields}
+        line = line_of(json.dumps(record).encode()) + b"\n"
+        handle = self._file.fileno()
+        status = os.fstat(handle)
+        if not status.st_nlink:
+            raise OSError("it was removed during the run")
+        if status.st_size and os.pread(handle, 1, status.st_size - 1) != b"\n":
+            line = b"\n" + line  # after what a crash left of a record
+        if os.write(handle, line) != len(line):
+            raise OSError("a record was cut short")
+        os.fsync(handle)
+        self.state.add(record)
+
+    def record_inputs(self, scene: str, inputs: Sequence[Input]) -> None:
+        """Record that a scene was begun, unless it is continued."""
+        if inputs != self.known_inputs(scene):
+            self.append("scene", scene=scene, inputs=[one.to_json() for one in inputs])
+
+    def record(self, receipt: Receipt) -> None:
+        """Record that a task was done."""
+        self.append("block", **receipt.to_json())
+
+    def record_done(
+        self, scene: str, files: Mapping[str, FileDigest], row: Mapping[str, Any]
+    ) -> None:
+        """Record a finished scene; remove its temporary files, and outputs of earlier runs."""
+        for name in self.state.written.get(scene, set()) - files.keys():
+            (self._folder / Path(name).name).unlink(missing_ok=True)
+        digests = {name: asdict(digest) for name, digest in files.items()}
+        self.append("done", scene=scene, files=digests, row=dict(row))
+        shutil.rmtree(self._work / scene, ignore_errors=True)
+
+    def record_failed(self, scene: str, error: str) -> None:
+        """Record why a scene failed; remove its temporary files."""
+        self.append("failed", scene=scene, error=error)
+        shutil.rmtree(self._work / scene, ignore_errors=True)
+
+    def end(self) -> None:
+        """Record that the run has ended, unless a scene may still be continued."""
+        found = [self.state.scene(scene) for scene in self._scenes]
+        if all(one.done or one.failed for one in found):
+            self.append("end")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self.state.unfinished:  # nothing to continue
+            shutil.rmtree(self._work, ignore_errors=True)
+        elif error is not None:
+            done = sum(self.state.scene(scene).done is not None for scene in self._scenes)
+            logger.info(
+                "%d of %d scenes are done; use --resume to continue", done, len(self._scenes)
+            )
         self._file.close()
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            raise self._failed(error) from error
 
-    def _ends_a_line(self) -> bool:
-        size = os.fstat(self.handle).st_size
-        return not size or os.pread(self.handle, 1, size - 1) == b"\n"
+    def _failed(self, fault: OSError) -> ResourceError:
+        return ResourceError(
+            f"{self._folder}: cannot be created or written ({fault.strerror or fault}); check free "
+            "space and write permission, or choose another folder with -o"
+        )
 
 
-def _checked(record: bytes) -> bytes:
-    return b"%b%b%d}" % (record[:-1], CHECK, crc32(record))
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """The record; None of a line that a crash cut short, or that is not what was written."""
-    record = line.rpartition(CHECK)[0] + b"}"
-    return json.loads(record) if line == _checked(record) else None
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""Tags of an output that say what made it, from what. No local paths."""
+"""What made an output: tags of its files, and the settings that a resumed run must share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.files import sha256_from_file
-from mfnet_runtime.raster.polygons import VectorOptions
+from mfnet_runtime.run.options import VectorOptions
 from mfnet_runtime.scene.aoi import Area
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
@@ -21,13 +21,7 @@ from mfnet_runtime.version import UNKNOWN, installed_version
 
 
 def provenance_tags(backend: Backend, options: SegmentOptions, read: ReadOptions) -> dict[str, str]:
-    """What is known before a scene is looked at.
-
-    Args:
-        backend: Entered.
-        options: How scenes are walked over.
-        read: How they are read.
-    """
+    """Return the tags that do not depend on the scene; no local paths."""
     contract = backend.contract
     tags = {
         "MFNET_VERSION": installed_version("mfnet"),
@@ -38,35 +32,39 @@ def provenance_tags(backend: Backend, options: SegmentOptions, read: ReadOptions
         "MFNET_STRIDE": str(options.stride_for(contract.window)),
         "MFNET_BLEND": options.sum,
     }
-    asked = {
+    optional = {
         "MFNET_BANDS": ",".join(map(str, read.bands or ())),
         "MFNET_ALIGN": read.align or "",
-        # an area is called by its file
         "MFNET_AREAS": ", ".join(Path(area.name).name for area in read.areas),
     }
-    return {**tags, **{key: value for key, value in asked.items() if value}}
+    return {**tags, **{key: value for key, value in optional.items() if value}}
 
 
 def run_settings(
     backend: Backend,
     options: SegmentOptions,
     read: ReadOptions,
-    vectors: VectorOptions | None,
+    vectors: VectorOptions,
     tags: Mapping[str, str],
     scenes: Sequence[Scene],
 ) -> dict[str, Any]:
-    """All that outputs depend on besides the scenes' own files, as plain JSON types.
+    """Return everything but the scenes' files that outputs depend on, as plain JSON types.
 
-    Batch, blocks and threads are not among it: the bytes are the same. Arguments as above, and
-        vectors: What polygons are made.
-        tags: Which model it is.
-        scenes: All of the run.
+    Batch, block size, memory and threads change no byte and are left out.
+
+    Args:
+        backend: Entered.
+        options: How to segment.
+        read: How to read.
+        vectors: The polygons to make.
+        tags: Name and digest of the model.
+        scenes: All scenes of the run.
     """
     contract = backend.contract
-    walked, reading = asdict(options), asdict(replace(read, areas=()))
+    segment, reading = asdict(options), asdict(replace(read, areas=()))
     del reading["limits"]
     for free in ("batch", "block", "max_memory"):
-        del walked[free]
+        del segment[free]
     found = {
         **tags,
         "version": installed_version("mfnet"),
@@ -75,25 +73,25 @@ def run_settings(
         "device": backend.device,
         "precision": backend.precision,
         "contract": contract.to_dict(),
-        **walked,
+        **segment,
         "stride": options.stride_for(contract.window),
         "preprocess": processor(backend, options),
         **reading,
-        "dsm_band": scenes[0].dsm_band if scenes else None,  # of all, as scenes are told
+        "dsm_band": scenes[0].dsm_band if scenes else None,  # one option for all scenes
         "areas": [area_digest(area) for area in read.areas],
-        "vectors": asdict(vectors) if vectors else None,
+        **asdict(vectors),
     }
     plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
     return plain
 
 
 def engine_version(backend: Backend) -> str:
-    """Of what runs the model."""
+    """Return the version of the library that runs the model."""
     return str(getattr(sys.modules.get(backend.name), "__version__", UNKNOWN))
 
 
 def area_digest(area: Area) -> str:
-    """SHA-256 of polygons and CRS."""
+    """Return the SHA-256 of an area's polygons and CRS."""
     digest = sha256(area.crs.to_wkt().encode() if area.crs else b"")
     for polygon in area.polygons:
         for ring in polygon:
@@ -103,5 +101,5 @@ def area_digest(area: Area) -> str:
 
 
 def model_tags(path: Path) -> dict[str, str]:
-    """Which model file it was; reads all of it."""
+    """Return name and SHA-256 of a model file."""
     return {"MFNET_MODEL": path.name, "MFNET_MODEL_SHA256": sha256_from_file(path)}

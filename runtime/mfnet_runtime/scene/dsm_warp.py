@@ -55,6 +55,8 @@ class WarpedDsm:
     def __init__(self, band: HeightBand, alignment: Alignment, folder: Path | None = None) -> None:
         self._band, self._alignment, self._folder = band, alignment, folder
         self._opened = ExitStack()
+        if folder is not None and (folder / NAME).exists():
+            _ = self._warped  # rasterio wants it opened by the thread that closes it
 
     def read(self, window: Window) -> tuple[FloatArray, BoolArray]:
         """Read heights of a window of the image and their validity, each (row, column).

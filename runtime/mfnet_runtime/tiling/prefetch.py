@@ -23,7 +23,7 @@ def read_ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
 
     A fault of the thread is raised where its item was expected. No thread outlives the block.
     """
-    with ThreadPoolExecutor(1, "mfnet-read") as thread:
+    with _thread("mfnet-read") as thread:
         iterator = iter(items)
 
         def ahead() -> Iterator[T]:
@@ -42,7 +42,7 @@ def write_behind(work: Callable[[T], object]) -> Iterator[Callable[[T], None]]:
     A fault of the thread is raised by the next call, or when the block is left without one. No
     thread outlives the block.
     """
-    with ThreadPoolExecutor(1, "mfnet-write") as thread:
+    with _thread("mfnet-write") as thread:
         pending: Future[object] | None = None
 
         def put(item: T) -> None:
@@ -54,3 +54,11 @@ def write_behind(work: Callable[[T], object]) -> Iterator[Callable[[T], None]]:
         yield put
         if pending is not None:
             pending.result()
+
+
+@contextmanager
+def _thread(name: str) -> Iterator[ThreadPoolExecutor]:
+    """Start a thread; a Ctrl-C while it starts would otherwise let it outlive the block."""
+    with ThreadPoolExecutor(1, name) as thread:
+        thread.submit(bool).result()
+        yield thread

@@ -245,7 +245,7 @@ def test_long_names_fit(tmp_path: Path, model: Path, folder: Path) -> None:
 def test_output_cannot_be_made(model: Path, folder: Path, capsys: Capture) -> None:
     write_scene(folder)
     code = run(model, folder, "-o", "/proc/mfnet-cannot-write-here")
-    assert_refused(capsys, code, 5, "cannot be made")
+    assert_refused(capsys, code, 5, "cannot be created")
 
 
 def test_inputs_are_never_replaced(model: Path, folder: Path, capsys: Capture) -> None:

@@ -187,7 +187,7 @@ def test_dark_images_are_warned_about_and_mended(
     warning = (
         f"{image}: nearly all pixel values lie in 0 .. 3200, which is dark in the model's range"
     )
-    assert err.count(f"a: warning: {warning}") == 1
+    assert err.count(f"warning: a: {warning}") == 1
     assert row["warnings"][0].startswith(warning)
     (row,) = summary(capsys, *run_words, *words)
     assert row["warnings"] == []

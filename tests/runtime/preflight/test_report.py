@@ -25,7 +25,7 @@ from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.preflight.rasters import raster_info, storage, strips
 from mfnet_runtime.preflight.scene import empty_windows
 from mfnet_runtime.raster.limits import DEFAULT_LIMITS
-from mfnet_runtime.run.workdir import WORK
+from mfnet_runtime.run.manifest import WORK
 from mfnet_runtime.tiling.grid import WindowGrid
 
 
@@ -106,7 +106,7 @@ def test_only_a_run_needs_an_output_folder(case: Case, capsys: Capture) -> None:
     words = [word for word in case.command() if word not in ("-o", str(case.out))]
     assert main([*words, "--check"]) == 0
     assert main(words) == 2
-    assert "-o says where the outputs go" in capsys.readouterr().err
+    assert "no output folder; give one with -o" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="../shared/data is not here")

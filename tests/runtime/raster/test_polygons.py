@@ -13,13 +13,13 @@ from rasterio.transform import Affine
 from support import RGBD, UTM, write_raster
 
 from mfnet_runtime.errors import UsageError
-from mfnet_runtime.raster import vector_file
-from mfnet_runtime.raster.polygons import VectorFormat, VectorOptions, polygons_from_raster
-from mfnet_runtime.raster.vector_file import require_vectors, vectors_from_classmap
+from mfnet_runtime.raster import vectors
+from mfnet_runtime.raster.vectors import polygons_from_raster, require_format, vectors_from_classmap
+from mfnet_runtime.run.options import VectorOptions
 
 pyogrio = pytest.importorskip("pyogrio.raw")
 
-FORMATS: tuple[VectorFormat, ...] = ("gpkg", "fgb")
+FORMATS = ("gpkg", "fgb")
 BLOCKS = {"tiled": True, "blockxsize": 16, "blockysize": 16, "nodata": 255}
 
 
@@ -34,12 +34,17 @@ def patches(height: int = 90, width: int = 70, seed: int = 0) -> npt.NDArray[np.
 
 
 def written(
-    folder: Path, classes: npt.NDArray[np.uint8], options: VectorOptions, **place: Any
+    folder: Path,
+    classes: npt.NDArray[np.uint8],
+    format: str,
+    smallest: int = 0,
+    min_area: float = 0,
+    **place: Any,
 ) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
-    """The polygons burnt into an array again, and their attributes."""
+    """Return the polygons burnt into an array, and their attributes."""
     raster = write_raster(folder / "a.tif", classes, **BLOCKS, **(place or UTM))
-    target = folder / f"a.{options.format}"
-    vectors_from_classmap(raster, target, RGBD, options, classes.size)
+    target = folder / f"a.{format}"
+    vectors_from_classmap(raster, target, RGBD, classes.size, smallest, min_area)
     meta, _, geometries, fields = pyogrio.read(target)
     attributes = dict(zip(meta["fields"], fields, strict=True))
     burnt = np.full(classes.shape, 255, np.uint8)
@@ -64,10 +69,10 @@ def rings(geometry: bytes) -> dict[str, Any]:
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("turn", [0, 33])
-def test_polygons_are_the_class_map(tmp_path: Path, format: VectorFormat, turn: float) -> None:
+def test_polygons_are_the_class_map(tmp_path: Path, format: str, turn: float) -> None:
     classes = patches()
     place = {**UTM, "transform": UTM["transform"] @ Affine.rotation(turn)}
-    burnt, found = written(tmp_path, classes, VectorOptions(format), **place)
+    burnt, found = written(tmp_path, classes, format, **place)
     np.testing.assert_array_equal(burnt, classes)
     assert found["crs"] == "EPSG:32632"
     for index, name in enumerate(RGBD.names):
@@ -88,18 +93,18 @@ def test_nothing_is_cut_at_a_border_of_blocks(tmp_path: Path) -> None:
 
 def test_sieving_leaves_no_small_patch_and_no_other_nodata(tmp_path: Path) -> None:
     classes = patches()
-    burnt, found = written(tmp_path, classes, VectorOptions("gpkg", sieve=12))
+    burnt, found = written(tmp_path, classes, "gpkg", 12)
     np.testing.assert_array_equal(burnt == 255, classes == 255)
     assert (burnt != classes).any()
     # a small patch may stay only where no neighbour is larger, as in a corner of nodata
-    plain, _ = written(tmp_path, classes, VectorOptions("fgb"))
+    plain, _ = written(tmp_path, classes, "fgb")
     assert np.count_nonzero(found["area_m2"] < 3) < 5
     np.testing.assert_array_equal(plain, classes)
 
 
 def test_small_polygons_are_left_out(tmp_path: Path) -> None:
     classes = patches()
-    burnt, found = written(tmp_path, classes, VectorOptions("gpkg", min_area=2))
+    burnt, found = written(tmp_path, classes, "gpkg", min_area=2)
     assert found["area_m2"].min() >= 2
     kept = burnt != 255
     np.testing.assert_array_equal(burnt[kept], classes[kept])
@@ -107,19 +112,19 @@ def test_small_polygons_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_scene_without_a_class_has_no_polygons(tmp_path: Path, format: VectorFormat) -> None:
-    _, found = written(tmp_path, np.full((9, 9), 255, np.uint8), VectorOptions(format))
+def test_a_scene_without_a_class_has_no_polygons(tmp_path: Path, format: str) -> None:
+    _, found = written(tmp_path, np.full((9, 9), 255, np.uint8), format)
     assert len(found["class"]) == 0
 
 
 def test_degrees_and_no_place_at_all(tmp_path: Path) -> None:
     classes = patches()
     degrees = {"crs": "EPSG:4326", "transform": Affine(1e-5, 0, 11, 0, -1e-5, 48)}
-    burnt, found = written(tmp_path, classes, VectorOptions("gpkg"), **degrees)
+    burnt, found = written(tmp_path, classes, "gpkg", **degrees)
     np.testing.assert_array_equal(burnt, classes)
     assert found["area_m2"].sum() == pytest.approx(0.829 * (classes != 255).sum(), rel=1e-3)
     (tmp_path / "a.gpkg").unlink()
-    burnt, found = written(tmp_path, classes, VectorOptions("gpkg"), crs=None)
+    burnt, found = written(tmp_path, classes, "gpkg", crs=None)
     np.testing.assert_array_equal(burnt, classes)
     assert np.isnan(found["area_m2"]).all()
     assert found["crs"] is None
@@ -127,15 +132,15 @@ def test_degrees_and_no_place_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_large_map_is_done_in_a_process_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: VectorFormat
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:
-    written(tmp_path, patches(), VectorOptions(format, 3, 1))
+    written(tmp_path, patches(), format, 3, 1)
     target = tmp_path / f"a.{format}"
     here = target.read_bytes()
     target.unlink()
-    monkeypatch.setattr(vector_file, "PIXELS_HERE", 0)
-    monkeypatch.setattr(vector_file, "write_vectors", None)
-    written(tmp_path, patches(), VectorOptions(format, 3, 1))
+    monkeypatch.setattr(vectors, "PIXELS_HERE", 0)
+    monkeypatch.setattr(vectors, "write_vectors", None)
+    written(tmp_path, patches(), format, 3, 1)
     assert target.read_bytes() == here
 
 
@@ -157,7 +162,6 @@ def test_polygons_lost_on_the_way_are_noticed(
             write_raster(tmp_path / "a.tif", patches(), **BLOCKS, **UTM),
             tmp_path / "a.fgb",
             RGBD,
-            VectorOptions("fgb"),
             1,
         )
 
@@ -165,23 +169,28 @@ def test_polygons_lost_on_the_way_are_noticed(
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     raster = write_raster(tmp_path / "a.tif", patches(), **BLOCKS, **UTM)
     with pytest.raises(OSError, match="absent"):
-        vectors_from_classmap(
-            raster, tmp_path / "absent" / "a.gpkg", RGBD, VectorOptions("gpkg"), 1
-        )
+        vectors_from_classmap(raster, tmp_path / "absent" / "a.gpkg", RGBD, 1)
 
 
 def test_a_driver_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     import pyogrio as package
 
-    require_vectors(VectorOptions("fgb"))
+    require_format("fgb")
     monkeypatch.setattr(package, "list_drivers", lambda: {"GPKG": "r"})
     with pytest.raises(UsageError, match="does not write GPKG"):
-        require_vectors(VectorOptions("gpkg"))
+        require_format("gpkg")
 
 
 @pytest.mark.parametrize(
-    "words", [{"format": "shp"}, {"sieve": -1}, {"min_area": -0.1}, {"min_area": float("nan")}]
+    "words",
+    [
+        {"vectors": "shp"},
+        {"sieve": -1},
+        {"min_area": -0.1},
+        {"min_area": float("nan")},
+        {"vectors": None, "sieve": 3},
+    ],
 )
 def test_options_that_mean_nothing_are_refused(words: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        VectorOptions(**{"format": "gpkg", **words})
+        VectorOptions(**{"vectors": "gpkg", **words})

@@ -1,4 +1,4 @@
-"""A disk that is full, or fails, at any time: exit code 5, nothing half under a name, resumable."""
+"""A disk that is full or fails at any time: exit code 5, no partial outputs, resumable."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from pathlib import Path
 
 import pytest
 from faults.runner import Conditions
-from resumed_run import Fault, Told, digests
+from runs import Fault, Spec, digests
 from undisturbed import PLAIN, Undisturbed
 
-from mfnet_runtime.run.workdir import WORK
+from mfnet_runtime.run.manifest import WORK
 
 TOGETHER = 4  # runs at the same time
 LEAST = 1024  # bytes: what it says has to fit
 CALLS = {
     "a record": "mfnet_runtime.run.manifest:os.write",
     "the manifest": "mfnet_runtime.run.manifest:os.fsync",
-    "a piece": "mfnet_runtime.run.chunks:_OpenPiece.write",
-    "a piece's bytes": "mfnet_runtime.run.chunks:os.fsync",
-    "an output's bytes": "mfnet_runtime.files:os.fsync",
-    "an output's name": "mfnet_runtime.files:os.replace",
-    "overviews": "mfnet_runtime.raster.geotiff:cog_from_tiff",
+    "a block": "mfnet_runtime.raster.geotiff:BlockWriter.write",
+    "a mosaic": "mfnet_runtime.raster.geotiff:write_mosaic",
+    "overviews": "mfnet_runtime.raster.geotiff:copy_to_cog",
+    "bytes of a file": "mfnet_runtime.files:os.fsync",
+    "name of a file": "mfnet_runtime.files:os.replace",
 }
 
 
 def assert_out_of_disk(
-    whole: Undisturbed, told: Sequence[Told], conditions: Sequence[Conditions]
-) -> list[Told]:
-    """Those that did not end well; all are as they must be."""
-    running = [whole.start(one, how) for one, how in zip(told, conditions, strict=True)]
+    whole: Undisturbed, specs: Sequence[Spec], conditions: Sequence[Conditions]
+) -> list[Spec]:
+    """Run at the same time, check how each run ends, and return those that failed."""
+    running = [whole.start(spec, how) for spec, how in zip(specs, conditions, strict=True)]
     failed = []
-    for one, started in zip(told, running, strict=True):
+    for spec, started in zip(specs, running, strict=True):
         ended = started.wait()
-        assert ended.code in (0, 5), (one, ended.err)
+        assert ended.code in (0, 5), (spec, ended.err)
         if ended.code:
-            failed.append(one)
+            failed.append(spec)
             (said,) = ended.errors
             assert "check free space and write permission" in said
-            assert one.out in said
+            assert spec.out in said
         assert "Traceback" not in ended.err
-        assert_only_whole_files(whole, Path(one.out))
+        assert_only_whole_files(whole, Path(spec.out))
     return failed
 
 
@@ -52,16 +52,16 @@ def assert_only_whole_files(whole: Undisturbed, out: Path) -> None:
 
 
 def limited(whole: Undisturbed, count: int, out: Path) -> int:
-    """Files that cannot grow beyond some size, which stands for a disk: how many runs failed."""
-    largest = max(path.stat().st_size for path in Path(whole.told.out).iterdir())
+    """Limit the size of files, which stands for a full disk; return how many runs failed."""
+    largest = max(path.stat().st_size for path in Path(whole.spec.out).iterdir())
     failed = []
     for index in range(0, count, TOGETHER):
         steps = range(index, min(index + TOGETHER, count))
-        told = [whole.told_in(out / str(step)) for step in steps]
+        specs = [whole.spec_in(out / str(step)) for step in steps]
         sizes = [int(LEAST * (largest / LEAST) ** (step / count)) for step in steps]
         limits = [Conditions((("RLIMIT_FSIZE", size),), at_once=True) for size in sizes]
-        failed += assert_out_of_disk(whole, told, limits)
-        whole.assert_goes_on(*told)
+        failed += assert_out_of_disk(whole, specs, limits)
+        whole.assert_continues(*specs)
     return len(failed)
 
 
@@ -76,13 +76,13 @@ def test_files_that_cannot_grow_in_small_steps(undisturbed: Undisturbed, tmp_pat
 
 def failing(whole: Undisturbed, faults: Sequence[Fault], out: Path) -> None:
     for index in range(0, len(faults), TOGETHER):
-        told = [
-            whole.told_in(out / f"{index}-{place}", fault=fault)
+        specs = [
+            whole.spec_in(out / f"{index}-{place}", fault=fault)
             for place, fault in enumerate(faults[index : index + TOGETHER])
         ]
-        failed = assert_out_of_disk(whole, told, [PLAIN] * len(told))
-        assert failed == told
-        whole.assert_goes_on(*told)
+        failed = assert_out_of_disk(whole, specs, [PLAIN] * len(specs))
+        assert failed == specs
+        whole.assert_continues(*specs)
 
 
 def test_each_kind_of_call_fails(undisturbed: Undisturbed, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_each_call_fails(undisturbed: Undisturbed, tmp_path: Path, name: str) ->
     for lasting in (False, True):
         faults = [Fault(target, call, "ENOSPC", lasting) for call in range(1, count + 1)]
         failing(undisturbed, faults, tmp_path / str(lasting))
-    beyond = undisturbed.told_in(tmp_path, fault=Fault(target, count + 1, "ENOSPC"))
+    beyond = undisturbed.spec_in(tmp_path, fault=Fault(target, count + 1, "ENOSPC"))
     assert undisturbed.wait(beyond).code == 0
 
 
@@ -132,17 +132,17 @@ def remount(disk: Path, options: str) -> None:
 def test_a_file_system_that_is_full(
     undisturbed: Undisturbed, small_disk: Path, kilobytes: list[int]
 ) -> None:
-    """And again, with a little more room each time."""
-    told, codes = undisturbed.told_in(small_disk / "out"), []
+    """Resumed again and again, with a little more room each time."""
+    spec, codes = undisturbed.spec_in(small_disk / "out"), []
     for size in kilobytes:
         remount(small_disk, f"size={size}k")
-        ended = undisturbed.wait(told.again())
+        ended = undisturbed.wait(spec.again())
         assert ended.code in (0, 5), ended.err
         codes.append(ended.code)
         assert_only_whole_files(undisturbed, small_disk / "out")
     assert codes[0] == 5
     remount(small_disk, "size=8m")
-    undisturbed.assert_goes_on(told)
+    undisturbed.assert_continues(spec)
 
 
 @pytest.mark.parametrize("step", ["begin", "end"])
@@ -150,16 +150,16 @@ def test_a_folder_that_cannot_be_written(
     undisturbed: Undisturbed, small_disk: Path, step: str
 ) -> None:
     """Root may write where the mode forbids it; nobody may on a read-only file system."""
-    told = undisturbed.told_in(small_disk)
+    spec = undisturbed.spec_in(small_disk)
     remount(small_disk, "size=8m")
     if step == "end":
-        undisturbed.wait(undisturbed.told_in(small_disk, fault=Fault(CALLS["overviews"], 2, "EIO")))
+        undisturbed.wait(undisturbed.spec_in(small_disk, fault=Fault(CALLS["overviews"], 2, "EIO")))
     remount(small_disk, "ro")
     before = digests(small_disk)
-    ended = undisturbed.wait(told.again())
+    ended = undisturbed.wait(spec.again())
     assert ended.code == 5, ended.err
     (said,) = ended.errors
-    assert f"{small_disk}: cannot be made or written (Read-only file system); check" in said
+    assert f"{small_disk}: cannot be created or written (Read-only file system); check" in said
     assert digests(small_disk) == before
     remount(small_disk, "rw")
-    undisturbed.assert_goes_on(told)
+    undisturbed.assert_continues(spec)

@@ -1,4 +1,4 @@
-"""`kill -9` at any point of a run: going on gives the bytes of a run that nobody disturbed."""
+"""`kill -9` at any point of a run: resuming it gives the bytes of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import time
 from pathlib import Path
 
 import pytest
-from resumed_run import Fault
+from runs import Fault
 from undisturbed import Undisturbed
 
 TOGETHER = 4  # runs at the same time
-# What a run leaves on the disk, or does with it, by name. Each call of each is a point to die at.
+# everything that changes what is on disk; each call is a point to be killed at
 POINTS = {
-    "the folder is made": "mfnet_runtime.run.workdir:Path.mkdir",
-    "locked": "mfnet_runtime.run.workdir:locked",
+    "the folder is created": "mfnet_runtime.run.manifest:Path.mkdir",
+    "locked": "mfnet_runtime.run.manifest:lock",
     "a record of the manifest": "mfnet_runtime.run.manifest:os.write",
     "the manifest reaches the disk": "mfnet_runtime.run.manifest:os.fsync",
-    "a piece is written": "mfnet_runtime.run.chunks:_OpenPiece.write",
-    "a piece reaches the disk": "mfnet_runtime.run.chunks:os.fsync",
-    "a raster is made": "mfnet_runtime.raster.geotiff:LayerFile.__init__",
-    "cloud-optimised": "mfnet_runtime.raster.geotiff:cog_from_tiff",
-    "read back": "mfnet_runtime.raster.geotiff:LayerFile._compare",
-    "polygons": "mfnet_runtime.run.outputs:vectors_from_classmap",
-    "outputs reach the disk": "mfnet_runtime.files:os.fsync",
-    "an output gets its name": "mfnet_runtime.files:os.replace",
-    "pieces are removed": "mfnet_runtime.run.workdir:shutil.rmtree",
+    "a block is written": "mfnet_runtime.raster.geotiff:BlockWriter.write",
+    "a block is read back": "mfnet_runtime.raster.geotiff:block_checksums",
+    "blocks are put together": "mfnet_runtime.raster.geotiff:write_mosaic",
+    "cloud-optimised": "mfnet_runtime.raster.geotiff:copy_to_cog",
+    "an output is read back": "mfnet_runtime.raster.geotiff:checksums",
+    "polygons": "mfnet_runtime.run.finish:vectors_from_classmap",
+    "files reach the disk": "mfnet_runtime.files:os.fsync",
+    "files get their names": "mfnet_runtime.files:os.replace",
+    "temporary files are removed": "mfnet_runtime.run.manifest:shutil.rmtree",
 }
 
 
 def faults(calls: dict[str, int], name: str, only: int | None) -> list[Fault]:
-    """Every call of a point, or some spread evenly, each killed before, after and half done."""
+    """Return a fault before, after and half way through all calls of a point, or some of them."""
     target, kinds = POINTS[name], ["before", "after"]
     kinds += ["half"] * (name == "a record of the manifest")
     count = calls[target]
@@ -42,16 +42,16 @@ def faults(calls: dict[str, int], name: str, only: int | None) -> list[Fault]:
 
 
 def killed_at(undisturbed: Undisturbed, found: list[Fault], out: Path) -> None:
-    """Some at the same time, each in a folder of its own."""
+    """Kill runs, some at the same time, each in a folder of its own, and continue them."""
     for index in range(0, len(found), TOGETHER):
-        told = [
-            undisturbed.told_in(out / f"{index}-{place}", fault=fault)
+        specs = [
+            undisturbed.spec_in(out / f"{index}-{place}", fault=fault)
             for place, fault in enumerate(found[index : index + TOGETHER])
         ]
-        for one, running in [(one, undisturbed.start(one)) for one in told]:
+        for spec, running in [(spec, undisturbed.start(spec)) for spec in specs]:
             ended = running.wait()
-            assert ended.code == -signal.SIGKILL, (one, ended.err)
-        undisturbed.assert_goes_on(*told)
+            assert ended.code == -signal.SIGKILL, (spec, ended.err)
+        undisturbed.assert_continues(*specs)
 
 
 def test_killed_at_every_kind_of_point(undisturbed: Undisturbed, tmp_path: Path) -> None:
@@ -66,16 +66,18 @@ def test_killed_at_every_kind_of_point(undisturbed: Undisturbed, tmp_path: Path)
 
 
 def test_killed_over_an_earlier_run(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    """Its files go too, those that the new run does not replace."""
+    """Its files are removed too, even those that the new run does not replace."""
+    replace, sync = POINTS["files get their names"], POINTS["files reach the disk"]
+    calls = undisturbed.calls((replace, sync))
     found = [
-        Fault(POINTS["an output gets its name"], 2, "after"),
-        Fault(POINTS["outputs reach the disk"], 6, "after"),
-        Fault("mfnet_runtime.run.progress:Path.unlink", 1, "before"),
-        Fault("mfnet_runtime.run.progress:SceneWork.finish", 1, "after"),
+        Fault(replace, calls[replace] - 2, "after"),
+        Fault(sync, calls[sync] - 2, "after"),
+        Fault("mfnet_runtime.run.manifest:Manifest.record_done", 1, "before"),
+        Fault("mfnet_runtime.run.manifest:Manifest.record_done", 1, "after"),
     ]
-    earlier = {"vectors": "gpkg", "walk": {"stride": 8}}
-    told = [undisturbed.told_in(tmp_path / f"0-{place}", **earlier) for place in range(len(found))]
-    for running in [undisturbed.start(one) for one in told]:
+    earlier = {"vectors": "gpkg", "options": {"stride": 8}}
+    specs = [undisturbed.spec_in(tmp_path / f"0-{place}", **earlier) for place in range(len(found))]
+    for running in [undisturbed.start(spec) for spec in specs]:
         assert running.wait().code == 0
     assert (tmp_path / "0-0" / "a.gpkg").exists()
     killed_at(undisturbed, found, tmp_path)
@@ -91,11 +93,11 @@ def test_killed_at_every_call_of_a_point(
 
 
 def killed_at_times(undisturbed: Undisturbed, count: int, seed: int, out: Path) -> None:
-    """At some time of a run; one in three of those that go on is killed too."""
+    """Kill runs at random times; one in three of those that continue is killed too."""
     rng = random.Random(seed)
     for index in range(0, count, TOGETHER):
-        told = [undisturbed.told_in(out / f"{index}-{place}") for place in range(TOGETHER)]
-        disturbed = told
+        specs = [undisturbed.spec_in(out / f"{index}-{place}") for place in range(TOGETHER)]
+        disturbed = specs
         while disturbed:
             started = time.monotonic()
             running = [undisturbed.start(one) for one in disturbed]
@@ -106,7 +108,7 @@ def killed_at_times(undisturbed: Undisturbed, count: int, seed: int, out: Path) 
             for one in running:
                 assert one.wait().code in (-signal.SIGKILL, 0)
             disturbed = [one.again() for one in disturbed if rng.random() < 1 / 3]
-        undisturbed.assert_goes_on(*told)
+        undisturbed.assert_continues(*specs)
 
 
 def test_killed_at_random_times(undisturbed: Undisturbed, tmp_path: Path) -> None:

@@ -1,26 +1,25 @@
-"""A real scene gives the same bytes in one block, in many, from three shards, and after a kill."""
+"""A real scene gives the same bytes in one block, in many, and after a kill."""
 
 from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from faults.runner import Conditions, ForkServer
 from onnx import TensorProto, helper, numpy_helper
-from resumed_run import digests
+from runs import digests
 from support import RGBD, SHARED
-from undisturbed import wait_for_pieces
+from undisturbed import wait_for_blocks
 
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import METADATA_KEY, Contract
+from mfnet_runtime.run import plan
+from mfnet_runtime.run.options import REFUSE_UNFINISHED, ResumeOptions
 from mfnet_runtime.run.provenance import model_tags
 from mfnet_runtime.run.segment import segment_scenes
-from mfnet_runtime.run.shard import Shard
-from mfnet_runtime.run.workdir import ResumeOptions
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.tiling.pipeline import SegmentOptions
 
@@ -30,7 +29,7 @@ pytestmark = pytest.mark.skipif(not SCENE.is_dir(), reason="../shared/data/autze
 
 
 def write_convolution(path: Path) -> Path:
-    """A model whose logits depend on the surroundings, and on how far a window's rim is."""
+    """Write a model whose logits depend on a pixel's surroundings, and on the rim of the window."""
     rng = np.random.default_rng(0)
     weight = rng.normal(0, 1, (len(RGBD), 4, 5, 5)).astype(np.float32)
     given = [
@@ -51,38 +50,37 @@ def write_convolution(path: Path) -> Path:
     return path
 
 
-def test_same_bytes(server: ForkServer, tmp_path: Path) -> None:
+def test_same_bytes(server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = write_convolution(tmp_path / "convolution.onnx")
-    scene = Scene("east", SCENE / "image" / "east.tif", SCENE / "dsm" / "east.tif")
+    scene = Scene("west", SCENE / "image" / "west.tif", SCENE / "dsm" / "west.tif")
 
-    def run(out: str, block: int | None = None, **resume: Any) -> Any:
-        options = SegmentOptions(96, confidence=True, block=block)
+    def run(out: str, block: int | None = None, resume: ResumeOptions = REFUSE_UNFINISHED) -> int:
+        options = SegmentOptions(64, confidence=True, block=block)
         with backend_from_file(model, "onnxruntime") as backend:
             (outcome,) = segment_scenes(
                 backend,
                 [scene],
                 tmp_path / out,
                 options,
-                resume=ResumeOptions(**resume),
+                resume=resume,
                 tags=model_tags(model),
                 quiet=True,
             )
-        return outcome.row.get("blocks")
-
-    assert run("one") == 1
-    assert run("many", 130) == 4
-    for index in (2, 3, 1):
-        run("shards", 260, shard=Shard(index, 3), checkpoint=0)
+        return int(outcome.row["blocks"])
 
     files = [model, scene.image, "--dsm", scene.dsm, "-o", tmp_path / "killed"]
-    words = "--confidence --stride 96 --backend onnxruntime --checkpoint 0"
-    running = server.start([*files, *words.split()], tmp_path, Conditions())
-    wait_for_pieces(tmp_path / "killed", 5)
+    words = "--confidence --stride 64 --backend onnxruntime --threads 1"
+    running = server.start([*files, *words.split()], tmp_path, Conditions(niceness=19))
+    wait_for_blocks(tmp_path / "killed")
     running.send(signal.SIGKILL)
     assert running.wait().code == -signal.SIGKILL
-    run("killed", resume=True)
+    run("killed", resume=ResumeOptions(resume=True))
 
+    monkeypatch.setattr(plan, "MIN_ROWS", 10_000)
+    assert run("one") == 1
+    monkeypatch.setattr(plan, "block_height", lambda grid: 500)
+    assert run("many", 350) == 20
     one = digests(tmp_path / "one")
     assert len(one) == 3
-    for out in ("many", "shards", "killed"):
+    for out in ("many", "killed"):
         assert digests(tmp_path / out) == one, out

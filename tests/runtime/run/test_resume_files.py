@@ -1,128 +1,165 @@
-"""Going on with a run whatever became of its outputs, its pieces and its folder."""
+"""Resuming a run whatever happened to its outputs, its blocks and its folder."""
 
 from __future__ import annotations
 
 import shutil
+import signal
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from interrupted import interrupt
-from resumed_run import Told, digests, run
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+from runs import Spec, digests, interrupt, run
+from undisturbed import Undisturbed, wait_for_blocks
 
 from mfnet_runtime.errors import ResourceError, UsageError
-from mfnet_runtime.run.chunks import PieceWriter
-from mfnet_runtime.run.manifest import FILE as MANIFEST
-from mfnet_runtime.run.progress import SceneWork
-from mfnet_runtime.run.workdir import WORK
+from mfnet_runtime.run import segment
+from mfnet_runtime.run.finish import finish_scene
+from mfnet_runtime.run.manifest import FILE, WORK, Manifest
 
-Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
 
 
-def test_a_run_that_is_not_finished_is_not_begun_anew_by_itself(
-    told: Told, whole: dict[str, str]
-) -> None:
-    interrupt(told)
-    before = digests(Path(told.out))
-    with pytest.raises(UsageError, match="add --resume to go on with it, or --restart"):
-        run(told)
-    assert digests(Path(told.out)) == before
-    with pytest.raises(UsageError, match="stride was 16"):
-        run(told.again(walk={"stride": 8}))
-    other = told.again(resume=False, restart=True, walk={"stride": 8}, layers=False)
-    run(other)
-    assert not (Path(told.out) / WORK).exists(), "nothing of the other run stays"
-    run(told.again(resume=False))
-    assert digests(Path(told.out)) == whole
+def test_an_unfinished_run_is_not_begun_anew_by_itself(spec: Spec, whole: dict[str, str]) -> None:
+    interrupt(spec)
+    before = digests(Path(spec.out))
+    with pytest.raises(UsageError, match="add --resume to continue it, or --restart"):
+        run(spec)
+    assert digests(Path(spec.out)) == before
+    run(spec.again(resume=False, restart=True, options={"stride": 8}, layers=False))
+    assert not (Path(spec.out) / WORK).exists(), "nothing of the other run stays"
+    run(spec.again(resume=False))
+    assert digests(Path(spec.out)) == whole
 
 
-def test_a_run_without_a_piece_needs_no_word(told: Told, whole: dict[str, str]) -> None:
+def test_a_run_that_left_nothing_is_begun_anew(spec: Spec, whole: dict[str, str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PieceWriter, "write", lambda *words: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(segment, "do", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            run(told)
-    run(told)
-    assert digests(Path(told.out)) == whole
+            run(spec)
+    assert not (Path(spec.out) / WORK).exists()
+    run(spec)
+    assert digests(Path(spec.out)) == whole
 
 
-def test_files_of_an_earlier_run_go(told: Told) -> None:
-    out = Path(told.out)
-    run(told.again(resume=False, vectors="fgb"))
+def test_files_of_an_earlier_run_are_removed(spec: Spec) -> None:
+    out = Path(spec.out)
+    run(spec.again(resume=False, vectors="fgb"))
     (out / "mine.txt").write_text("kept")
-    run(told.again(resume=False, layers=False))
+    run(spec.again(resume=False, layers=False))
     assert sorted(digests(out)) == ["a.tif", "a.tif.aux.xml", "b.tif", "b.tif.aux.xml", "mine.txt"]
 
 
-def test_a_work_folder_without_a_manifest(told: Told, whole: dict[str, str]) -> None:
-    interrupt(told)
-    (Path(told.out) / MANIFEST).unlink()
-    run(told)
-    assert digests(Path(told.out)) == whole
+def test_temporary_files_without_a_manifest(spec: Spec, whole: dict[str, str]) -> None:
+    interrupt(spec)
+    (Path(spec.out) / FILE).unlink()
+    run(spec)
+    assert digests(Path(spec.out)) == whole
 
 
-@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"other")])
-def test_an_output_that_is_not_as_written_is_made_again(
-    told: Told, whole: dict[str, str], change: Callable[[Path], None]
-) -> None:
-    run(told)
-    change(Path(told.out) / "a.confidence.tif")
-    assert [outcome.row["resumed"] for outcome in run(told.again())] == [False, True]
-    assert digests(Path(told.out)) == whole
-
-
-def shortened(path: Path) -> None:
+def shorten(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def flipped(path: Path) -> None:
+def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("layer", ["classes", "probabilities"])
-@pytest.mark.parametrize("change", [Path.unlink, shortened])
-def test_a_piece_that_is_not_whole_is_made_again(
-    told: Told, whole: dict[str, str], change: Callable[[Path], None], layer: str
+def change_pixel(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "r+") as block:
+            block.write(block.read(1) ^ 1, 1)
+
+
+@pytest.mark.parametrize("change", [Path.unlink, shorten, flip])
+def test_an_output_that_has_changed_is_made_again(
+    spec: Spec, whole: dict[str, str], change: Callable[[Path], None]
 ) -> None:
-    again = interrupt(told)
-    change(sorted((Path(told.out) / WORK).rglob(f"*.{layer}"))[0])
-    run(again)
-    assert digests(Path(told.out)) == whole
+    run(spec)
+    change(Path(spec.out) / "a.confidence.tif")
+    assert [outcome.row["resumed"] for outcome in run(spec.again())] == [False, True]
+    assert digests(Path(spec.out)) == whole
 
 
-def test_a_piece_with_other_bytes_is_never_written_out(told: Told, whole: dict[str, str]) -> None:
-    again = interrupt(told)
-    flipped(sorted((Path(told.out) / WORK).rglob("*.classes"))[0])
-    with pytest.raises(ResourceError, match=r"not what was written.*--resume"):
-        run(again)
-    assert not (Path(told.out) / "a.tif").exists()
-    run(again)
-    assert digests(Path(told.out)) == whole
-
-
-@pytest.mark.parametrize("step", ["note", "every_piece", "finish"])
-def test_a_folder_that_goes_while_a_run_works_in_it(
-    told: Told, step: str, monkeypatch: Patch
+@pytest.mark.parametrize(
+    "change", [Path.unlink, shorten, change_pixel, lambda path: path.write_bytes(b"")]
+)
+def test_a_block_that_has_changed_is_made_again(
+    spec: Spec, whole: dict[str, str], change: Callable[[Path], None]
 ) -> None:
-    then = getattr(SceneWork, step)
+    again = interrupt(spec)
+    change(min((Path(spec.out) / WORK / "a").glob("*.tif")))
+    (outcome, _) = run(again)
+    assert outcome.row["blocks"] == 7, "it, and those that were missing"
+    assert digests(Path(spec.out)) == whole
 
-    def removed(*words: Any) -> Any:
-        shutil.rmtree(told.out, ignore_errors=True)
+
+@pytest.mark.parametrize("change", [Path.unlink, change_pixel])
+def test_a_block_that_changes_before_the_scene_is_finished(
+    spec: Spec, whole: dict[str, str], change: Callable[[Path], None], monkeypatch: Patch
+) -> None:
+    def disturbed(*words: Any) -> Any:
+        change(min((Path(spec.out) / WORK / "a").glob("*.tif")))
+        return finish_scene(*words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segment, "finish_scene", disturbed)
+        with pytest.raises(ResourceError, match=r"a\.tif: cannot be written .*--resume"):
+            run(spec)
+    assert not (Path(spec.out) / "a.tif").exists()
+    run(spec.again())
+    assert digests(Path(spec.out)) == whole
+
+
+@pytest.mark.parametrize("step", ["record", "record_inputs", "record_done"])
+def test_a_folder_that_is_removed_during_a_run(spec: Spec, step: str, monkeypatch: Patch) -> None:
+    then = getattr(Manifest, step)
+
+    def remove(*words: Any) -> Any:
+        shutil.rmtree(spec.out, ignore_errors=True)
         return then(*words)
 
-    monkeypatch.setattr(SceneWork, step, removed)
-    with pytest.raises(ResourceError, match=r"out: cannot be made or written .*; check free"):
-        run(told)
-    assert not Path(told.out).exists()
+    monkeypatch.setattr(Manifest, step, remove)
+    with pytest.raises(ResourceError, match=r"out.*: cannot be .*written .*; check free"):
+        run(spec)
+    assert not Path(spec.out).exists()
 
 
 @pytest.mark.parametrize("batch", ["auto", None])
-def test_a_finished_run_has_nothing_to_go_on_with(told: Told, batch: str | None) -> None:
-    told = told.again(resume=False, walk={"batch": batch})
-    run(told)
-    before = digests(Path(told.out))
-    assert [outcome.row["resumed"] for outcome in run(told.again())] == [True, True]
-    assert digests(Path(told.out)) == before
+def test_a_finished_run_has_nothing_to_resume(spec: Spec, batch: str | None) -> None:
+    spec = spec.again(resume=False, options={"batch": batch})
+    run(spec)
+    before = digests(Path(spec.out))
+    assert [outcome.row["resumed"] for outcome in run(spec.again())] == [True, True]
+    assert digests(Path(spec.out)) == before
+
+
+SLOW = {"seconds": 0.02}  # for a batch
+
+
+def test_only_one_run_at_a_time_works_in_a_folder(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    first = undisturbed.start(undisturbed.spec_in(tmp_path, model=SLOW))
+    wait_for_blocks(tmp_path)
+    first.send(signal.SIGSTOP)  # so that it does not end before
+    refused = undisturbed.wait(undisturbed.spec_in(tmp_path, resume=True))
+    assert refused.code == 2, refused.err
+    (said,) = refused.errors
+    assert "another mfnet-run works in it; wait for it, or choose another folder with -o" in said
+    first.send(signal.SIGCONT)
+    assert first.wait().code == 0
+    undisturbed.assert_same(tmp_path, "the first was not disturbed")
+
+
+def test_a_lock_ends_with_its_process(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    spec = undisturbed.spec_in(tmp_path, model=SLOW)
+    running = undisturbed.start(spec)
+    wait_for_blocks(tmp_path)
+    running.send(signal.SIGKILL)
+    running.wait()
+    undisturbed.assert_continues(spec)

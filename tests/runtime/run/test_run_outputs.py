@@ -113,7 +113,7 @@ def test_a_scene_that_polygons_cannot_be_made_of_fails_alone(
     write_scene(folder, "a")
     write_scene(folder, "b", place={"crs": None})
     assert run(model, "--vectors", "fgb", "--min-area", 3) == 4
-    assert "b.tif: the area of the image's pixels is not known" in capsys.readouterr().err
+    assert "b.tif: the area of the image's pixels is unknown" in capsys.readouterr().err
     names = ["a.fgb", "a.tif", "a.tif.aux.xml"]
     assert results_in(model.parent / "out") == names
 

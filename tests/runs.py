@@ -1,6 +1,6 @@
-"""A run over small scenes as a command, ended or failed at a call told: for `faults.fork_server`.
+"""Runs over small scenes, in this process or as a command, that fail at a given call.
 
-Three scenes with holes, in blocks of columns, and a piece for every row of windows: much happens.
+The scenes have holes, and a run makes many small blocks of them.
 """
 
 from __future__ import annotations
@@ -22,27 +22,29 @@ from typing import Any
 
 import click
 import numpy as np
+import pytest
 import rasterio
 from place_backend import PlaceBackend
 from support import write_scene
 
 from mfnet_runtime.console import run_command
-from mfnet_runtime.contract import DsmRule
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.raster.limits import DEFAULT_LIMITS
-from mfnet_runtime.raster.polygons import VectorOptions
+from mfnet_runtime.run import plan
 from mfnet_runtime.run.manifest import FILE as MANIFEST
-from mfnet_runtime.run.segment import segment_scenes
-from mfnet_runtime.run.shard import ALONE, shard_from_text
-from mfnet_runtime.run.workdir import ResumeOptions
+from mfnet_runtime.run.manifest import Manifest
+from mfnet_runtime.run.options import NO_VECTORS, ResumeOptions, VectorOptions
+from mfnet_runtime.run.segment import SceneOutcome, segment_scenes
+from mfnet_runtime.run.task import Receipt
 from mfnet_runtime.scene.aoi import area_from_box
 from mfnet_runtime.scene.discovery import scenes_from
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.tiling.pipeline import SegmentOptions
 
 STUCK = 20.0  # seconds
+SIZES = ((48, 100), (20, 25))  # rows and columns of scenes
 import_module("pyogrio.raw")  # once, before any fork
-COMMAND = "resumed_run:main"
+COMMAND = "runs:main"
 
 
 @dataclass(frozen=True)
@@ -51,23 +53,22 @@ class Fault:
 
     target: str  # module:name, module:class.name, or module:os.name as that module sees it
     call: int  # which one, from 1
-    # Killed "before", "after" or "half" of what it writes; "stuck"; the name of an errno; or of a
-    # signal that it gets, or its group too: "SIGINT to all".
+    # Killed "before", "after" or "half" way through a write; "stuck"; the name of an errno; or of a
+    # signal to the process, or to its group: "SIGINT to all".
     kind: str
     lasting: bool = False  # every later call fails too
 
 
 @dataclass(frozen=True)
-class Told:
-    """All that a run is told, as plain JSON types."""
+class Spec:
+    """Everything a run depends on, as plain JSON types."""
 
     scenes: str
     out: str
     resume: bool = False
     restart: bool = False
-    shard: str | None = None
-    checkpoint: float = 0.0  # seconds
-    walk: dict[str, Any] = field(default_factory=dict)  # fields of SegmentOptions that differ
+    rows: int = 16  # of a block
+    options: dict[str, Any] = field(default_factory=dict)  # fields of SegmentOptions that differ
     read: dict[str, Any] = field(default_factory=dict)  # of ReadOptions
     layers: bool = True  # confidence and probabilities
     vectors: str | None = None
@@ -75,71 +76,92 @@ class Told:
     model: dict[str, Any] = field(default_factory=dict)  # fields of PlaceBackend that differ
     dsm_band: int | None = None
     fault: Fault | None = None
-    count: tuple[str, ...] = ()  # functions whose calls are printed
+    count: tuple[str, ...] = ()  # functions whose calls are counted and printed
 
     def words(self) -> list[str]:
-        """Of the command line."""
+        """Return the command line."""
         return [json.dumps(asdict(self))]
 
-    def again(self, **changes: Any) -> Told:
-        """Go on, all well."""
+    def again(self, **changes: Any) -> Spec:
+        """Return the run that continues this one, without a fault."""
         return replace(self, **{"resume": True, "fault": None, **changes})
 
 
 def main(words: list[str]) -> int:
-    """Entry point; returns the exit code."""
-    told = Told(**json.loads(words[0]))
+    """Run a spec as a command; returns the exit code."""
+    spec = Spec(**json.loads(words[0]))
 
     @click.command("mfnet-run")
     def command() -> int:
-        outcomes = run(told)
+        outcomes = run(spec)
         click.echo(json.dumps([outcome.row for outcome in outcomes]))
         return 4 if any(outcome.failed for outcome in outcomes) else 0
 
     calls: Counter[str] = Counter()
-    for target in told.count:
+    for target in spec.count:
         wrap(target, lambda name, sound: counted(calls, name, sound))
-    if told.fault:
-        fault = Fault(**told.fault)  # type: ignore[arg-type]
+    if spec.fault:
+        fault = Fault(**spec.fault)  # type: ignore[arg-type]
         wrap(fault.target, lambda name, sound: faulty(fault, sound))
     try:
         return run_command(command, [])
     finally:
-        if told.count:
+        if spec.count:
             print(json.dumps(calls), file=sys.stderr)
 
 
-def run(told: Told) -> Any:
-    """As `mfnet-run` does."""
-    backend = PlaceBackend(**told.model)
-    walk = {"stride": 16, "block": 48, **told.walk}
-    if "dsm" in walk:
-        walk["dsm"] = DsmRule(*walk["dsm"])
-    shard = shard_from_text(told.shard) if told.shard else ALONE
-    return segment_scenes(
-        backend,
-        scenes_from(Path(told.scenes), dsm_band=told.dsm_band),
-        Path(told.out),
-        SegmentOptions(**walk, confidence=told.layers, probabilities=told.layers),
-        read_options(**told.read),
-        VectorOptions(told.vectors, sieve=9) if told.vectors else None,  # type: ignore[arg-type]
-        resume=ResumeOptions(told.resume, told.restart, shard, told.checkpoint),
-        tags=told.tags,
-        quiet=True,
-    )
+def run(spec: Spec) -> list[SceneOutcome]:
+    """Run a spec in this process."""
+    options = {"stride": 16, "block": 48, **spec.options}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "block_height", lambda grid: spec.rows)
+        return segment_scenes(
+            PlaceBackend(**spec.model),
+            scenes_from(Path(spec.scenes), dsm_band=spec.dsm_band),
+            Path(spec.out),
+            SegmentOptions(**options, confidence=spec.layers, probabilities=spec.layers),
+            read_options(**spec.read),
+            VectorOptions(spec.vectors, sieve=9) if spec.vectors else NO_VECTORS,  # type: ignore[arg-type]
+            resume=ResumeOptions(spec.resume, spec.restart),
+            tags=spec.tags,
+            quiet=True,
+        )
 
 
 def read_options(
     box: Sequence[float] | None = None, max_pixels: int | None = None, **given: Any
 ) -> ReadOptions:
-    """As plain types say."""
     areas = (area_from_box(*box),) if box else ()
     limits = replace(DEFAULT_LIMITS, max_pixels=max_pixels) if max_pixels else DEFAULT_LIMITS
     return ReadOptions(**given, areas=areas, limits=limits)
 
 
+def interrupt(spec: Spec, blocks: int = 3) -> Spec:
+    """Run until some blocks are recorded; returns the run that continues it."""
+    recorded, record = 0, Manifest.record
+
+    def counting(manifest: Manifest, receipt: Receipt) -> None:
+        nonlocal recorded
+        record(manifest, receipt)
+        recorded += 1
+        if recorded == blocks:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Manifest, "record", counting)
+        with pytest.raises(KeyboardInterrupt):
+            run(spec)
+    assert len(records(spec, "block")) >= blocks
+    return spec.again()
+
+
+def records(spec: Spec, kind: str) -> list[dict[str, Any]]:
+    lines = (Path(spec.out) / MANIFEST).read_text().splitlines()
+    return [found for found in map(json.loads, lines) if found["record"] == kind]
+
+
 def wrap(target: str, wrapped: Callable[[str, Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Put something around a function."""
+    """Wrap a function."""
     module, _, name = target.partition(":")
     holder: Any = import_module(module)
     *classes, last = name.split(".")
@@ -176,11 +198,10 @@ def faulty(fault: Fault, sound: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def happens(kind: str, sound: Callable[..., Any], *words: Any, **named: Any) -> Any:
-    """A fault, instead of a call or besides it."""
+    """Do what a fault says, instead of a call or besides it."""
     if kind.startswith("SIG"):
-        (os.killpg if kind.endswith("to all") else os.kill)(
-            os.getpid(), getattr(signal, kind.split()[0])
-        )
+        send = os.killpg if kind.endswith("to all") else os.kill
+        send(os.getpid(), getattr(signal, kind.split()[0]))
         return sound(*words, **named)
     if kind == "stuck":
         time.sleep(STUCK)
@@ -196,10 +217,8 @@ def happens(kind: str, sound: Callable[..., Any], *words: Any, **named: Any) -> 
     return os.kill(os.getpid(), signal.SIGKILL)
 
 
-def write_scenes(
-    folder: Path, sizes: Sequence[tuple[int, int]] = ((70, 110), (90, 75), (20, 25))
-) -> Path:
-    """Scenes a, b, c... of those sizes, with pixels that hold no height."""
+def write_scenes(folder: Path, sizes: Sequence[tuple[int, int]] = SIZES) -> Path:
+    """Write scenes a, b, c... of those sizes, with pixels that hold no height."""
     for index, (height, width) in enumerate(sizes):
         scene = write_scene(folder, "abcdefghijklmnopqrstuvwxyz"[index], height, width, seed=index)
         with rasterio.open(scene.dsm, "r+") as dsm:
@@ -210,7 +229,7 @@ def write_scenes(
 
 
 def digests(out: Path) -> dict[str, str]:
-    """SHA-256 of everything in a folder, its manifest aside."""
+    """Return the SHA-256 of every file in a folder except the manifest."""
     return {
         str(path.relative_to(out)): sha256_from_file(path)
         for path in sorted(out.rglob("*"))

@@ -1,0 +1,213 @@
+"""The options of `mfnet-run` about windows, outputs, resuming and the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mfnet_runtime.backends import DEVICES
+from mfnet_runtime.console import option_group, threads_option
+from mfnet_runtime.errors import UsageError
+from mfnet_runtime.run.options import ResumeOptions, VectorOptions
+from mfnet_runtime.tiling.options import (
+    BLENDS,
+    DEFAULT_BLEND,
+    PROCESSORS,
+    PUBLISHED,
+    AskedBatch,
+    SegmentOptions,
+)
+
+if TYPE_CHECKING:
+    from mfnet_runtime.backends.base import Backend
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Options of the engine that runs the model."""
+
+    backend: str
+    device: str
+    precision: str | None
+    threads: int | None
+    trust_plan: bool
+
+    def backend_for(self, model: Path, batch: AskedBatch) -> Backend:
+        """Return the backend for a file, not entered; see `backend_from_file`."""
+        from mfnet_runtime.backends import backend_from_file
+
+        return backend_from_file(
+            model,
+            self.backend,
+            self.device,
+            self.trust_plan,
+            threads=self.threads or 0,
+            precision=self.precision,
+            batch=batch if isinstance(batch, int) else None,
+        )
+
+
+def _batch(context: Any, option: Any, text: str | None) -> AskedBatch:
+    if text is None or text == "auto":
+        return text  # type: ignore[return-value]
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--batch {text!r}: expected a number of windows, or auto") from None
+
+
+def _memory(context: Any, option: Any, text: str | None) -> int | None:
+    from mfnet_runtime.tiling.memory import bytes_from_text
+
+    return bytes_from_text(text) if text else None
+
+
+segment_options = option_group(
+    SegmentOptions,
+    "options",
+    {
+        "Reading": [
+            click.option(
+                "--dsm-range",
+                type=float,
+                nargs=2,
+                metavar="MIN MAX",
+                help="Heights scaled to 0 and 1 [default: by the model's rule].",
+            ),
+        ],
+        "Windows": [
+            click.option(
+                "--stride", type=int, help="Pixels between windows [default: half a window]."
+            ),
+            click.option(
+                "--blend",
+                type=click.Choice(BLENDS),
+                help="Weights of overlapping logits: all equal, a Hann window against seams, or "
+                f"only the window with the nearest centre [default: {DEFAULT_BLEND}].",
+            ),
+            click.option(
+                "--protocol",
+                type=click.Choice([PUBLISHED]),
+                help="Sum logits bit for bit as the paper's test code: stride 32 by default, "
+                "float64, heights scaled from the scene's lowest to its highest. On a CPU; slow.",
+            ),
+        ],
+        "Outputs": [
+            click.option(
+                "--confidence",
+                is_flag=True,
+                help="Also write NAME.confidence.tif: percent probability of each pixel's class.",
+            ),
+            click.option(
+                "--probabilities",
+                is_flag=True,
+                help="Also write NAME.probabilities.tif: percent of every class, a band each.",
+            ),
+        ],
+        "Engine": [
+            click.option(
+                "--batch",
+                metavar="N|auto",
+                callback=_batch,
+                help="Windows per call; auto finds the fastest on the first windows "
+                "[default: 4, or the best batch of a plan].",
+            ),
+            click.option(
+                "--preprocess",
+                type=click.Choice(PROCESSORS),
+                help="Where windows are cut and blended [default: gpu with a plan, else cpu].",
+            ),
+            click.option(
+                "--max-memory",
+                metavar="SIZE",
+                callback=_memory,
+                help="Memory for pixels, in addition to the model: 800M or 2G "
+                "[default: about 250M].",
+            ),
+        ],
+    },
+)
+
+vector_options = option_group(
+    VectorOptions,
+    "vectors",
+    {
+        "Outputs": [
+            click.option(
+                "--vectors",
+                type=click.Choice(["gpkg", "fgb"]),
+                help="Also write polygons, as GeoPackage or FlatGeobuf.",
+            ),
+            click.option(
+                "--sieve",
+                type=click.IntRange(min=0),
+                metavar="PX",
+                help="Merge patches of fewer pixels into their largest neighbour before polygons "
+                "are made.",
+            ),
+            click.option(
+                "--min-area",
+                type=click.FloatRange(min=0),
+                metavar="M2",
+                help="Leave out smaller polygons.",
+            ),
+        ],
+    },
+)
+
+resume_options = option_group(
+    ResumeOptions,
+    "resume",
+    {
+        "Resuming": [
+            click.option(
+                "--resume",
+                is_flag=True,
+                help="Continue an interrupted run in the output folder.",
+            ),
+            click.option(
+                "--restart",
+                is_flag=True,
+                help="Begin anew although a run in the output folder is unfinished.",
+            ),
+        ],
+    },
+)
+
+engine_options = option_group(
+    EngineOptions,
+    "engine",
+    {
+        "Engine": [
+            click.option(
+                "--backend",
+                metavar="NAME",
+                default="auto",
+                show_default=True,
+                help="onnxruntime, openvino, tensorrt, or auto for the fastest installed.",
+            ),
+            click.option(
+                "--device",
+                type=click.Choice(["auto", *DEVICES]),
+                default="auto",
+                show_default=True,
+                help="Device to run on; auto is the one the file needs. There is no silent "
+                "fallback to another.",
+            ),
+            click.option(
+                "--precision",
+                type=click.Choice(["fp32", "bf16"]),
+                help="Precision of floating-point operations on a CPU [default: fp32].",
+            ),
+            threads_option("physical cores"),
+            click.option(
+                "--trust-plan",
+                is_flag=True,
+                help="Skip the checksum, TensorRT-version and GPU checks of a plan.",
+            ),
+        ],
+    },
+)

@@ -1,0 +1,49 @@
+"""Options of a run that are not about pixels; imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from mfnet_runtime.errors import UsageError
+
+VectorFormat = Literal["gpkg", "fgb"]
+
+
+@dataclass(frozen=True)
+class ResumeOptions:
+    """What to do with an unfinished run in the output folder; by default it is refused."""
+
+    resume: bool = False  # continue it
+    restart: bool = False  # begin anew
+
+    def __post_init__(self) -> None:
+        if self.resume and self.restart:
+            raise UsageError("--resume and --restart exclude each other")
+
+
+REFUSE_UNFINISHED = ResumeOptions()
+
+
+@dataclass(frozen=True)
+class VectorOptions:
+    """Polygons to make of class maps."""
+
+    vectors: VectorFormat | None = None  # format, the suffix of the file; None: no polygons
+    sieve: int | None = None  # pixels; smaller patches are merged into their largest neighbour
+    min_area: float | None = None  # m2; smaller polygons are left out, and leave a gap
+
+    def __post_init__(self) -> None:
+        if self.vectors not in (None, *get_args(VectorFormat)):
+            raise UsageError(
+                f"--vectors {self.vectors}: expected {' or '.join(get_args(VectorFormat))}"
+            )
+        if self.vectors is None and (self.sieve is not None or self.min_area is not None):
+            raise UsageError("--sieve and --min-area are about polygons; add --vectors")
+        if (self.sieve or 0) < 0 or not (self.min_area or 0) >= 0:
+            raise UsageError(
+                f"--sieve {self.sieve}, --min-area {self.min_area}: expected at least 0"
+            )
+
+
+NO_VECTORS = VectorOptions()
