@@ -184,7 +184,7 @@ def test_a_failed_build_leaves_the_onnx_files_and_says_so(
 def test_an_interrupt_is_one_line(trt: FakeTensorRT, source: Path, capsys: Capture) -> None:
     trt.script |= {"build": _thread.interrupt_main, "pause": 0.02, "steps": 500}
     code = run("--onnx", source, "--plan")
-    refused(capsys, code, 130, "interrupted; nothing half-written has a name")
+    refused(capsys, code, 130, "interrupted; no partial output was kept")
     assert os.listdir(source.parent) == [source.name]
 
 
