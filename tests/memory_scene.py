@@ -1,4 +1,4 @@
-"""Scenes held in memory, and class maps put together from their rows."""
+"""Scenes in memory, and class maps put together from rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNTOUCHED = 254  # no class has this index
 
 @dataclass(frozen=True)
 class MemoryScene:
-    """A scene held in memory."""
+    """A scene in memory, with the interface of `SceneReader`."""
 
     image: npt.NDArray[Any]  # (3, row, column)
     dsm: npt.NDArray[np.float32]
@@ -48,7 +48,7 @@ class MemoryScene:
 def noise_scene(
     height: int, width: int, stored: str = "uint8", top: float = 255, seed: int = 0
 ) -> MemoryScene:
-    """Noise with holes, NaN and infinities in the holes."""
+    """Return noise with holes that hold NaN and infinities."""
     rng = np.random.default_rng((seed, height, width))
     image = rng.uniform(0, top, (3, height, width)).astype(stored)
     dsm = rng.uniform(240, 360, (height, width)).astype(np.float32)
@@ -60,7 +60,7 @@ def noise_scene(
 
 
 def class_map(rows: Iterable[FinishedRows], height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Classes (row, column) of a scene; every pixel must come exactly once."""
+    """Return the classes (row, column) of a scene; every pixel must come exactly once."""
     classes = np.full((height, width), UNTOUCHED, np.uint8)
     for done in rows:
         (row, column), (count, across) = done.place, done.classes.shape

@@ -1,4 +1,4 @@
-"""A backend whose logits depend on the place in the window: it matters which window weighs what."""
+"""A backend whose logits depend on the place in the window, so that wrong weights are noticed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLACE = np.random.default_rng(1).normal(0, 0.5, (1, len(RGBD), WINDOW, WINDOW)).
 
 @dataclass
 class PlaceBackend:
-    """Logits are the inputs, plus what the place in the window says."""
+    """Returns its inputs plus a value for each place in the window as logits."""
 
     name: str = "place"
     device: str = "test"
@@ -26,8 +26,8 @@ class PlaceBackend:
     contract: Contract = field(default_factory=lambda: Contract(WINDOW, RGBD))
     batches: Batches = field(default_factory=Batches)
     seen: list[int] = field(default_factory=list)
-    by_batch: float = 0.0  # what logits change by for each window of a call before, and in all
-    seconds: float = 0.0  # that a call takes
+    by_batch: float = 0.0  # added to logits for each other window of the call
+    seconds: float = 0.0  # of a call
 
     def __post_init__(self) -> None:
         self.inputs, self.outputs = specs_of(self.contract)

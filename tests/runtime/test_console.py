@@ -1,8 +1,10 @@
-"""Exit codes and the one line of every kind of end."""
+"""Exit codes, messages and progress of commands."""
 
 from __future__ import annotations
 
 import errno
+import logging
+import re
 import signal
 import subprocess
 import sys
@@ -13,14 +15,15 @@ import click
 import pytest
 from support import results_in, write_rgbd_model, write_scene
 
-from mfnet_runtime.console import run_command
+from mfnet_runtime import console
+from mfnet_runtime.console import debug_option, run_command
 from mfnet_runtime.errors import MFNetError, ModelError, ResourceError, SceneError, UsageError
 
 Capture = pytest.CaptureFixture[str]
 
 
 def ends_with(fault: BaseException, *words: str) -> int:
-    """Exit code of a command that raises `fault`."""
+    """Return the exit code of a command that raises `fault`."""
 
     @click.command("mfnet-test")
     @click.option("--debug", is_flag=True)
@@ -64,6 +67,51 @@ def test_debug_shows_the_traceback(capsys: Capture) -> None:
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert "error: damaged" in err
+
+
+@click.command("mfnet-test")
+@debug_option
+def talkative() -> None:
+    logging.getLogger("mfnet_runtime.scene").debug("details")
+    logging.getLogger("mfnet_runtime.scene").info("two\nlines")
+    logging.getLogger("mfnet").warning("odd")
+    logging.getLogger("mfnet_export").error("one scene failed")
+    logging.getLogger("rasterio").warning("GDAL talks to itself")
+    raise SceneError("damaged")
+
+
+def test_messages(tmp_path: Path, capsys: Capture) -> None:
+    lines = ["two lines", "warning: odd", "error: one scene failed", "error: damaged"]
+    assert run_command(talkative, []) == 4
+    assert capsys.readouterr().err.splitlines() == lines
+    log = tmp_path / "log"
+    assert run_command(talkative, ["-v", "--log-file", str(log)]) == 4
+    assert capsys.readouterr().err.splitlines() == ["details", *lines]
+    logged = log.read_text()
+    for part in ("INFO mfnet_runtime.scene: two", "WARNING rasterio", "details", "Traceback"):
+        assert part in logged
+    assert run_command(talkative, []) == 4
+    assert log.read_text() == logged, "it is not written to any more"
+    assert run_command(talkative, ["--log-file", str(tmp_path / "absent" / "log")]) == 2
+    assert "absent/log: cannot be written (No such file or directory)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_progress_without_a_terminal(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, quiet: bool
+) -> None:
+    @click.command("mfnet-test")
+    def command() -> None:
+        with console.progress(8, "town (1/2)", quiet) as tick:
+            tick(2)
+            tick(4, "loss 0.5")
+
+    monkeypatch.setattr(console, "LOG_SECONDS", 0)
+    assert run_command(command, []) == 0
+    err = capsys.readouterr().err
+    assert quiet == (err == "")
+    if not quiet:
+        assert re.search(r"^town \(1/2\): 75%, .*/s, 0:00 min left, loss 0.5$", err, re.MULTILINE)
 
 
 def test_every_fault_has_a_documented_code() -> None:

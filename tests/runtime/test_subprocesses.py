@@ -1,4 +1,4 @@
-"""Functions called in a process of their own: how they fail is told, and they end when told to."""
+"""Functions called in a process of their own: their errors are raised, and none outlives us."""
 
 from __future__ import annotations
 
@@ -11,38 +11,32 @@ from pathlib import Path
 
 import pytest
 
-from mfnet_runtime.subprocesses import call_apart
+from mfnet_runtime.subprocesses import call_in_subprocess
 
 EVAL = ("builtins", "eval")
 
 
-def test_what_went_wrong_is_raised_again() -> None:
-    call_apart(*EVAL, "1 + 1")
-    with pytest.raises(OSError, match=r"^division by zero$"):
-        call_apart(*EVAL, "1 / 0")
-
-
-def test_what_it_prints_is_not_ours(capfd: pytest.CaptureFixture[str]) -> None:
-    call_apart(*EVAL, "print('hello')")
+def test_errors_are_raised_again(capfd: pytest.CaptureFixture[str]) -> None:
+    call_in_subprocess(*EVAL, "print('hello')")
     assert capfd.readouterr().out == ""
-
-
-def test_a_crash_is_told_by_its_signal() -> None:
+    with pytest.raises(OSError, match=r"^division by zero$"):
+        call_in_subprocess(*EVAL, "1 / 0")
     crash = "print('well', file=__import__('sys').stderr), __import__('signal').raise_signal(11)"
     with pytest.raises(OSError, match=r"^ended by signal 11, Segmentation fault$"):
-        call_apart(*EVAL, crash)
+        call_in_subprocess(*EVAL, crash)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_it_ends_even_with_a_caller_that_is_killed(tmp_path: Path) -> None:
-    """Else it would go on to write into a folder that another run works in."""
+    """It could write into the folder of the next run."""
     note = tmp_path / "pid"
     pid, pause = "str(__import__('os').getpid())", "__import__('signal').pause()"
     work = f"open({str(note)!r}, 'w').write({pid}), {pause}"
-    call = f"from mfnet_runtime.subprocesses import call_apart; call_apart(*{EVAL!r}, {work!r})"
+    code = "from mfnet_runtime.subprocesses import call_in_subprocess as call"
+    code += f"; call(*{EVAL!r}, {work!r})"
     path = os.pathsep.join(part for part in sys.path if part)
     with subprocess.Popen(
-        [sys.executable, "-c", call], env={**os.environ, "PYTHONPATH": path}
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}
     ) as caller:
         wait_until(lambda: note.exists() and note.read_text() != "")
         caller.kill()
@@ -57,7 +51,7 @@ def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Not even waiting for somebody to ask how it ended."""
+    """Return whether a process runs and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

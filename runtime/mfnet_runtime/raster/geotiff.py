@@ -29,7 +29,7 @@ from rasterio.windows import Window
 from mfnet_runtime.files import replace_files
 from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.raster.open import no_place_is_fine
-from mfnet_runtime.subprocesses import call_apart
+from mfnet_runtime.subprocesses import call_in_subprocess
 
 Rows = npt.NDArray[np.uint8]  # (band, row, column)
 Seen = Callable[[int, Rows], None]  # called with the first row of rows that were read back
@@ -222,7 +222,7 @@ def copy_to_cog(source: Path, target: Path, overviews: Resampling, pixels: int) 
     """
     arguments = (str(source), str(target), overviews)
     if pixels > PIXELS_HERE:
-        call_apart(__name__, "copy_here", *arguments, CHUNK_ROWS)
+        call_in_subprocess(__name__, "copy_here", *arguments, CHUNK_ROWS)
     else:
         copy_here(*arguments)
 

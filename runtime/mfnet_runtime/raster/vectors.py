@@ -27,7 +27,7 @@ from mfnet_runtime.errors import UsageError
 from mfnet_runtime.labels import IGNORE, ClassTable
 from mfnet_runtime.raster.open import no_place_is_fine
 from mfnet_runtime.raster.pixel_area import GroundArea, ground_area
-from mfnet_runtime.subprocesses import call_apart
+from mfnet_runtime.subprocesses import call_in_subprocess
 
 Ring = npt.NDArray[np.float64]  # (n, 2) column and row of corners, the first again at the end
 
@@ -72,7 +72,7 @@ def vectors_from_classmap(
     names = json.dumps(classes.names)
     arguments = (str(classmap), str(target), names, str(smallest), str(min_area))
     if pixels > PIXELS_HERE:
-        call_apart(__name__, "write_vectors", *arguments)
+        call_in_subprocess(__name__, "write_vectors", *arguments)
     else:
         write_vectors(*arguments)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.files import FileDigest
@@ -39,15 +38,6 @@ class Input:
                 f"{path}: cannot be read ({fault.strerror}); check the disk it is on"
             ) from fault
         return Input(role, os.path.relpath(path, _folder(scene, role)), digest)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(record: dict[str, Any]) -> Input:
-        """Inverse of `to_json`."""
-        return Input(str(record["role"]), str(record["name"]), FileDigest(**record["digest"]))
 
 
 def require_unchanged(

@@ -162,7 +162,7 @@ class Manifest:
     def record_inputs(self, scene: str, inputs: Sequence[Input]) -> None:
         """Record that a scene was begun, unless it is continued."""
         if inputs != self.known_inputs(scene):
-            self.append("scene", scene=scene, inputs=[one.to_json() for one in inputs])
+            self.append("scene", scene=scene, inputs=[asdict(one) for one in inputs])
 
     def record(self, receipt: Receipt) -> None:
         """Record that a task was done."""

@@ -16,6 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.files import FileDigest
 from mfnet_runtime.run.inputs import Input
 
 FORMAT = "mfnet-manifest/2"
@@ -67,8 +68,12 @@ class RunState:
         scene = self.scene(record["scene"])
         match kind:
             case "scene":
-                inputs = tuple(Input.from_json(one) for one in record["inputs"])
-                self.scenes[record["scene"]] = SceneState(inputs)
+                self.scenes[record["scene"]] = SceneState(
+                    tuple(
+                        Input(one["role"], one["name"], FileDigest(**one["digest"]))
+                        for one in record["inputs"]
+                    )
+                )
             case "block":
                 scene.blocks[record["file"]] = record
             case "done":

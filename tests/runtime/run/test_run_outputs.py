@@ -1,4 +1,4 @@
-"""Outputs of `mfnet-run` end to end: options, files, summary, tags; and what is refused."""
+"""Outputs of `mfnet-run` end to end: options, files, summary, tags, refusals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,12 +29,7 @@ def run(model: Path, *words: object) -> int:
     return main([str(word) for word in (model, model.parent / "scenes", "-o", out, *words)])
 
 
-def summary(capsys: Capture) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
-
-
-def test_everything_a_scene_can_give(model: Path, folder: Path, capsys: Capture) -> None:
+def test_all_outputs_of_a_scene(model: Path, folder: Path, capsys: Capture) -> None:
     write_scene(folder, height=90, width=80)
     words = "--confidence --probabilities --vectors gpkg --sieve 4 --dsm-range 90 140 --json"
     assert run(model, *words.split(), "--bbox", 500_005, 5_399_960, 500_035, 5_399_990) == 0
@@ -64,7 +58,7 @@ def test_everything_a_scene_can_give(model: Path, folder: Path, capsys: Capture)
     assert sum(row["class_percent"].values()) == pytest.approx(100, abs=1e-3)
 
 
-def test_tags_say_what_made_it_and_name_no_folder(model: Path, folder: Path) -> None:
+def test_tags_hold_the_provenance_but_no_folder(model: Path, folder: Path) -> None:
     write_scene(folder)
     area = folder.parent / "county.geojson"
     corners = [[11.0, 40], [9.0, 40], [9.0, 60], [11.0, 60], [11.0, 40]]
@@ -95,21 +89,21 @@ def test_tags_say_what_made_it_and_name_no_folder(model: Path, folder: Path) -> 
     assert str(folder.parent) not in str(tags)
 
 
-def test_areas_in_degrees_and_without_a_place(model: Path, folder: Path, capsys: Capture) -> None:
+def test_class_areas_in_degrees_and_without_a_crs(
+    model: Path, folder: Path, capsys: Capture
+) -> None:
     degrees = {"crs": "EPSG:4326", "transform": from_origin(11, 48, 1e-5, 1e-5)}
     write_scene(folder, "degrees", place=degrees)
     write_scene(folder, "nowhere", place={"crs": None})
     assert run(model, "--json", "--vectors", "fgb") == 0
-    there, nowhere = summary(capsys)["scenes"]
+    there, nowhere = json.loads(capsys.readouterr().out)["scenes"]
     assert there["area_from"] == "ellipsoid of EPSG:4326"
     assert sum(there["class_area_m2"].values()) == pytest.approx(40 * 48 * 0.829, rel=1e-3)
     assert (nowhere["class_area_m2"], nowhere["area_from"]) == (None, None)
     assert sum(nowhere["class_percent"].values()) == pytest.approx(100, abs=1e-3)
 
 
-def test_a_scene_that_polygons_cannot_be_made_of_fails_alone(
-    model: Path, folder: Path, capsys: Capture
-) -> None:
+def test_a_scene_without_polygons_fails_alone(model: Path, folder: Path, capsys: Capture) -> None:
     write_scene(folder, "a")
     write_scene(folder, "b", place={"crs": None})
     assert run(model, "--vectors", "fgb", "--min-area", 3) == 4
@@ -122,16 +116,13 @@ def test_a_scene_that_polygons_cannot_be_made_of_fails_alone(
     ("words", "part"),
     [
         ("--sieve 3", "add --vectors"),
-        ("--min-area 3", "add --vectors"),
         ("--vectors shp", "'shp' is not one of"),
         ("--vectors gpkg --sieve -1", "--sieve"),
         ("--vectors gpkg --min-area nan", "expected at least 0"),
         ("--probabilities --preprocess gpu", "preprocess gpu"),
     ],
 )
-def test_what_cannot_be_meant(
-    model: Path, folder: Path, capsys: Capture, words: str, part: str
-) -> None:
+def test_bad_options(model: Path, folder: Path, capsys: Capture, words: str, part: str) -> None:
     write_scene(folder)
     assert run(model, *words.split()) == 2
     assert part in capsys.readouterr().err
@@ -157,7 +148,9 @@ def test_two_scenes_never_write_one_file(model: Path, folder: Path, capsys: Capt
     assert run(model) == 0
 
 
-def test_a_name_too_long_fails_its_scene_only(model: Path, folder: Path, capsys: Capture) -> None:
+def test_a_name_that_is_too_long_fails_its_scene_only(
+    model: Path, folder: Path, capsys: Capture
+) -> None:
     write_scene(folder, "n" * 240)
     write_scene(folder, "a")
     assert run(model, "--probabilities") == 4
