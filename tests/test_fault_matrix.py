@@ -48,7 +48,9 @@ def test_the_table_lists_these_cells() -> None:
 def test_every_fault_is_run_or_listed_as_left_out() -> None:
     known = {"R": 16, "P": 6, "M": 12, "X": 9}
     every = {f"{kind}{number + 1}" for kind, count in known.items() for number in range(count)}
-    left_out = set(re.findall(r"\b[RPMX]\d+\b", FILE.read_text().partition("## Not in the matrix")[2]))
+    left_out = set(
+        re.findall(r"\b[RPMX]\d+\b", FILE.read_text().partition("## Not in the matrix")[2])
+    )
     assert {cell.fault for cell in CELLS} == every - left_out
 
 
