@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import SceneError
+from mfnet_runtime.preflight.results import Estimate
 from mfnet_runtime.run.plan import scene_blocks
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
@@ -24,34 +24,6 @@ from mfnet_runtime.tiling.options import SegmentOptions
 logger = logging.getLogger(__name__)
 
 CALLS = 3  # timed calls of the network, after one that is not timed
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Upper bounds for one scene: empty windows cost nothing, and outputs compress well."""
-
-    scene: str
-    height: int  # pixels
-    width: int
-    windows: int  # those on borders of blocks counted twice
-    blocks: int
-    memory: int  # bytes for pixels at a time, besides Python, the model and its engine
-    disk: int  # bytes while outputs are written, temporary files included, polygons not
-    seconds: float  # in the backend
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the scene's part of the JSON summary."""
-        return {
-            "scene": self.scene,
-            "status": "estimated",
-            "height": self.height,
-            "width": self.width,
-            "windows": self.windows,
-            "blocks": self.blocks,
-            "memory_bytes": self.memory,
-            "disk_bytes": self.disk,
-            "backend_s": round(self.seconds, 4),
-        }
 
 
 def estimate_scenes(

@@ -11,7 +11,7 @@ from mfnet_runtime.checks.findings import Finding, Level
 from mfnet_runtime.checks.statistics import Statistics
 from mfnet_runtime.preflight.model import ModelInfo
 from mfnet_runtime.preflight.rasters import RasterInfo
-from mfnet_runtime.preflight.scene import SceneCheck
+from mfnet_runtime.preflight.results import SceneCheck
 
 WIDTH = 100  # columns
 LABEL = 10  # columns for the names of rows

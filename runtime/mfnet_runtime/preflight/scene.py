@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
@@ -14,19 +12,19 @@ import rasterio
 from mfnet_runtime.checks import dsm as dsm_rules
 from mfnet_runtime.checks import image as image_rules
 from mfnet_runtime.checks import scene as scene_rules
-from mfnet_runtime.checks.findings import Finding, Findings, Level, worst
+from mfnet_runtime.checks.findings import Findings
 from mfnet_runtime.checks.statistics import THOROUGH, Statistics, dsm_statistics, image_statistics
 from mfnet_runtime.console import one_line
 from mfnet_runtime.contract import Contract, DsmRule
 from mfnet_runtime.errors import SceneError
-from mfnet_runtime.preflight.estimate import Estimate, estimate
+from mfnet_runtime.preflight.estimate import estimate
 from mfnet_runtime.preflight.rasters import (
-    RasterInfo,
     georeferencing,
     raster_info,
     storage,
     strips,
 )
+from mfnet_runtime.preflight.results import SceneCheck
 from mfnet_runtime.raster.crs import height_system
 from mfnet_runtime.raster.grid import grid_of, mismatch
 from mfnet_runtime.raster.open import open_raster
@@ -35,7 +33,6 @@ from mfnet_runtime.run.outputs import OutputPaths
 from mfnet_runtime.scene.aoi import AreaMask
 from mfnet_runtime.scene.discovery import Scene, require_files
 from mfnet_runtime.scene.dsm import HeightBand
-from mfnet_runtime.scene.dsm_alignment import Alignment
 from mfnet_runtime.scene.image import ImageBands
 from mfnet_runtime.scene.normalize import BoolArray, DsmRange, valid_range
 from mfnet_runtime.scene.options import ReadOptions
@@ -61,60 +58,6 @@ class RunRequest:
     def paths(self, folder: Path, scene: Scene) -> OutputPaths:
         """Return where the outputs of a scene would go."""
         return OutputPaths.of(folder, scene.name, self.options, self.vectors)
-
-
-@dataclass
-class SceneCheck:
-    """What was found out about a scene; None where that was not possible."""
-
-    scene: Scene
-    findings: Sequence[Finding] = ()
-    image: RasterInfo | None = None
-    dsm: RasterInfo | None = None
-    image_values: Statistics | None = None
-    heights: Statistics | None = None
-    alignment: Alignment | None = None
-    estimate: Estimate | None = None
-    skipped: int | None = None  # windows; None if only a sample was read
-    classified: float | None = None  # share of the pixels that were read
-    replaced: list[str] = field(default_factory=list)  # names of files that would be replaced
-
-    @property
-    def verdict(self) -> Level:
-        """The most serious level of all findings."""
-        return worst(self.findings)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the scene's part of the JSON summary."""
-        cost = self.estimate.to_json() if self.estimate else {}
-        heights = _json(self.heights)
-        for end in ("low", "high"):  # a DSM has one band
-            heights[end] = next(iter(heights.get(end, ())), None)
-        return {
-            "scene": self.scene.name,
-            "verdict": self.verdict,
-            "findings": [finding.to_json() for finding in self.findings],
-            "image": {**self.image.to_json(), **_json(self.image_values)} if self.image else None,
-            "dsm": {**self.dsm.to_json(), **heights} if self.dsm else None,
-            "alignment": self.alignment.to_json() if self.alignment else None,
-            **{key: cost.get(key) for key in ("windows", "blocks", "memory_bytes", "disk_bytes")},
-            "skipped_windows": self.skipped,
-            "classified": None if self.classified is None else round(self.classified, 6),
-            "replaced": self.replaced,
-        }
-
-
-def _json(found: Statistics | None) -> dict[str, Any]:
-    if found is None:
-        return {}
-    return {
-        "looked_at": round(found.share, 4),
-        "valid": round(found.valid, 6),
-        "masked": {name: round(share, 6) for name, share in found.masked.items()},
-        "low": list(found.low),
-        "high": list(found.high),
-        "percentiles_1_99": list(found.common) if found.valid else None,
-    }
 
 
 def check_scene(scene: Scene, run: RunRequest) -> SceneCheck:
