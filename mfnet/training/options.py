@@ -61,6 +61,16 @@ class TrainConfig:
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed is {self.seed}; expected 0 to {2**32 - 1}")
 
+    @staticmethod
+    def with_defaults(
+        optimizer: str = "sgd", schedule: str | None = None, lr: float | None = None, **others: Any
+    ) -> TrainConfig:
+        """Return a recipe; schedule and learning rate depend on the optimizer if they are None."""
+        by_optimizer = ("multistep", 0.01) if optimizer == "sgd" else ("cosine", 0.001)
+        schedule = by_optimizer[0] if schedule is None else schedule
+        lr = by_optimizer[1] if lr is None else lr
+        return TrainConfig(optimizer=optimizer, schedule=schedule, lr=lr, **others)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON types."""
         return {**asdict(self), "milestones": list(self.milestones)}
@@ -83,13 +93,10 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What to train, on which data, where."""
+    """What to train on which data, named as on the command line."""
 
     data: Path
     out: Path
-    recipe: TrainConfig
-    steps: int | None = None  # batches per epoch; None: the dataset's
-    stride: int | None = None  # pixels between validation windows; None: the dataset's
     dataset: str | None = None  # layout of a benchmark; None: image/ dsm/ label/
     classes: Path | None = None  # JSON list of {"name", "colour"}
     only: tuple[str, ...] = ()  # scenes to train on; empty: all
@@ -105,4 +112,7 @@ class TrainRequest:
     dsm_rule: DsmRule = field(default_factory=DsmRule)
     full_scale: float | None = None  # pixel value that becomes 1.0; None: by the image's type
     bands: tuple[int, int, int] = (1, 2, 3)
+    steps: int | None = None  # batches per epoch; None: the dataset's
+    batch: int | None = None  # windows; None: 4 for vit_h, else 10
+    stride: int | None = None  # pixels between validation windows; None: the dataset's
     device: str = "auto"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -21,10 +22,9 @@ from mfnet.data.scenes import (
     open_labelled_scenes,
 )
 from mfnet.model.network import MFNet
-from mfnet.training.options import TrainRequest
+from mfnet.training.options import TrainConfig, TrainRequest
 from mfnet.training.run_directory import RunDirectory
 from mfnet.training.train import Trainer
-from mfnet_runtime.console import say
 from mfnet_runtime.contract import Contract, ImageRule
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.files import sha256_from_file
@@ -32,9 +32,15 @@ from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.reader import open_raster
 from mfnet_runtime.version import installed_version
 
+logger = logging.getLogger(__name__)
 
-def prepare_training(request: TrainRequest) -> Trainer:
+
+def prepare_training(request: TrainRequest, recipe: TrainConfig) -> Trainer:
     """Read the data, build the network, load SAM's weights and freeze them.
+
+    Args:
+        request: Data and network.
+        recipe: Its steps, batch and stride are replaced by those of the request.
 
     Raises:
         UsageError: Options contradict each other, or files or a CUDA device are missing.
@@ -48,11 +54,13 @@ def prepare_training(request: TrainRequest) -> Trainer:
         )
     device = choose_device(request.device)
     dataset = _find_dataset(request)
-    recipe = replace(
-        request.recipe,
-        steps=dataset.steps_per_epoch if request.steps is None else request.steps,
-        stride=request.stride or min(dataset.stride, request.window // 2),
-    )
+    sizes = {
+        "steps": dataset.steps_per_epoch,
+        "batch": 4 if request.backbone == "vit_h" else 10,
+        "stride": min(dataset.stride, request.window // 2),
+    }
+    asked = {name: getattr(request, name) for name in sizes}
+    recipe = replace(recipe, **sizes | {k: v for k, v in asked.items() if v is not None})
     config = config_from_preset(
         request.backbone,
         classes=len(dataset.classes),
@@ -85,9 +93,13 @@ def prepare_training(request: TrainRequest) -> Trainer:
         "scenes": [scene.name for scene in dataset.train],
         "validation": [scene.name for scene in dataset.test] or f"holdout {request.holdout:g}",
     }
-    say(
-        f"{counts.trainable / 1e6:.2f} M parameters train ({counts.tuning / 1e6:.2f} M of them "
-        f"{request.tuning}), {counts.frozen / 1e6:.2f} M are frozen; on {device}"
+    logger.info(
+        "%.2f M parameters train (%.2f M of them %s), %.2f M are frozen; on %s",
+        counts.trainable / 1e6,
+        counts.tuning / 1e6,
+        request.tuning,
+        counts.frozen / 1e6,
+        device,
     )
     scenes, validation = _load_scenes(dataset, request, full_scale)
     directory = RunDirectory(request.out)
@@ -141,7 +153,8 @@ def _load_sam(network: MFNet, request: TrainRequest) -> dict[str, Any]:
     """Load SAM's weights and freeze them, if there are any; return what to record."""
     if request.sam is None:
         return {"sam": None, "rel_pos": "trained"}
-    say(str(load_sam_weights(network.encoder, request.sam, zero_rel_pos=request.zero_rel_pos)))
+    report = load_sam_weights(network.encoder, request.sam, zero_rel_pos=request.zero_rel_pos)
+    logger.info("%s", report)
     network.freeze_for_tuning()
     return {
         "sam": request.sam.name,

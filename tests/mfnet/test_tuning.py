@@ -4,36 +4,25 @@ from typing import cast
 
 import pytest
 import torch
-from networks import random_network, random_windows, reference_state, references
+from networks import random_network, random_windows
 from torch import nn
 
-from mfnet.checkpoints.checkpoint import checkpoint_from_official, network_from_checkpoint
 from mfnet.config import config_from_preset
 from mfnet.model.network import MFNet
 from mfnet.tuning import tuning_names
 from mfnet.tuning.base import BlockTuning
 
 
-def _assert_merge_is_exact(network: MFNet) -> None:
-    network = network.double()
+@pytest.mark.parametrize("tuning", tuning_names())
+def test_merged_equals_unmerged(tuning: str) -> None:
+    """Official weights too: tests/export/rewrites."""
+    network = random_network(tuning).double()
     windows = random_windows(2, network.config.window, torch.float64)
     with torch.no_grad():
         before = network(*windows)
         network.encoder.merge()
         after = network(*windows)
     assert (after - before).abs().max() <= 1e-10 * before.abs().max()
-
-
-@pytest.mark.parametrize("tuning", tuning_names())
-@pytest.mark.parametrize("seed", [0, 1])
-def test_merged_equals_unmerged(tuning: str, seed: int) -> None:
-    _assert_merge_is_exact(random_network(tuning, seed=seed))
-
-
-@references
-def test_merged_equals_unmerged_on_official_weights(name: str) -> None:
-    checkpoint = checkpoint_from_official(reference_state(name), window=64)
-    _assert_merge_is_exact(network_from_checkpoint(checkpoint))
 
 
 @pytest.mark.parametrize("tuning", tuning_names())
