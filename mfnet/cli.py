@@ -72,7 +72,7 @@ REQUEST = {
             "--zero-rel-pos", is_flag=True, help="Zero SAM's relative positions, as published."
         ),
     ],
-    "Amount": [
+    "Batches and device": [
         click.option("--steps", type=int, help="Batches per epoch [default: the dataset's, 1000]."),
         click.option("--batch", type=int, help="Windows per batch [default: 10, for vit_h 4]."),
         click.option("--stride", type=int, help="Pixels between validation windows."),

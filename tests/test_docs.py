@@ -100,6 +100,6 @@ def test_contributing_example_is_a_whole_tuning(
     words = "--from-scratch --tuning ia3 --backbone tiny --window 64 --epochs 1 --steps 2 --batch 2"
     run = tmp_path / "run"
     assert train([str(tmp_path / "scenes"), "-o", str(run), *words.split()]) == 0
-    assert "of them ia3" in capsys.readouterr().out
+    assert "of them ia3" in capsys.readouterr().err
     assert export(["--ckpt", str(run / "best.pt")]) == 0
     assert (run / "best.onnx").is_file()

@@ -97,12 +97,14 @@ class GroupedCommand(click.Command):
 
 
 def option_group(
-    options_type: type[Any], argument: str, groups: Mapping[str, Sequence[Callable[..., Any]]]
+    options_type: Callable[..., Any],
+    argument: str,
+    groups: Mapping[str, Sequence[Callable[..., Any]]],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Collect options into one argument of a command.
 
     Args:
-        options_type: Dataclass that has a field of the name of every option.
+        options_type: Dataclass, or function, with a field or argument for every option.
         argument: Name of the command's argument.
         groups: From `click.option`, by the headings in the help of a `GroupedCommand`.
     """
