@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
-from faults import models, pairs, processes, rasters
+from faults import checkpoints, onnx_files, pairs, processes, rasters
 from faults.cell import Cell, outcome_of
 from faults.workplace import Bench
 
@@ -24,7 +24,13 @@ HEAD = ("Fault", "", "What comes of it", "Exit", "s", "MiB")
 ORDER = "RPMX"
 CELLS: tuple[Cell, ...] = tuple(
     sorted(
-        (*rasters.CELLS, *pairs.CELLS, *models.CELLS, *processes.CELLS),
+        (
+            *rasters.CELLS,
+            *pairs.CELLS,
+            *checkpoints.CELLS,
+            *onnx_files.CELLS,
+            *processes.CELLS,
+        ),
         key=lambda cell: (ORDER.index(cell.fault[0]), int(cell.fault[1:])),
     )
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from faults.models import Canary, content, cut_in_half
+from faults.checkpoints import Canary, content, cut_in_half
 from support import UTM, results_in, write_raster, write_rgbd_model, write_scene
 
 READ_ONLY = Path("/sys/kernel")  # root may not write there either
