@@ -1,4 +1,4 @@
-"""The table of backends. A backend is imported only when asked for."""
+"""The table of backends; each is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mfnet_runtime.backends.base import Backend, TensorSpec
+from mfnet_runtime.backends.onnx_file import contract_in_onnx
 from mfnet_runtime.errors import ModelError, UsageError, missing_package
 
 __all__ = ["BACKENDS", "DEVICES", "Backend", "TensorSpec", "backend_for", "backend_from_file"]
 
-# Name and device to class.
+# Name and device to module and class.
 BACKENDS = {
     "openvino": {"cpu": "mfnet_runtime.backends.openvino_cpu:OpenVinoBackend"},
     "onnxruntime": {
@@ -22,7 +23,7 @@ BACKENDS = {
     "tensorrt": {"cuda": "mfnet_runtime.backends.tensorrt.backend:TensorRtBackend"},
 }
 DEVICES = ("cpu", "cuda")
-# What runs a suffix on a device, the fastest first; `auto` takes the first that is installed.
+# Backends for a file name suffix and device, fastest first; `auto` takes the first installed one.
 RUNS = {
     (".onnx", "cpu"): ("openvino", "onnxruntime"),
     (".onnx", "cuda"): ("onnxruntime",),
@@ -37,20 +38,20 @@ def backend_from_file(
     trust_plan: bool = False,
     **options: Any,
 ) -> Backend:
-    """The backend that runs a model file; no device is touched before it is entered.
+    """Load a model file into a backend; the device is untouched until the backend is entered.
 
     Args:
         path: The model.
-        name: One of `BACKENDS`, or `auto` for the fastest that is installed and runs such a file.
-        device: One of `DEVICES`, or `auto`: what the file needs.
-        trust_plan: Run a plan that nothing vouches for.
-        options: Passed on: `threads` (0: physical cores), `precision` (what floats run in: `fp32`,
-            `bf16`; None: as in the file) and `batch` (windows a call that it is to be fastest for;
-            None: its own choice).
+        name: One of `BACKENDS`, or `auto` for the fastest installed one that runs the file.
+        device: One of `DEVICES`, or `auto` for what the file needs.
+        trust_plan: Skip the checksum, TensorRT-version and GPU checks of a plan.
+        options: For the backend: `threads` (0: physical cores), `precision` (of floating-point
+            operations: `fp32` or `bf16`; None: as in the file) and `batch` (windows per call to
+            optimise for; None: its own choice).
 
     Raises:
-        UsageError: the file is missing, no backend has that name, it is not installed, or it
-            cannot do what the options ask.
+        UsageError: the file is missing, there is no such backend or it is not installed, or it
+            cannot do what the options ask for.
         ModelError: no backend runs such a file, or the file is refused.
     """
     name, device = backend_for(path, name, device, trust_plan)
@@ -70,60 +71,61 @@ def backend_from_file(
 def backend_for(
     path: Path, name: str = "auto", device: str = "auto", trust_plan: bool = False
 ) -> tuple[str, str]:
-    """Name and device of the backend that runs a model file, of which at most the header is read.
+    """Choose the backend and device for a model file without loading it.
 
     Raises:
         UsageError: the file is missing, or no backend of that name runs it on that device.
-        ModelError: no backend runs such a file.
+        ModelError: no backend runs such a file, or its contract cannot be read.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such model file")
     if name not in ("auto", *BACKENDS):
-        raise UsageError(f"no backend named {name!r}; there are {', '.join(BACKENDS)}")
+        raise UsageError(f"no backend named {name!r}; choose from {', '.join(BACKENDS)}")
     if device not in ("auto", *DEVICES):
-        raise UsageError(f"no device named {device!r}; there are {', '.join(DEVICES)}")
+        raise UsageError(f"no device named {device!r}; choose from {', '.join(DEVICES)}")
     suffix = path.suffix.lower()
     if suffix not in {known for known, _ in RUNS}:
-        raise ModelError(f"{path}: {_why_not(path)}")
+        raise ModelError(f"{path}: {_why_no_model(path)}")
     if device == "auto":
         device = _device_for(path, name)
     able = RUNS.get((suffix, device), ())
     if name == "auto" and able:
         name = next((engine for engine in able if find_spec(engine)), able[-1])
     if name not in able:
-        raise UsageError(f"{path}: {_why_not_so(path, name, device)}")
+        raise UsageError(f"{path}: {_why_not_there(path, name, device)}")
     if trust_plan and suffix != ".plan":
-        raise UsageError(f"{path}: is no plan; leave out --trust-plan")
+        raise UsageError(f"{path}: not a plan; leave out --trust-plan")
     return name, device
 
 
 def _device_for(path: Path, name: str) -> str:
-    """What a file needs: a GPU for a plan, and for an FP16 file if ONNX Runtime can use it."""
+    """Choose a GPU for a plan, and for an FP16 file if ONNX Runtime can use one."""
     if path.suffix.lower() == ".plan":
         return "cuda"
     if name == "openvino":
         return "cpu"
-    from mfnet_runtime.backends.onnx_file import contract_in_onnx
+    if contract_in_onnx(path).precision != "fp16":
+        return "cpu"
     from mfnet_runtime.backends.onnxruntime_cuda import has_cuda_provider
 
-    return "cuda" if contract_in_onnx(path).precision == "fp16" and has_cuda_provider() else "cpu"
+    return "cuda" if has_cuda_provider() else "cpu"
 
 
-def _why_not(path: Path) -> str:
+def _why_no_model(path: Path) -> str:
     if path.suffix.lower() in (".pt", ".pth"):
-        return f"is a PyTorch checkpoint; export it first: mfnet-export --ckpt {path.name}"
+        return f"a PyTorch checkpoint; export it first: mfnet-export --ckpt {path.name}"
     return (
-        "not a model this runtime runs; expected one of "
+        "not a model that this runtime runs; expected one of "
         f"{', '.join(dict.fromkeys(suffix for suffix, _ in RUNS))}"
     )
 
 
-def _why_not_so(path: Path, name: str, device: str) -> str:
-    """Why a file that can be run is not run like this."""
+def _why_not_there(path: Path, name: str, device: str) -> str:
+    """Say why a model does not run with this backend on this device."""
     if path.suffix.lower() == ".plan":
         if device == "cpu":
             return "a plan runs on a GPU; leave out --device cpu, or run the ONNX file"
         return f"a plan runs on TensorRT; leave out --backend {name}, or run the ONNX file"
     if name == "tensorrt":
         return f"TensorRT runs plans; build one: mfnet-export --onnx {path.name} --plan"
-    return f"{name} runs on a CPU here; leave out --device, or --backend"
+    return f"{name} runs on CPUs only; leave out --device or --backend"

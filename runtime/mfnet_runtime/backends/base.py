@@ -1,4 +1,4 @@
-"""What every backend is: named inputs and outputs, `infer`, and a context manager."""
+"""The interface of a backend: named inputs and outputs, `infer`, and a context manager."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 Feed = Mapping[str, npt.NDArray[Any]]
 Arrays = dict[str, npt.NDArray[Any]]
 
-DEFAULT_BATCH = 4  # windows a call, for an engine that prefers no other
+DEFAULT_BATCH = 4  # windows per call, for an engine without a preference
 
 
 @dataclass(frozen=True)
 class Batches:
-    """What a backend says about its batches, in windows a call."""
+    """Batch sizes of a backend, in windows per call."""
 
     best: int = DEFAULT_BATCH
-    largest: int | None = None  # None: whatever memory holds
+    largest: int | None = None  # None: limited by memory only
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, number type and shape of an input or output; -1 stands for the batch."""
+    """Name, number type and shape of an input or output; -1 stands for the batch size."""
 
     name: str
     dtype: np.dtype[Any]
@@ -40,7 +40,7 @@ class TensorSpec:
 
 
 class Backend(Protocol):
-    """A loaded model. Enter it to claim the device, leave it to give the device back.
+    """A loaded model. Enter it to claim the device, leave it to release the device.
 
     Names are `image` (N, 3, window, window), `dsm` (N, 1, window, window), both in [0, 1], and
     `logits` (N, classes, window, window); all float32, or all float16. Output arrays are valid
@@ -54,22 +54,22 @@ class Backend(Protocol):
 
     @property
     def device(self) -> str:
-        """The device that really runs the model, in words."""
+        """Description of the device that really runs the model."""
         ...
 
     @property
     def precision(self) -> str:
-        """What really runs: `fp32`, `fp16`, `bf16`, `int8` (floats fp32), `int8+bf16`."""
+        """What really runs: `fp32`, `fp16`, `bf16`, `int8` (the rest fp32) or `int8+bf16`."""
         ...
 
     @property
     def threads(self) -> int:
-        """CPU threads that compute; 0 where none does."""
+        """Number of CPU threads that compute; 0 on a GPU."""
         ...
 
     @property
     def contract(self) -> Contract:
-        """What the model promises."""
+        """Contract of the model."""
         ...
 
     @property
@@ -97,7 +97,7 @@ class Backend(Protocol):
 
 
 class DeviceTensors(Protocol):
-    """The inputs and outputs of a model in a GPU's memory; pointers are plain ints."""
+    """Inputs and outputs of a model in GPU memory; pointers are plain integers."""
 
     @property
     def image(self) -> int:
@@ -115,28 +115,28 @@ class DeviceTensors(Protocol):
         ...
 
     def enqueue(self, windows: int, stream: Stream) -> None:
-        """Run the network on the first windows, in the order of the stream."""
+        """Enqueue the network for the first windows."""
         ...
 
 
 @runtime_checkable
 class DeviceBackend(Protocol):
-    """A backend whose inputs may be made, and its logits used, without leaving the GPU."""
+    """A backend whose inputs can be made, and its logits used, on the GPU."""
 
     @property
     def cuda(self) -> CudaDevice:
-        """The GPU that runs it."""
+        """The GPU that runs the model."""
         ...
 
     def kernels(self) -> Kernels:
-        """What cuts windows and blends logits on that GPU, in the model's number type."""
+        """Kernels that cut windows and blend logits in the model's number type."""
         ...
 
     def tensors(self, windows: int) -> DeviceTensors:
-        """Room for so many windows; valid until more are asked for, or the backend is left.
+        """Reserve memory for this many windows; valid until more are requested or it is left.
 
         Raises:
-            ResourceError: the GPU has not the memory.
+            ResourceError: not enough GPU memory.
         """
         ...
 
@@ -144,7 +144,7 @@ class DeviceBackend(Protocol):
 def specs_of(
     contract: Contract, dtype: npt.DTypeLike = np.float32
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """The inputs and outputs that a contract implies."""
+    """Return the inputs and outputs that a contract implies."""
     side, kind = (contract.window, contract.window), np.dtype(dtype)
     inputs = (TensorSpec("image", kind, (-1, 3, *side)), TensorSpec("dsm", kind, (-1, 1, *side)))
     return inputs, (TensorSpec("logits", kind, (-1, len(contract.classes), *side)),)
@@ -154,7 +154,7 @@ def check_feed(feed: Feed, inputs: tuple[TensorSpec, ...]) -> None:
     """Refuse a feed whose names, types or shapes differ from the model's.
 
     Raises:
-        ModelError: with both values in the message.
+        ModelError: the message has both.
     """
     if set(feed) != {spec.name for spec in inputs}:
         expected = ", ".join(spec.name for spec in inputs)

@@ -1,7 +1,4 @@
-"""What every backend of ONNX files checks alike: contract, precision, graph, memory, threads.
-
-Knows no engine.
-"""
+"""Checks that all backends share: tensors of the graph, faults of the engine, threads."""
 
 from __future__ import annotations
 
@@ -19,15 +16,15 @@ def require_graph(
     found: Mapping[str, tuple[object, tuple[int, ...]]],
     expected: tuple[TensorSpec, ...],
 ) -> None:
-    """A graph must have just the tensors its contract implies.
+    """Require that a graph has exactly the tensors its contract implies.
 
     Args:
-        path: For the message.
-        found: Name to number type and shape, -1 for a size that is open.
+        path: The model, for the message.
+        found: Name to number type and shape, -1 for a dynamic size.
         expected: See `base.specs_of`.
 
     Raises:
-        ModelError: with both in the message.
+        ModelError: the message has both.
     """
     wanted = {spec.name: (spec.dtype.type, spec.shape) for spec in expected}
     if found != wanted:
@@ -38,15 +35,15 @@ def require_graph(
 
 @contextmanager
 def loading(path: Path, engine: str) -> Iterator[None]:
-    """Turn what an engine raises while it loads a file into a fault with a remedy.
+    """Translate what an engine raises while it loads a file.
 
     Raises:
         ResourceError: memory ran out.
-        ModelError: anything else that the engine has against the file.
+        ModelError: any other fault of the engine.
     """
     try:
         yield
-    except Exception as fault:  # the bindings raise a dozen unrelated types
+    except Exception as fault:  # the bindings raise many unrelated types
         if _no_memory(fault):
             raise ResourceError(
                 f"{path}: does not fit in memory ({engine}: {_reason(fault)}); "
@@ -81,7 +78,7 @@ def running(path: Path, engine: str, batch: int) -> Iterator[None]:
 
 
 def threads_or_cores(threads: int) -> int:
-    """Threads to use: those asked for, or with 0 the physical cores this process may run on."""
+    """Return the requested threads, or for 0 the physical cores this process may run on."""
     if threads:
         return threads
     cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
@@ -90,7 +87,7 @@ def threads_or_cores(threads: int) -> int:
 
 
 def _core(cpu: int) -> tuple[str, str]:
-    """Socket and core of a logical CPU; where Linux does not tell, each is its own core."""
+    """Return socket and core of a logical CPU; without that information, each is its own core."""
     folder = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
     try:
         return (folder / "physical_package_id").read_text(), (folder / "core_id").read_text()
@@ -103,6 +100,6 @@ def _no_memory(fault: Exception) -> bool:
 
 
 def _reason(fault: Exception) -> str:
-    """The end of a message says more than its beginning, which is where in C++ it happened."""
+    """Shorten a message to its end; the beginning is the place in C++ where it happened."""
     text = " ".join(str(fault).split()) or type(fault).__name__
     return text if len(text) <= 200 else f"... {text[-200:]}"

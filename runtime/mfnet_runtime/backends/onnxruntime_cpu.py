@@ -1,7 +1,4 @@
-"""ONNX Runtime on the CPU.
-
-Its defaults are kept: benchmarks/TRIED.md has what was tried against them.
-"""
+"""ONNX Runtime on the CPU, with its defaults; benchmarks/TRIED.md lists what was tried."""
 
 from __future__ import annotations
 
@@ -10,27 +7,35 @@ from typing import Any
 
 import numpy as np
 
-from mfnet_runtime.backends.base import DEFAULT_BATCH, Arrays, Batches, Feed, check_feed, specs_of
+from mfnet_runtime.backends.base import (
+    DEFAULT_BATCH,
+    Arrays,
+    Batches,
+    Feed,
+    TensorSpec,
+    check_feed,
+    specs_of,
+)
 from mfnet_runtime.backends.model_checks import loading, require_graph, running, threads_or_cores
 from mfnet_runtime.backends.onnx_file import contract_from_onnx
 from mfnet_runtime.errors import UsageError
 
-ELEMENT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-FATAL = 4  # log level: whatever else it logs is raised too
+TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+FATAL = 4  # log level: everything below is raised as well
 
 
 class OrtBackend:
-    """An ONNX file with a contract inside, run by ONNX Runtime's CPU provider.
+    """An ONNX file with a contract, run by ONNX Runtime's CPU provider.
 
     Args:
         path: The ONNX file.
-        threads: Threads inside an operator; 0 takes the physical cores.
-        precision: `fp32`, or None for what the file holds.
-        batch: Windows a call that will be usual; a session runs any batch alike.
+        threads: Threads inside an operator; 0 for the physical cores.
+        precision: `fp32`, or None for that of the file.
+        batch: Usual number of windows per call; any number runs.
 
     Raises:
         ModelError: not an ONNX file, no contract, a graph that disagrees with it, or FP16.
-        UsageError: BF16 asked for.
+        UsageError: BF16 was requested.
         ResourceError: the file does not fit in memory.
     """
 
@@ -61,13 +66,9 @@ class OrtBackend:
                 str(path.absolute()),
                 options,
                 providers=["CPUExecutionProvider"],
-                enable_fallback=0,  # there is none, and its announcement goes to standard output
+                enable_fallback=0,  # there is none, and announcing it would go to standard output
             )
-        for nodes, specs in (
-            (self._session.get_inputs(), self.inputs),
-            (self._session.get_outputs(), self.outputs),
-        ):
-            require_graph(path, {node.name: signature(node) for node in nodes}, specs)
+        require_session(path, self._session, self.inputs, self.outputs)
 
     def infer(self, feed: Feed) -> Arrays:
         """Run one batch; see `Backend.infer`."""
@@ -83,7 +84,18 @@ class OrtBackend:
         self._session = None
 
 
-def signature(node: Any) -> tuple[object, tuple[int, ...]]:
-    """Number type and shape of an input or output, as `checks.require_graph` takes them."""
-    shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
-    return ELEMENT_TYPES.get(node.type, node.type), shape
+def require_session(
+    path: Path, session: Any, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> None:
+    """Require that a session has exactly the tensors its contract implies.
+
+    Raises:
+        ModelError: see `require_graph`.
+    """
+    for nodes, specs in ((session.get_inputs(), inputs), (session.get_outputs(), outputs)):
+        found = {node.name: (TYPES.get(node.type, node.type), _shape(node)) for node in nodes}
+        require_graph(path, found, specs)
+
+
+def _shape(node: Any) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else -1 for size in node.shape)

@@ -1,6 +1,6 @@
-"""ONNX Runtime on an NVIDIA GPU, for FP16 and FP32 files: it or nothing, never the CPU instead.
+"""ONNX Runtime on an NVIDIA GPU, for FP16 and FP32 files, without falling back to the CPU.
 
-Inputs and outputs lie on the GPU and are bound once a batch size. Work on pixels stays on the CPU.
+Inputs and outputs are on the GPU and bound once per batch size; pixels are processed on the CPU.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from mfnet_runtime.backends.base import DEFAULT_BATCH, Arrays, Batches, Feed, check_feed, specs_of
-from mfnet_runtime.backends.model_checks import loading, require_graph, running
+from mfnet_runtime.backends.model_checks import loading, running
 from mfnet_runtime.backends.onnx_file import contract_in_onnx, require_known
-from mfnet_runtime.backends.onnxruntime_cpu import FATAL, signature
+from mfnet_runtime.backends.onnxruntime_cpu import FATAL, require_session
 from mfnet_runtime.cuda.faults import never_destroyed
 from mfnet_runtime.errors import NO_MEMORY, DeviceLostError, ModelError, UsageError
 
@@ -26,15 +26,15 @@ PROVIDER = "CUDAExecutionProvider"
 TYPES = {"fp16": np.float16, "fp32": np.float32}
 SETTINGS = {"use_tf32": "0"}  # an FP32 file runs in FP32
 REMEDY = (
-    "pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]' (both under one name do "
-    "not go together), or run a plan with TensorRT"
+    "pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]' (the two packages "
+    "exclude each other), or run a plan with TensorRT"
 )
-# What it says when the GPU failed for good, after which no call returns sensibly.
+# Messages after which the GPU is lost and no call can be relied on.
 CUDA_FAILED = re.compile(r"CUDA (failure|error)|CUBLAS failure|CUDNN failure", re.IGNORECASE)
 
 
 def has_cuda_provider() -> bool:
-    """Whether the ONNX Runtime installed here was built for CUDA."""
+    """Tell whether the installed ONNX Runtime was built for CUDA."""
     if not find_spec("onnxruntime"):
         return False
     import onnxruntime
@@ -43,17 +43,18 @@ def has_cuda_provider() -> bool:
 
 
 class OrtCudaBackend:
-    """An ONNX file with a contract inside, run by ONNX Runtime's CUDA provider.
+    """An ONNX file with a contract, run by ONNX Runtime's CUDA provider.
 
     Args:
         path: The ONNX file, FP16 or FP32.
-        threads: Not used: no CPU thread computes.
+        threads: Ignored: no CPU thread computes.
         precision: The file's own, or None.
-        batch: Windows a call that will be usual; a session runs any batch alike.
+        batch: Usual number of windows per call; any number runs.
 
     Raises:
-        ModelError: not such a file, or parts of it do not run on a GPU.
-        UsageError: no CUDA provider, or another precision than the file's.
+        ModelError: not such a file, or a graph that disagrees with its contract.
+        UsageError: no CUDA provider, another precision than the file's, or an operator that would
+            run on the CPU.
         ResourceError: the file does not fit in the GPU's memory.
     """
 
@@ -75,27 +76,23 @@ class OrtCudaBackend:
         self.precision = self.contract.precision
         if self.precision not in TYPES:
             raise ModelError(
-                f"{path}: is {self.precision}, which {self._engine} runs on a CPU; leave out "
+                f"{path}: {self._engine} runs {self.precision} on a CPU only; leave out "
                 "--device cuda, or export it with --fp16"
             )
         if precision not in (None, self.precision):
             require_known(precision)
             raise UsageError(
-                f"{path}: is {self.precision}, which --precision cannot change on a GPU; leave it "
-                "out, or run another file"
+                f"{path}: --precision cannot change {self.precision} on a GPU; leave it out, or "
+                "run another file"
             )
         if not has_cuda_provider():
             found = ", ".join(onnxruntime.get_available_providers())
-            raise UsageError(f"{self._engine} has no CUDA provider ({found} alone): {REMEDY}")
+            raise UsageError(f"{self._engine} has no CUDA provider (only {found}): {REMEDY}")
         self.inputs, self.outputs = specs_of(self.contract, TYPES[self.precision])
         self.batches = Batches(batch or DEFAULT_BATCH)
         self.device = f"GPU 0 by CUDA, {self._engine}"
-        self._session = self._opened()
-        for nodes, specs in (
-            (self._session.get_inputs(), self.inputs),
-            (self._session.get_outputs(), self.outputs),
-        ):
-            require_graph(path, {node.name: signature(node) for node in nodes}, specs)
+        self._session = self._open()
+        require_session(path, self._session, self.inputs, self.outputs)
         self._values: dict[str, Any] = {}  # on the GPU, for one batch
         self._binding: Any = None
         self._lost: str | None = None
@@ -104,7 +101,7 @@ class OrtCudaBackend:
         """Run one batch; see `Backend.infer`."""
         check_feed(feed, self.inputs)
         count = len(feed["image"])
-        with running(self._path, self._engine, count), self._watched():
+        with running(self._path, self._engine, count), self._watching():
             if not self._values or self._values["image"].shape()[0] != count:
                 self._bind(count)
             for name, array in feed.items():
@@ -112,11 +109,11 @@ class OrtCudaBackend:
             self._session.run_with_iobinding(self._binding)
             return {"logits": self._values["logits"].numpy()}
 
-    def _opened(self) -> Any:
-        """A session of which every node runs on the GPU.
+    def _open(self) -> Any:
+        """Create a session whose nodes all run on the GPU.
 
         Raises:
-            UsageError: the CUDA provider cannot be loaded.
+            UsageError: the CUDA provider cannot be loaded, or does not run all nodes.
         """
         options = self._ort.SessionOptions()
         options.log_severity_level = FATAL
@@ -135,14 +132,13 @@ class OrtCudaBackend:
                 session = None
         if session is None or PROVIDER not in session.get_providers():
             raise UsageError(
-                f"{self._path}: {self._engine} would run it on the CPU, in part or all: there is "
-                "no GPU, or the CUDA or cuDNN it was built for, or it lacks an operator; "
-                f"{REMEDY}"
+                f"{self._path}: {self._engine} would run it on the CPU, at least in part: the GPU, "
+                f"or the CUDA or cuDNN it was built for, or an operator is missing; {REMEDY}"
             )
         return session
 
     def _bind(self, count: int) -> None:
-        """Reserve inputs and outputs of a batch on the GPU."""
+        """Reserve inputs and outputs for a batch on the GPU."""
         self._values, self._binding = {}, None
         values = {
             spec.name: self._ort.OrtValue.ortvalue_from_shape_and_type(
@@ -158,8 +154,8 @@ class OrtCudaBackend:
         self._values, self._binding = values, binding
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Tell a GPU that failed from other faults.
+    def _watching(self) -> Iterator[None]:
+        """Recognise a GPU that failed.
 
         Raises:
             DeviceLostError: it failed, now or before.

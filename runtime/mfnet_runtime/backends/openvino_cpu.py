@@ -1,8 +1,8 @@
 """OpenVINO on the CPU.
 
-The model is compiled for the shape of one window and the windows of a batch run as requests of
-their own: that beats a dynamic batch by 5 to 35% and a static batch of several windows by a
-little, and its weights are in memory once whatever the batch (benchmarks/TRIED.md).
+The model is compiled for one window, and the windows of a batch run as separate requests: 5 to 35 %
+faster than a dynamic batch, slightly faster than a static batch of several windows, and the weights
+are in memory only once (benchmarks/TRIED.md).
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from mfnet_runtime.backends.model_checks import loading, require_graph, running,
 from mfnet_runtime.backends.onnx_file import contract_from_onnx
 from mfnet_runtime.errors import ModelError, UsageError
 
-# Reports each import of OpenVINO to its maker, unasked; where it cannot be imported, nothing does.
+# Reports each import of OpenVINO to Intel; OpenVINO works without it.
 REPORTER = "openvino_telemetry"
 FLOATS = {"fp32": "f32", "bf16": "bf16"}  # our name, OpenVINO's
 INT8 = ("i8", "u8")
-PRODUCTS = ("FullyConnected", "MatMul", "Convolution")  # operators that INT8 is for
+PRODUCTS = ("FullyConnected", "MatMul", "Convolution")  # operators that run in INT8
 
 
 class OpenVinoBackend:
-    """An ONNX file with a contract inside, run by OpenVINO's CPU plugin.
+    """An ONNX file with a contract, run by OpenVINO's CPU plugin.
 
     Args:
         path: The ONNX file.
-        threads: In all; 0 takes the physical cores.
-        precision: What floats run in, `fp32` or `bf16`; None is `fp32`, which OpenVINO by itself
-            would not keep to on a CPU with BF16.
-        batch: Windows a call that it is to be fastest for; None is 4. Up to `threads` of them run
-            at a time, each on its share of the threads; other batches run too.
+        threads: Number of threads; 0 for the physical cores.
+        precision: Of floating-point operations, `fp32` or `bf16`; None for `fp32`, although
+            OpenVINO's own default on a CPU with BF16 is BF16.
+        batch: Windows per call to optimise for; None for 4. Up to `threads` of them run at a time,
+            each on its share of the threads; other batches run too.
 
     Raises:
         ModelError: not an ONNX file, no contract, a graph that disagrees with it, or FP16.
-        UsageError: BF16 asked of a CPU without it.
+        UsageError: BF16 on a CPU without it.
         ResourceError: the file does not fit in memory.
     """
 
@@ -76,7 +76,7 @@ class OpenVinoBackend:
             "INFERENCE_PRECISION_HINT": floats,
             "INFERENCE_NUM_THREADS": wanted,
             "NUM_STREAMS": max(1, min(self.batches.best, wanted)),
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # no rounding that the file does not ask for
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # no rounding beyond that of the file
         }
         with loading(path, self._engine):
             model.reshape({spec.name: [1, *spec.shape[1:]] for spec in self.inputs})
@@ -96,11 +96,11 @@ class OpenVinoBackend:
         with running(self._path, self._engine, batch):
             if len(self._logits) != batch:
                 self._logits = np.empty((batch, *self._logits.shape[1:]), np.float32)
-            # OpenVINO shares the memory of arrays, if they are whole and writeable.
+            # OpenVINO shares the memory of arrays that are contiguous and writeable.
             given = {
                 name: np.require(array, requirements=["C", "W"]) for name, array in feed.items()
             }
-            started: list[Any] = []  # a request that was not would raise its fault of an older call
+            started: list[Any] = []  # waiting for any other would raise a fault of an earlier call
             try:
                 for index in range(batch):
                     request = self._requests[index % len(self._requests)]
@@ -114,7 +114,7 @@ class OpenVinoBackend:
                         "logits", self._tensor(self._logits[index : index + 1], True)
                     )
                     request.start_async()
-            finally:  # they write into our arrays: none may go on after we return
+            finally:  # requests write into our arrays: wait for all before returning
                 with ExitStack() as ends:
                     for request in started:
                         ends.callback(request.wait)
@@ -127,10 +127,10 @@ class OpenVinoBackend:
         self._requests = []
 
     def _require_precision(self, compiled: Any, floats: Any, asked: str | None) -> str:
-        """What the compiled model really computes in, read from its operators.
+        """Return what the compiled model really computes in, read from its operators.
 
         Raises:
-            ModelError: something else than was asked for.
+            ModelError: not what was requested.
         """
         found = compiled.get_property("INFERENCE_PRECISION_HINT")
         if found != floats:
@@ -148,7 +148,7 @@ class OpenVinoBackend:
             return name
         if not kinds & set(INT8):
             raise ModelError(
-                f"{self._path}: promises INT8, but {self._engine} runs none of its products in "
+                f"{self._path}: is INT8, but {self._engine} runs none of its products in "
                 "INT8; export it again with mfnet-export --int8"
             )
         return "int8" if name == "fp32" else f"int8+{name}"
