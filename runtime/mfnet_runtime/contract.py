@@ -1,8 +1,7 @@
-"""The contract: what a model file promises, as JSON inside it. Knows no files and no engines.
+"""The contract: the JSON in a model file that describes its inputs, scaling and classes.
 
-One contract is written by the trainer into the checkpoint, carried by the exporter into the
-ONNX file (`metadata_props`, key `METADATA_KEY`) or beside a plan, and is all that the runtime
-knows about a model.
+The trainer writes it into the checkpoint, the exporter copies it into the ONNX file
+(`metadata_props`, key `METADATA_KEY`) or beside a plan; the runtime knows nothing else of a model.
 """
 
 from __future__ import annotations
@@ -11,27 +10,29 @@ import json
 import math
 from dataclasses import dataclass, field, replace
 from operator import index
+from pathlib import Path
 from typing import Any, Literal
 
 from mfnet_runtime.errors import ModelError
 from mfnet_runtime.labels import PLAIN_NAME, ClassTable, is_plain_name
-from mfnet_runtime.strict_json import json_from_text
 
 FORMAT = "mfnet-contract/1"
 METADATA_KEY = "mfnet.contract"
-MAX_WINDOW = 4096  # pixels; a larger one is a damaged file, not a network
+MAX_WINDOW = 4096  # pixels; anything larger is a damaged file
 DSM_RULES = ("scene_minmax", "scene_percentile", "range")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+MAX_JSON = 1 << 20  # characters; a contract has a few thousand
+MAX_DEPTH = 32  # of nested lists and objects
 
 DsmRuleName = Literal["scene_minmax", "scene_percentile", "range"]
 
 
 @dataclass(frozen=True)
 class ImageRule:
-    """How pixel values become network input: `value / full_scale`, no mean or deviation."""
+    """Scaling of pixels to network input: `value / full_scale`, without mean and deviation."""
 
     bands: tuple[str, ...] = ("red", "green", "blue")  # meaning of each input band, in order
-    full_scale: float = 255.0  # the pixel value that becomes 1.0
+    full_scale: float = 255.0  # pixel value that becomes 1.0
 
     def __post_init__(self) -> None:
         if len(self.bands) != 3:
@@ -45,11 +46,11 @@ class ImageRule:
 
 @dataclass(frozen=True)
 class DsmRule:
-    """How heights become [0, 1]: (height - low) / (high - low), clipped.
+    """Scaling of heights to [0, 1]: (height - low) / (high - low), clipped.
 
     `scene_minmax` takes low and high from the valid pixels of the whole scene, as published;
-    `scene_percentile` takes the percentiles `low` and `high` of them, which one wrong spike cannot
-    move; `range` uses `low` and `high` in metres for every scene.
+    `scene_percentile` takes their percentiles `low` and `high`, which a few outliers cannot move;
+    `range` uses `low` and `high` in metres for every scene.
     """
 
     name: DsmRuleName = "scene_minmax"
@@ -67,14 +68,14 @@ class DsmRule:
 
 @dataclass(frozen=True)
 class Contract:
-    """Everything a runtime must know to feed a model and to name what comes out."""
+    """Everything needed to feed a model and to name its classes."""
 
-    window: int  # pixels a side; inputs are (N, 3, window, window) and (N, 1, window, window)
+    window: int  # side in pixels; inputs are (N, 3, window, window) and (N, 1, window, window)
     classes: ClassTable
     image: ImageRule = ImageRule()
     dsm: DsmRule = DsmRule()
     precision: str = "fp32"
-    provenance: dict[str, Any] = field(default_factory=dict)  # who made it from what; no paths
+    provenance: dict[str, Any] = field(default_factory=dict)  # origin of the model, without paths
 
     def __post_init__(self) -> None:
         if not 32 <= self.window <= MAX_WINDOW or self.window % 32:
@@ -87,11 +88,11 @@ class Contract:
             )
 
     def with_provenance(self, **facts: Any) -> Contract:
-        """The same contract with facts added to its provenance."""
+        """Return a copy with facts added to its provenance."""
         return replace(self, provenance={**self.provenance, **facts})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types only."""
+        """Return plain JSON types."""
         return {
             "format": FORMAT,
             "window": self.window,
@@ -103,15 +104,15 @@ class Contract:
         }
 
     def to_json(self) -> str:
-        """Compact JSON text, keys sorted, so that equal contracts are equal texts."""
+        """Return compact JSON with sorted keys: equal contracts give equal texts."""
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
     @staticmethod
     def from_dict(data: Any) -> Contract:
-        """Inverse of `to_dict`.
+        """Parse the output of `to_dict`.
 
         Raises:
-            ModelError: another format, a missing field, or a value out of its range.
+            ModelError: another format, a missing field, or a value out of range.
         """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             found = data.get("format") if isinstance(data, dict) else type(data).__name__
@@ -137,13 +138,61 @@ class Contract:
 
     @staticmethod
     def from_json(text: str) -> Contract:
-        """Inverse of `to_json`.
+        """Parse the output of `to_json`.
 
         Raises:
-            ModelError: not JSON (see `strict_json`), or not a contract.
+            ModelError: not JSON (see `json_from_text`), or not a contract.
         """
         try:
             data = json_from_text(text)
         except ValueError as fault:
             raise ModelError(f"contract is not JSON: {fault}") from fault
         return Contract.from_dict(data)
+
+
+def json_from_text(text: str) -> Any:
+    """Parse JSON from an untrusted file: bounded length and depth, unique keys, finite numbers.
+
+    Raises:
+        ValueError: not such JSON; the message does not quote the text.
+    """
+    if len(text) > MAX_JSON:
+        raise ValueError(f"{len(text)} characters; the limit is {MAX_JSON}")
+    try:
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    _require_shallow(data, MAX_DEPTH)
+    return data
+
+
+def json_from_file(path: Path) -> Any:
+    """Parse a file of UTF-8 text; see `json_from_text`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: see `json_from_text`.
+    """
+    with path.open("rb") as file:
+        return json_from_text(file.read(4 * MAX_JSON + 1).decode("utf-8"))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        double = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{double[:60]!r} is there twice")
+    return found
+
+
+def _refuse_constant(word: str) -> Any:
+    raise ValueError(f"{word} is not a number")
+
+
+def _require_shallow(data: Any, left: int) -> None:
+    if not left:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    if isinstance(data, dict | list):
+        for part in data.values() if isinstance(data, dict) else data:
+            _require_shallow(part, left - 1)

@@ -1,7 +1,7 @@
-"""Faults the user can mend, and the exit code each one ends a command with.
+"""Errors that the user can fix, each with the exit code of the command.
 
-Every message names the file, what was found, what was expected and what to do. Anything that is
-not an `MFNetError` is a bug of ours.
+Every message names the file, what was found, what was expected and what to do. Any other exception
+is a bug.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 
-# What a missing package is told to be installed with.
+# Extra that installs each optional package.
 EXTRAS = {
     "torch": "train",
     "torchvision": "train",
@@ -32,7 +32,7 @@ EXTRAS = {
 
 
 def missing_package(name: str | None) -> str | None:
-    """One line that says how to install a package we need; None for one we know nothing of."""
+    """Return how to install a missing optional package; None for any other package."""
     package = (name or "").partition(".")[0]
     if package not in EXTRAS:
         return None
@@ -40,17 +40,17 @@ def missing_package(name: str | None) -> str | None:
 
 
 class MFNetError(Exception):
-    """Root of every fault that is the input's and not ours; shared by all four packages."""
+    """Base of all errors caused by input or environment; shared by all four packages."""
 
     exit_code = 2
 
 
 class UsageError(MFNetError):
-    """The command was asked for something it cannot mean: bad options, missing folders."""
+    """The options are wrong, or a file or package that they need is missing (exit 2)."""
 
 
 class ModelError(MFNetError):
-    """A checkpoint or model file is damaged, untrusted, or promises something else (exit 3)."""
+    """A checkpoint or model file is damaged, unsafe or incompatible (exit 3)."""
 
     exit_code = 3
 

@@ -1,4 +1,4 @@
-"""Class names and colours, and labels read from colour-coded rasters. Knows no files."""
+"""Class names and colours, and labels from colour-coded rasters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mfnet_runtime.errors import ModelError
 
-IGNORE = 255  # a label that is not scored; the nodata value of a class map
+IGNORE = 255  # unlabelled pixels, not scored; the nodata value of a class map
 MAX_CLASSES = 255  # 0..254 in a uint8 class map, 255 is nodata
 MAX_NAME = 64  # characters
 PLAIN_NAME = f"1 to {MAX_NAME} printable characters"
@@ -21,16 +21,17 @@ Colour = tuple[int, int, int]
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name that comes with a model may be shown and written: no control characters."""
+    """Check that a name from a model file is safe to print: no control characters."""
     return 1 <= len(name) <= MAX_NAME and name.isprintable()
 
 
 @dataclass(frozen=True)
 class ClassTable:
-    """What each class index means: `names[i]` and `colours[i]` (red, green, blue in 0..255).
+    """Names and colours by class index: `names[i]`, `colours[i]` (red, green, blue in 0..255).
 
     Raises:
-        ModelError: names empty, repeated, unprintable or over 64 characters; colours out of range.
+        ModelError: names that are empty, repeated, unprintable or over 64 characters; colours out
+            of range.
     """
 
     names: tuple[str, ...]
@@ -55,18 +56,18 @@ class ClassTable:
         return len(self.names)
 
     def colormap(self) -> dict[int, tuple[int, int, int, int]]:
-        """GDAL colour table (index -> RGBA); nodata is transparent."""
+        """Return the GDAL colour table (index to RGBA); nodata is transparent."""
         table = {index: (*colour, 255) for index, colour in enumerate(self.colours)}
         return {**table, IGNORE: (0, 0, 0, 0)}
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One object a class, in index order."""
+        """Return one object per class, in index order."""
         pairs = zip(self.names, self.colours, strict=True)
         return [{"name": name, "colour": list(colour)} for name, colour in pairs]
 
     @staticmethod
     def from_json(rows: Any) -> ClassTable:
-        """Inverse of `to_json`.
+        """Parse the output of `to_json`.
 
         Raises:
             ModelError: `rows` is not a list of {name, colour}.
@@ -80,8 +81,8 @@ class ClassTable:
 
     @staticmethod
     def numbered(count: int, colours: Sequence[Colour] | None = None) -> ClassTable:
-        """`count` classes named class_0.. in clearly different hues, for data without names."""
-        golden = 0.618033988749895  # golden-ratio hue steps never repeat
+        """Make classes class_0, class_1, ... in distinct hues, for data without names."""
+        golden = 0.618033988749895  # steps of the golden ratio never repeat a hue
         hues = [colorsys.hsv_to_rgb((index * golden) % 1, 0.65, 0.9) for index in range(count)]
         made = tuple((round(r * 255), round(g * 255), round(b * 255)) for r, g, b in hues)
         return ClassTable(
@@ -109,14 +110,14 @@ MMHUNAN = ClassTable(
 
 
 def labels_from_colours(rgb: npt.NDArray[np.uint8], classes: ClassTable) -> npt.NDArray[np.uint8]:
-    """Class indices of a colour-coded label.
+    """Convert a colour-coded label to class indices.
 
     Args:
         rgb: (3, row, column).
-        classes: Whose colours to look for.
+        classes: The classes with their colours.
 
     Returns:
-        (row, column) class index; `IGNORE` where the colour is no class's (black, say).
+        (row, column) class index; `IGNORE` where the colour belongs to no class (such as black).
     """
     packed = (rgb[0].astype(np.uint32) << 16) | (rgb[1].astype(np.uint32) << 8) | rgb[2]
     labels = np.full(packed.shape, IGNORE, np.uint8)

@@ -1,4 +1,4 @@
-"""Scores of class maps against labels, from one confusion matrix. Knows arrays, no files.
+"""Scores of class maps against labels, from one confusion matrix.
 
 Published figures (reference MFNET.md, section 7) come from one matrix over all test scenes:
 overall accuracy over every class, mean F1 and mean IoU over the classes of `paper_classes`.
@@ -17,40 +17,40 @@ import numpy.typing as npt
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.labels import IGNORE, ISPRS, ClassTable
 
-CHUNK = 1 << 20  # pixels counted at once; bounds the working memory to about 10 MB
+CHUNK = 1 << 20  # pixels counted at a time; bounds the working memory to about 10 MB
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a confusion matrix says; shares in 0..1, nan where nothing was there to score.
+    """Scores of a confusion matrix, in 0..1; nan where there is nothing to score.
 
-    A class without a pixel in truth and prediction has nan everywhere and is left out of the
-    means; one that is only missed or only invented counts as 0.
+    A class without pixels in truth and prediction has nan everywhere and is left out of the means;
+    a class present in only one of them counts as 0.
     """
 
-    oa: float  # overall accuracy: right pixels / all pixels, over all classes
+    oa: float  # overall accuracy: correct pixels / all pixels, over all classes
     kappa: float  # Cohen's: (oa - chance) / (1 - chance)
     iou: tuple[float, ...]  # tp / (tp + fp + fn)
     f1: tuple[float, ...]  # 2 tp / (2 tp + fp + fn)
-    precision: tuple[float, ...]  # tp / (tp + fp); nan for a class never predicted
-    recall: tuple[float, ...]  # tp / (tp + fn); nan for a class not in the truth
-    counted: tuple[int, ...]  # classes that the means are taken over
+    precision: tuple[float, ...]  # tp / (tp + fp); nan for a class that is never predicted
+    recall: tuple[float, ...]  # tp / (tp + fn); nan for a class that is not in the truth
+    counted: tuple[int, ...]  # classes in the means
     mean_iou: float
     mean_f1: float
-    pixels: int  # scored
-    unpredicted: int  # pixels with a truth but without a prediction, not scored
+    pixels: int  # number of scored pixels
+    unpredicted: int  # labelled pixels without a prediction, not scored
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; nan becomes None."""
+        """Return plain JSON types; nan becomes None."""
         return {key: _json_safe(value) for key, value in asdict(self).items()}
 
 
 class ConfusionMatrix:
-    """Pixel counts by (true class, predicted class), gathered scene by scene.
+    """Pixel counts by (true class, predicted class), summed over scenes.
 
     Attributes:
         counts: (classes, classes) int64; rows are the truth, columns the prediction.
-        unpredicted: Pixels with a truth whose prediction is nodata (255), which no row holds.
+        unpredicted: Labelled pixels whose prediction is nodata (255); not in `counts`.
     """
 
     def __init__(self, classes: int) -> None:
@@ -58,14 +58,14 @@ class ConfusionMatrix:
         self.unpredicted = 0
 
     def add(self, truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8]) -> None:
-        """Count one scene or piece; pixels whose truth is 255 are not scored.
+        """Count one scene or part of it; pixels whose truth is 255 are not scored.
 
         Args:
             truth: (row, column) class index.
-            prediction: (row, column) class index, 255 where none was made.
+            prediction: (row, column) class index, 255 for nodata.
 
         Raises:
-            SceneError: other shapes or types, or an index that is no class; nothing is counted.
+            SceneError: shapes or types differ, or an index is out of range; nothing is counted.
         """
         if truth.shape != prediction.shape:
             raise SceneError(
@@ -76,8 +76,8 @@ class ConfusionMatrix:
             raise SceneError(
                 f"label is {truth.dtype} and class map {prediction.dtype}; expected uint8"
             )
-        # All 256 x 256 pairs are counted: ignored, unpredicted and illegal ones fall out as rows
-        # and columns, without a mask.
+        # Counting all 256 x 256 pairs needs no mask: ignored, unpredicted and invalid pixels are
+        # separate rows and columns.
         pairs = np.zeros(1 << 16, np.int64)
         flat_truth, flat_prediction = truth.ravel(), prediction.ravel()
         for start in range(0, flat_truth.size, CHUNK):
@@ -91,42 +91,42 @@ class ConfusionMatrix:
                 worst = classes + int(np.argmax(found[classes:IGNORE] > 0))
                 raise SceneError(
                     f"{role} has class index {worst}; expected 0 to {classes - 1}, or {IGNORE} "
-                    "where there is none"
+                    "for none"
                 )
         self.counts += table[:classes, :classes]
         self.unpredicted += int(table[:classes, IGNORE].sum())
 
     def merge(self, other: ConfusionMatrix) -> None:
-        """Add the counts of another matrix over the same classes.
+        """Add the counts of another matrix of the same classes.
 
         Raises:
-            SceneError: the other has another number of classes.
+            SceneError: the numbers of classes differ.
         """
         if other.counts.shape != self.counts.shape:
             raise SceneError(
-                f"matrices over {len(self.counts)} and {len(other.counts)} classes do not add up"
+                f"cannot add matrices of {len(self.counts)} and {len(other.counts)} classes"
             )
         self.counts += other.counts
         self.unpredicted += other.unpredicted
 
     def scores(self, counted: Sequence[int] | None = None) -> Scores:
-        """Scores so far; `counted` are the classes in the means, all by default."""
+        """Compute the scores; `counted` are the classes in the means, by default all."""
         kept = tuple(range(len(self.counts))) if counted is None else tuple(counted)
-        right = np.diag(self.counts).astype(np.float64)
+        correct = np.diag(self.counts).astype(np.float64)
         true = self.counts.sum(1).astype(np.float64)
         predicted = self.counts.sum(0).astype(np.float64)
         total = float(true.sum())
-        oa = _ratio(float(right.sum()), total)
+        oa = _ratio(float(correct.sum()), total)
         chance = _ratio(float(true @ predicted), total * total)
-        iou = _ratios(right, true + predicted - right)
-        f1 = _ratios(2 * right, true + predicted)
+        iou = _ratios(correct, true + predicted - correct)
+        f1 = _ratios(2 * correct, true + predicted)
         return Scores(
             oa=oa,
             kappa=_ratio(oa - chance, 1 - chance),
             iou=iou,
             f1=f1,
-            precision=_ratios(right, predicted),
-            recall=_ratios(right, true),
+            precision=_ratios(correct, predicted),
+            recall=_ratios(correct, true),
             counted=kept,
             mean_iou=_mean(iou, kept),
             mean_f1=_mean(f1, kept),
@@ -136,7 +136,7 @@ class ConfusionMatrix:
 
 
 def paper_classes(classes: ClassTable) -> tuple[int, ...]:
-    """Classes in the published means: without clutter for ISPRS, all of them otherwise."""
+    """Return the classes in the published means: all, but for ISPRS without clutter."""
     return tuple(range(5 if classes.names == ISPRS.names else len(classes)))
 
 

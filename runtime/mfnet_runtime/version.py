@@ -1,14 +1,14 @@
-"""Which version of a package is installed, for files and tables that say what made them."""
+"""Versions of installed packages, for provenance."""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-UNKNOWN = "unknown"  # it is not installed; ours may run from its source
+UNKNOWN = "unknown"  # not installed; mfnet itself may run from source
 
 
 def installed_version(package: str) -> str:
-    """As `2.13.0`, or `UNKNOWN`."""
+    """Return the version of a package, such as `2.13.0`, or `UNKNOWN`."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""A run on the fake GPU that fails at any point: exit code, one line, nothing left behind."""
+"""A run on the simulated GPU that fails anywhere: exit code, one line, nothing left behind."""
 
 from __future__ import annotations
 
@@ -105,17 +105,20 @@ def test_a_gpu_that_fails_at_any_call_ends_the_run(
 def test_a_gpu_that_fails_at_any_call_of_a_scene(
     tmp_path: Path, scene: Scene, preprocess: Processor
 ) -> None:
-    """As above at many more calls, without files."""
+    """One fault, no destructor, and no call once it is known, at many more calls than above.
+
+    TensorRT only says that it failed: one call of ours then asks the device.
+    """
     machines: list[Rig] = []
     said: list[str] = []
-    for at in (*range(8, 40), *range(40, 10_000, 9)):
+    for at in (*range(40), *range(40, 10_000, 9)):
         with rig("11.4", seed=at) as machine:
             machines.append(machine)
             plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
             machine.cuda.machine.lose_at = at
             try:
                 segmented(plan, scene, SegmentOptions(32, batch=2, preprocess=preprocess))
-            except DeviceLostError as fault:
+            except (DeviceLostError, UsageError) as fault:  # usage: lost before it was opened
                 said.append(str(fault))
         if not machine.cuda.machine.lost:
             break

@@ -1,4 +1,4 @@
-"""Which plans run, and which are refused with what remedy before anything of them is opened."""
+"""Which plans run, and which are refused, with what remedy, before they are opened."""
 
 from __future__ import annotations
 
@@ -28,8 +28,13 @@ def machine() -> Iterator[Rig]:
         machine.check()
 
 
+@pytest.fixture
+def plan(machine: Rig, tmp_path: Path) -> Path:
+    return write_rgbd_plan(tmp_path / "a.plan", machine.trt)
+
+
 def opened(plan: Path, **options: Any) -> str:
-    """The device a plan runs on."""
+    """Open a plan and return its device."""
     with backend_from_file(plan, **options) as backend:
         return backend.device
 
@@ -39,38 +44,27 @@ def assert_never_opened(machine: Rig) -> None:
 
 
 def changed(plan: Path, **facts: Any) -> Path:
-    """The same plan with other facts beside it."""
+    """Change facts in the file beside a plan."""
     sidecar = sidecar_of(plan)
     sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), **facts}))
     return plan
 
 
-def test_the_device_is_said_as_it_is(machine: Rig, tmp_path: Path) -> None:
-    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
+def test_device(plan: Path) -> None:
     assert opened(plan) == "NVIDIA Fake, TensorRT 10.13.3.9"
 
 
-def test_no_facts_beside_it(machine: Rig, tmp_path: Path) -> None:
-    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
-    sidecar_of(plan).unlink()
-    with pytest.raises(ModelError, match=r"a\.plan: .*a\.plan\.json cannot be read.*--trust-plan"):
+def test_files_that_do_not_belong_together(machine: Rig, plan: Path) -> None:
+    plan.write_bytes(plan.read_bytes() + b"x")
+    with pytest.raises(ModelError, match=r"a\.plan: its SHA-256 is .*mfnet-export --onnx a\.onnx"):
         opened(plan)
-    assert_never_opened(machine)
-
-
-def test_damaged_facts_beside_it(machine: Rig, tmp_path: Path) -> None:
-    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
     sidecar_of(plan).write_text("{")
     for trusted in (False, True):
         with pytest.raises(ModelError, match=r"a\.plan\.json cannot be read") as caught:
             opened(plan, trust_plan=trusted)
         assert "--trust-plan" not in str(caught.value)
-
-
-def test_bytes_other_than_the_facts_say(machine: Rig, tmp_path: Path) -> None:
-    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
-    plan.write_bytes(plan.read_bytes() + b"x")
-    with pytest.raises(ModelError, match=r"a\.plan: its SHA-256 is .*mfnet-export --onnx a\.onnx"):
+    sidecar_of(plan).unlink()
+    with pytest.raises(ModelError, match=r"a\.plan: .*a\.plan\.json cannot be read.*--trust-plan"):
         opened(plan)
     assert_never_opened(machine)
 
@@ -145,7 +139,7 @@ def test_ampere_plus_runs_on_nothing_older(tmp_path: Path) -> None:
         machine.check()
 
 
-def test_another_gpu_of_the_same_kind_is_warned_of(
+def test_another_gpu_of_the_same_kind_is_warned_about(
     machine: Rig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt, gpu="NVIDIA Other")
@@ -158,23 +152,20 @@ def test_another_gpu_of_the_same_kind_is_warned_of(
     assert caplog.records == []
 
 
-def test_no_weights(machine: Rig, tmp_path: Path) -> None:
-    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt, weights=False)
+def test_no_weights(machine: Rig, plan: Path) -> None:
     with pytest.raises(ModelError, match=r"built without its weights.*without --strip-weights"):
-        opened(plan)
+        opened(changed(plan, weights=False))
     assert_never_opened(machine)
 
 
-def test_an_old_tensorrt(machine: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
+def test_an_old_tensorrt(machine: Rig, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.trt.module, "__version__", "8.5.3.1")
     with pytest.raises(UsageError, match=r"TensorRT 8\.5\.3\.1 is installed; needs 8\.6 or later"):
         opened(plan)
 
 
-def test_a_trusted_plan_is_opened_whatever_its_facts(machine: Rig, tmp_path: Path) -> None:
-    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt, compute_capability=(7, 5))
-    changed(plan, plan_sha256="0" * 64, tensorrt="10.0.0.1")
+def test_a_trusted_plan_is_opened_whatever_its_facts(plan: Path) -> None:
+    changed(plan, plan_sha256="0" * 64, tensorrt="10.0.0.1", compute_capability=[7, 5])
     opened(plan, trust_plan=True)
 
 
@@ -201,8 +192,7 @@ def test_a_plan_that_tensorrt_does_not_open(tmp_path: Path, version: str) -> Non
         machine.check()
 
 
-def test_a_tensorrt_that_cannot_start(machine: Rig, tmp_path: Path) -> None:
-    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
+def test_a_tensorrt_that_cannot_start(machine: Rig, plan: Path) -> None:
     machine.trt.script["start"] = "CUDA initialization failure with error: 35"
     with pytest.raises(UsageError, match=r"10\.13\.3\.9 cannot start \(CUDA init.*update the NV"):
         opened(plan)
@@ -218,8 +208,7 @@ def test_a_tensorrt_that_cannot_start(machine: Rig, tmp_path: Path) -> None:
         "Error Code 1: Cuda Runtime (out of memory)\nError Code 4: Engine deserialization failed.",
     ],
 )
-def test_weights_that_do_not_fit(machine: Rig, tmp_path: Path, said: str) -> None:
-    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
+def test_weights_that_do_not_fit(machine: Rig, plan: Path, said: str) -> None:
     machine.trt.script["open"] = said
     with pytest.raises(ResourceError, match=r"a\.plan: does not fit in the GPU's memory"):
         opened(plan)
@@ -241,8 +230,7 @@ def test_an_engine_that_is_not_what_the_contract_says(
         opened(plan)
 
 
-def test_batches_other_than_the_facts_say(machine: Rig, tmp_path: Path) -> None:
-    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
+def test_batches_other_than_the_facts_say(plan: Path) -> None:
     changed(plan, profile={"smallest": 1, "best": 8, "largest": 64})
     with pytest.raises(ModelError, match=r"was built for batches .*best=4.*best=8"):
         opened(plan)

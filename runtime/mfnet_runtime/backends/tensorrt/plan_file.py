@@ -10,10 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mfnet_runtime.contract import Contract
+from mfnet_runtime.contract import Contract, json_from_file
 from mfnet_runtime.errors import ModelError
 from mfnet_runtime.labels import PLAIN_NAME, is_plain_name
-from mfnet_runtime.strict_json import json_from_file
 
 FORMAT = "mfnet-plan/1"
 PLAN_SUFFIX = ".plan"
