@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,12 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return write_rgbd_model(tmp_path / "rgbd.onnx")
+
+
+@pytest.fixture
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("mfnet-")] == []
 
 
 @pytest.fixture(scope="session")

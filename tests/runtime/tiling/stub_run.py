@@ -1,6 +1,6 @@
-"""Segments a scene with a network of a few operations in numpy; prints what it took as JSON.
+"""Segment a scene with a network of a few numpy operations; print memory and counts as JSON.
 
-Words: image, DSM, folder, stride. Run as a process of its own, whose memory is its own.
+Arguments: image, DSM, output folder. Runs as a process of its own to measure its memory.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import resource
 import sys
-import time
 from pathlib import Path
 
 from mfnet_bench.throughput import StubBackend
@@ -18,28 +17,26 @@ from mfnet_runtime.tiling.pipeline import SegmentOptions
 
 
 def own_peak() -> int:
-    """KiB of this process; `ru_maxrss` would also be that of whoever started it."""
+    """KiB of this process; `ru_maxrss` would include the peak of its parent before the fork."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0])
 
 
 if __name__ == "__main__":
-    image, dsm, out, stride = sys.argv[1:]
-    started = time.perf_counter()
+    image, dsm, out = sys.argv[1:]
     (outcome,) = segment_scenes(
         StubBackend(),
         [Scene("a", Path(image), Path(dsm))],
         Path(out),
-        SegmentOptions(int(stride)),
+        SegmentOptions(256),
         quiet=True,
     )
     assert outcome.report is not None
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(
         json.dumps(
             {
-                "rss": max(own_peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-                << 10,
-                "seconds": time.perf_counter() - started,
+                "rss": max(own_peak(), children) << 10,
                 "skipped": outcome.report.skipped,
                 "windows": outcome.report.windows,
                 "blocks": outcome.report.blocks,

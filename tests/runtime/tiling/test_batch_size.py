@@ -1,4 +1,4 @@
-"""The batch found by timing: the fastest of what fits, asked for once."""
+"""The batch size: the fastest that fits, found by timing, or the one asked for."""
 
 from __future__ import annotations
 
@@ -26,24 +26,21 @@ def tried(sizes: BatchSize, seconds: Mapping[int, float], first: float = 0.0) ->
     return asked
 
 
-def test_the_fastest_is_chosen_and_kept() -> None:
+@pytest.mark.parametrize(
+    ("seconds", "first", "chosen"),
+    [
+        ({1: 4.0, 2: 3.0, 4: 2.0, 8: 2.5}, 0.0, 4),
+        ({1: 4.0, 2: 2.01, 4: 2.0, 8: 1.99}, 0.0, 2),  # of nearly equal ones the smallest
+        ({1: 4.0, 2: 1.0, 4: 2.0, 8: 3.0}, 1e3, 2),  # what a change of shape takes is ignored
+    ],
+)
+def test_the_fastest_is_chosen_and_kept(
+    seconds: dict[int, float], first: float, chosen: int
+) -> None:
     sizes = BatchSize("auto")
-    asked = tried(sizes, {1: 4.0, 2: 3.0, 4: 2.0, 8: 2.5})
-    assert sorted(set(asked)) == sorted(CANDIDATES)
-    assert sizes.chosen == 4
-    assert {sizes.following() for _ in range(20)} == {4}
-
-
-def test_of_nearly_equal_ones_the_smallest_is_chosen() -> None:
-    sizes = BatchSize("auto")
-    tried(sizes, {1: 4.0, 2: 2.01, 4: 2.0, 8: 1.99})
-    assert sizes.chosen == 2
-
-
-def test_what_a_change_of_shape_takes_does_not_count() -> None:
-    sizes = BatchSize("auto")
-    tried(sizes, {1: 4.0, 2: 1.0, 4: 2.0, 8: 3.0}, first=1e3)
-    assert sizes.chosen == 2
+    assert set(tried(sizes, seconds, first)) == set(CANDIDATES)
+    assert sizes.chosen == chosen
+    assert {sizes.following() for _ in range(20)} == {chosen}
 
 
 def test_nothing_timed_yet() -> None:
@@ -55,7 +52,7 @@ def test_nothing_timed_yet() -> None:
     assert sizes.timed
 
 
-def test_one_thread_may_ask_while_another_tells() -> None:
+def test_a_thread_may_ask_while_another_reports_times() -> None:
     faults: list[Exception] = []
 
     def ask() -> None:
@@ -83,25 +80,12 @@ def test_one_thread_may_ask_while_another_tells() -> None:
     assert faults == []
 
 
-def test_a_fixed_one_is_never_questioned() -> None:
+def test_a_fixed_size_never_changes() -> None:
     sizes = BatchSize(3)
-    sizes.took(4, 0.001)
-    sizes.took(4, 0.001)
+    for _ in range(2):
+        sizes.took(4, 0.001)
     assert {sizes.following() for _ in range(40)} == {3}
     assert (sizes.chosen, sizes.largest) == (3, 3)
-
-
-@pytest.mark.parametrize("fits", [1, 2, 3, 4])
-def test_refused_batches_are_not_asked_for_again(fits: int) -> None:
-    sizes = BatchSize("auto")
-    for _ in range(40):
-        size = sizes.following()
-        while size > fits:
-            size = sizes.smaller(size, ResourceError("no memory"))
-        sizes.took(size, 1.0)  # the larger, the faster a window
-    assert sizes.following() <= fits
-    assert sizes.chosen == max(size for size in CANDIDATES if size <= fits)
-    assert sizes.largest <= fits
 
 
 def test_a_refusal_never_raises_the_limit() -> None:
@@ -110,11 +94,6 @@ def test_a_refusal_never_raises_the_limit() -> None:
     assert sizes.smaller(2, ResourceError("no memory")) == 1
     assert sizes.smaller(8, ResourceError("no memory")) == 1
     assert sizes.largest == 1
-
-
-def test_a_fixed_one_that_does_not_fit_names_the_option() -> None:
-    with pytest.raises(ResourceError, match=r"no memory.*--batch 16 does not fit.*smaller"):
-        BatchSize(16).smaller(16, ResourceError("no memory"))
 
 
 @pytest.mark.parametrize("asked", ["auto", None, 1])

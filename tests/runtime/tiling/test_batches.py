@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pytest
+from memory_scene import MemoryScene
 from support import RGBD
 
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.scene.normalize import DsmRange, Heights
+from mfnet_runtime.scene.normalize import DsmRange
 from mfnet_runtime.scene.reader import SceneData
 from mfnet_runtime.tiling.batch_size import BatchSize
 from mfnet_runtime.tiling.batches import MAX_STRIPS, Place, Strip, window_batches
@@ -21,41 +22,26 @@ from mfnet_runtime.tiling.pipeline import HostBatch, NormalizedRows
 CONTRACT = Contract(32, RGBD)
 
 
-@dataclass
-class Plain:
-    """A scene in memory; remembers which rows were read."""
+@dataclass(frozen=True)
+class RecordedScene(MemoryScene):
+    """A scene that remembers which rows were read."""
 
-    image: npt.NDArray[np.uint8]
-    valid: npt.NDArray[np.bool_]
-    reads: list[tuple[int, int]] = field(default_factory=list)
-
-    @property
-    def height(self) -> int:
-        return len(self.valid)
-
-    @property
-    def width(self) -> int:
-        return len(self.valid[0])
+    reads: list[int] = field(default_factory=list)
 
     def read(self, start: int, stop: int, columns: range | None = None) -> SceneData:
-        self.reads.append((start, stop))
-        across = range(self.width) if columns is None else columns
-        at = (slice(start, stop), slice(across.start, across.stop))
-        image, valid = self.image[(slice(None), *at)], self.valid[at]
-        return SceneData(image, image[0].astype(np.float32), valid, valid)
-
-    def heights(self) -> Heights:
-        raise AssertionError
+        self.reads.extend(range(start, stop))
+        return super().read(start, stop, columns)
 
 
-def plain(height: int, width: int) -> Plain:
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 255, (3, height, width), dtype=np.uint8)
-    return Plain(image, np.ones((height, width), bool))
+def random_scene(height: int, width: int) -> RecordedScene:
+    """A scene without holes; heights are the values of the first band."""
+    image = np.random.default_rng(0).integers(0, 255, (3, height, width), dtype=np.uint8)
+    valid = np.ones((height, width), bool)
+    return RecordedScene(image, image[0].astype(np.float32), valid, valid)
 
 
 def batches(
-    scene: Plain, grid: WindowGrid, sizes: BatchSize, dtype: npt.DTypeLike = np.float32
+    scene: MemoryScene, grid: WindowGrid, sizes: BatchSize, dtype: npt.DTypeLike = np.float32
 ) -> Iterator[HostBatch]:
     """Batches in two buffers, used in turn."""
     buffers = [HostBatch.allocate(8, CONTRACT, np.dtype(dtype)) for _ in range(2)]
@@ -67,7 +53,7 @@ def batches(
 @pytest.mark.parametrize("batch", [1, 3, 8])
 @pytest.mark.parametrize("stride", [32, 16, 5])
 def test_every_window_comes_once_and_whole(size: tuple[int, int], batch: int, stride: int) -> None:
-    scene = plain(*size)
+    scene = random_scene(*size)
     grid = WindowGrid(*size, 32, stride)
     below, right = max(32 - size[0], 0), max(32 - size[1], 0)
     image = np.pad(
@@ -91,14 +77,12 @@ def test_every_window_comes_once_and_whole(size: tuple[int, int], batch: int, st
     assert places == list(grid)
     assert stops == [row.start for row in grid.rows[1:]] + [size[0]]
     assert all(count == batch for count in counts[:-1]), "only the last may be short"
-    assert [row for start, stop in scene.reads for row in range(start, stop)] == list(
-        range(size[0])
-    )
+    assert scene.reads == list(range(size[0])), "every row is read once"
 
 
 def test_empty_windows_leave_no_holes() -> None:
-    scene = plain(64, 320)
-    scene.valid[:, 40:300] = False
+    scene = random_scene(64, 320)
+    scene.image_valid[:, 40:300] = False
     grid = WindowGrid(64, 320, 32, 32)
     found = [
         (item.windows, item.skipped, [step for step in item.steps if isinstance(step, Place)])
@@ -110,8 +94,8 @@ def test_empty_windows_leave_no_holes() -> None:
 
 
 def test_a_scene_without_valid_pixels_holds_few_rows_at_a_time() -> None:
-    scene = plain(32 * 100, 32)
-    scene.valid[:] = False
+    scene = random_scene(32 * 100, 32)
+    scene.image_valid[:] = False
     grid = WindowGrid(32 * 100, 32, 32, 32)
     strips = [len(item.steps) for item in batches(scene, grid, BatchSize(4))]
     assert sum(strips) == 100
@@ -119,8 +103,8 @@ def test_a_scene_without_valid_pixels_holds_few_rows_at_a_time() -> None:
 
 
 def test_a_strip_does_not_change_when_the_rows_move_on() -> None:
-    scene = plain(96, 40)
-    scene.valid[:16] = False
+    scene = random_scene(96, 40)
+    scene.image_valid[:16] = False
     grid = WindowGrid(96, 40, 32, 16)
     strips = [
         step
@@ -128,11 +112,13 @@ def test_a_strip_does_not_change_when_the_rows_move_on() -> None:
         for step in list(item.steps)
         if isinstance(step, Strip)
     ]
-    np.testing.assert_array_equal(np.concatenate([strip.valid for strip in strips]), scene.valid)
+    np.testing.assert_array_equal(
+        np.concatenate([strip.valid for strip in strips]), scene.image_valid
+    )
 
 
 def test_windows_for_an_fp16_model_are_rounded_to_nearest() -> None:
-    scene = plain(50, 40)
+    scene = random_scene(50, 40)
     grid = WindowGrid(50, 40, 32, 16)
     exact = [item.image[0].copy() for item in batches(scene, grid, BatchSize(1))]
     half = [item.image[0].copy() for item in batches(scene, grid, BatchSize(1), np.float16)]

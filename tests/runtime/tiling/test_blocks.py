@@ -1,4 +1,4 @@
-"""Scenes in blocks of columns: the same bits whatever the width of a block."""
+"""Scenes in blocks of columns and bands of rows: the same bits however they are cut."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from mfnet_runtime.scene.aoi import area_from_box
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneReader
 from mfnet_runtime.tiling.classes import FinishedRows
+from mfnet_runtime.tiling.grid import WindowGrid
 from mfnet_runtime.tiling.options import BLENDS, PUBLISHED, SumName
 from mfnet_runtime.tiling.pipeline import SceneReport, SegmentOptions, segment_scene
 
 
 def segmented(
-    found: MemoryScene, options: SegmentOptions
+    found: MemoryScene, options: SegmentOptions, parts: list[WindowGrid] | None = None
 ) -> tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.uint8]], SceneReport]:
     """Classes, probabilities of each class, and report."""
     rows: list[FinishedRows] = []
-    report = segment_scene(PlaceBackend(), found, rows.append, options)
+    report = segment_scene(PlaceBackend(), found, rows.append, options, parts=parts)
     planes = [
         [FinishedRows(done.probabilities[index], place=done.place) for done in rows]  # type: ignore[index]
         for index in range(len(RGBD))
@@ -40,70 +41,37 @@ def segmented(
     return class_map(rows, *size), [class_map(plane, *size) for plane in planes], report
 
 
-def options(stride: int, blend: SumName, **more: Any) -> SegmentOptions:
-    if blend == PUBLISHED:
-        return SegmentOptions(stride, protocol=PUBLISHED, **more)
-    return SegmentOptions(stride, blend, **more)
-
-
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
-    height=st.integers(1, 90),
-    width=st.integers(1, 200),
-    block=st.integers(1, 220),
+    height=st.integers(1, 120),
+    width=st.integers(1, 150),
+    block=st.integers(5, 160),
+    cuts=st.lists(st.integers(1, 119), max_size=3),
     stride=st.integers(5, WINDOW),
     blend=st.sampled_from((*BLENDS, PUBLISHED)),
     batch=st.sampled_from([1, 3, 8]),
 )
-def test_maps_do_not_depend_on_blocks(
-    height: int, width: int, block: int, stride: int, blend: SumName, batch: int
+def test_maps_do_not_depend_on_blocks_and_bands(
+    height: int, width: int, block: int, cuts: list[int], stride: int, blend: SumName, batch: int
 ) -> None:
+    """Bands are made separately, as after an interruption."""
+    how: dict[str, Any] = {"protocol": blend} if blend == PUBLISHED else {"blend": blend}
+    options = SegmentOptions(stride, probabilities=True, **how)
     found = noise_scene(height, width)
-    whole = segmented(found, options(stride, blend, probabilities=True))
-    cut = options(stride, blend, batch=batch, probabilities=True, block=block)
-    parts = segmented(found, cut)
-    np.testing.assert_array_equal(parts[0], whole[0])
-    np.testing.assert_array_equal(parts[1], whole[1])
-    assert (parts[2].dsm, parts[2].blocks) == (whole[2].dsm, -(-width // block))
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    height=st.integers(1, 150),
-    width=st.integers(1, 90),
-    block=st.integers(20, 90),
-    cuts=st.lists(st.integers(1, 149), max_size=4),
-    stride=st.integers(5, WINDOW),
-    blend=st.sampled_from((*BLENDS, PUBLISHED)),
-    batch=st.sampled_from([1, 3, 8]),
-)
-def test_maps_do_not_depend_on_bands(
-    height: int,
-    width: int,
-    block: int,
-    cuts: list[int],
-    stride: int,
-    blend: SumName,
-    batch: int,
-) -> None:
-    """Rows made apart from each other, as after an interrupt, or by several machines."""
-    found = noise_scene(height, width)
+    whole = segmented(found, options)
     edges = sorted({0, height, *(cut for cut in cuts if cut < height)})
-    cut = options(stride, blend, batch=batch)
-    parts = [
-        replace(column, band=range(*rows))
-        for rows in pairwise(edges)
-        for column in cut.grid(height, width, WINDOW).blocks(block)
-    ]
-    rows: list[FinishedRows] = []
-    segment_scene(PlaceBackend(), found, rows.append, cut, parts=parts)
-    rule = options(stride, blend, probabilities=True)
-    whole = segmented(found, rule)[0]
-    np.testing.assert_array_equal(class_map(rows, height, width), whole)
+    blocks = options.grid(height, width, WINDOW).blocks(block)
+    bands = [replace(part, band=range(*rows)) for rows in pairwise(edges) for part in blocks]
+    cut = replace(options, batch=batch)
+    for parts in (segmented(found, replace(cut, block=block)), segmented(found, cut, bands)):
+        np.testing.assert_array_equal(parts[0], whole[0])
+        np.testing.assert_array_equal(parts[1], whole[1])
+        assert parts[2].dsm == whole[2].dsm
+    assert len(blocks) == -(-width // block)
 
 
 @pytest.mark.parametrize("block", [1, 17, 64, 65, 300])
-def test_files_are_read_by_parts_of_rows(tmp_path: Path, model: Path, block: int) -> None:
+def test_files_are_read_in_blocks(tmp_path: Path, model: Path, block: int) -> None:
     """Also where heights are warped, and within an area of interest."""
     scene = write_scene(tmp_path, height=70, width=190)
     coarse = write_raster(
@@ -136,8 +104,8 @@ def test_only_windows_on_borders_are_inferred_twice() -> None:
     assert inferred == [3 * 19, 3 * 20]
 
 
-def test_batches_of_one_window_need_no_promise_of_the_engine() -> None:
-    """Whose logits depend on the other windows of a call, as a GPU's may."""
+def test_batches_of_one_window_are_exact_on_any_engine() -> None:
+    """Logits may depend on the other windows of a call, as on a GPU."""
     found = noise_scene(64, 200)
 
     def classes(block: int | None, batch: int) -> npt.NDArray[np.uint8]:

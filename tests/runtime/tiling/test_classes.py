@@ -56,11 +56,6 @@ def test_result_does_not_depend_on_the_rows_at_a_time(monkeypatch: pytest.Monkey
         np.testing.assert_equal(vars(parts), vars(whole))
 
 
-def test_only_the_requested_layers_are_computed() -> None:
-    done = classify(LOGITS, VALID)
-    assert (done.confidence, done.probabilities) == (None, None)
-
-
 def test_logits_that_are_not_finite_are_refused_first() -> None:
     broken = np.where(VALID, LOGITS, np.float32(np.nan))
     with pytest.raises(ModelError, match="not finite"):

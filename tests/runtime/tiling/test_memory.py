@@ -1,16 +1,12 @@
-"""Memory that a scene's size does not change, and what is said of it beforehand."""
+"""Memory does not grow with the scene; block widths, `--max-memory` and `--dry-run`."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,17 +22,16 @@ from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.reader import SceneReader
 from mfnet_runtime.tiling.grid import WindowGrid
 from mfnet_runtime.tiling.memory import (
-    MANY,
     STEP,
     PixelMemory,
     block_width,
     bytes_from_text,
     pixel_memory,
-    return_freed,
 )
 
 STUB = Path(__file__).with_name("stub_run.py")
 CONTRACT = Contract(256, RGBD)
+TILES = {"tiled": True, "blockxsize": 256, "blockysize": 256}
 
 
 def sparse_scene(folder: Path, height: int, width: int) -> Scene:
@@ -48,9 +43,8 @@ def sparse_scene(folder: Path, height: int, width: int) -> Scene:
     rng, files = np.random.default_rng(0), {}
     for name, what in kept.items():
         files[name] = folder / f"{name}-{height}-{width}.tif"
-        tiles: dict[str, Any] = {"tiled": True, "blockxsize": 256, "blockysize": 256}
         size = {"height": height, "width": width, "compress": "deflate", "sparse_ok": True}
-        with rasterio.open(files[name], "w", driver="GTiff", **what, **tiles, **size, **UTM) as out:
+        with rasterio.open(files[name], "w", driver="GTiff", **what, **TILES, **size, **UTM) as out:
             for top in range(0, height, 4096):
                 for left in range(0, width, 4096):
                     side = (min(300, height - top), min(300, width - left))
@@ -59,51 +53,45 @@ def sparse_scene(folder: Path, height: int, width: int) -> Scene:
     return Scene("a", files["image"], files["dsm"])
 
 
-def ran(folder: Path, height: int, width: int, stride: int = 256) -> dict[str, Any]:
-    """What a run on a sparse scene took, in a process of its own."""
+def measure(folder: Path, height: int, width: int) -> dict[str, Any]:
+    """Run a process on a sparse scene and return its counts and its peak memory."""
     scene = sparse_scene(folder, height, width)
-    words = [sys.executable, str(STUB), str(scene.image), str(scene.dsm), str(folder / "out")]
-    done = subprocess.run([*words, str(stride)], capture_output=True, text=True, check=True)
+    words = [sys.executable, STUB, scene.image, scene.dsm, folder / "out"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     assert 0 < found["windows"] - found["skipped"] < found["windows"] / 5
     return found
 
 
-def assert_equal_memory(folder: Path, small: tuple[int, int], large: tuple[int, int]) -> None:
-    one, other = ran(folder, *small), ran(folder, *large)
-    assert other["blocks"] > one["blocks"] or small[1] == large[1]
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [
+        ((2000, 5_000), (2000, 40_000)),
+        pytest.param((5_000, 5_000), (20_000, 20_000), marks=pytest.mark.slow),
+    ],
+)
+def test_memory_does_not_grow_with_the_scene(
+    tmp_path: Path, small: tuple[int, int], large: tuple[int, int]
+) -> None:
+    one, other = measure(tmp_path, *small), measure(tmp_path, *large)
+    assert other["blocks"] > one["blocks"]
     assert other["rss"] - one["rss"] < 100 << 20
 
 
-def test_memory_does_not_grow_with_width(tmp_path: Path) -> None:
-    assert_equal_memory(tmp_path, (2000, 5_000), (2000, 40_000))
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_either(tmp_path: Path) -> None:
-    assert_equal_memory(tmp_path, (5_000, 5_000), (20_000, 20_000))
-
-
-@contextmanager
-def memory_of(
-    folder: Path, height: int, width: int, stride: int, **profile: Any
-) -> Iterator[tuple[WindowGrid, PixelMemory]]:
-    """Windows and needs of a scene."""
-    image = write_raster(folder / "i.tif", np.zeros((3, height, width), np.uint8), **profile)
-    dsm = write_raster(folder / "d.tif", np.zeros((height, width), np.float32), **profile)
-    grid = WindowGrid(height, width, 256, stride)
+def memory_of(folder: Path, width: int, stride: int) -> tuple[WindowGrid, PixelMemory]:
+    """Windows of a scene of 300 rows, and the memory that its pixels need."""
+    image = write_raster(folder / "i.tif", np.zeros((3, 300, width), np.uint8), **TILES)
+    dsm = write_raster(folder / "d.tif", np.zeros((300, width), np.float32), **TILES)
+    grid = WindowGrid(300, width, 256, stride)
     with SceneReader(Scene("a", image, dsm)) as reader:
-        yield grid, pixel_memory(reader, grid, CONTRACT, 4)
-
-
-TILES = {"tiled": True, "blockxsize": 256, "blockysize": 256}
+        return grid, pixel_memory(reader, grid, CONTRACT, 4)
 
 
 @pytest.mark.parametrize("stride", [16, 32, 128, 256])
-def test_a_normal_run_infers_few_windows_twice(tmp_path: Path, stride: int) -> None:
-    with memory_of(tmp_path, 300, 30_000, stride, **TILES) as (grid, needs):
-        blocks = grid.blocks(block_width(grid, needs))
-        assert needs.of(max(len(block.under) for block in blocks)) < 256 << 20
+def test_blocks_infer_few_windows_twice(tmp_path: Path, stride: int) -> None:
+    grid, needs = memory_of(tmp_path, 30_000, stride)
+    blocks = grid.blocks(block_width(grid, needs))
+    assert needs.of(max(len(block.under) for block in blocks)) < 256 << 20
     assert len(blocks) > 1
     assert sum(map(len, blocks)) <= 1.05 * len(grid)
     assert all(block.made.start % STEP == 0 for block in blocks)
@@ -111,39 +99,23 @@ def test_a_normal_run_infers_few_windows_twice(tmp_path: Path, stride: int) -> N
 
 def test_blocks_fit_in_the_memory_allowed(tmp_path: Path) -> None:
     limits = (100 << 20, 150 << 20, 250 << 20)
-    with memory_of(tmp_path, 300, 9_000, 128, **TILES) as (grid, needs):
-        assert block_width(grid, needs, needs.of(9_000)) == 9_000
-        widths = [block_width(grid, needs, limit) for limit in limits]
-        assert widths == sorted(set(widths))
-        for limit, width in zip(limits, widths, strict=True):
-            most = max(len(block.under) for block in grid.blocks(width))
-            assert needs.of(most) <= limit
-        with pytest.raises(
-            UsageError, match=r"--max-memory 40M: the pixels of .*i\.tif need \d\dM"
-        ):
-            block_width(grid, needs, 40 << 20)
+    grid, needs = memory_of(tmp_path, 9_000, 128)
+    assert block_width(grid, needs, needs.of(9_000)) == 9_000
+    widths = [block_width(grid, needs, limit) for limit in limits]
+    assert widths == sorted(set(widths))
+    for limit, width in zip(limits, widths, strict=True):
+        most = max(len(block.under) for block in grid.blocks(width))
+        assert needs.of(most) <= limit
+    with pytest.raises(UsageError, match=r"--max-memory 40M: the pixels of .*i\.tif need \d\dM"):
+        block_width(grid, needs, 40 << 20)
 
 
-def test_an_odd_file_gets_what_it_needs_unless_a_limit_is_told(tmp_path: Path) -> None:
-    with memory_of(tmp_path, 300, 3_000, 128) as (grid, needs):
-        odd = replace(needs, column=1 << 20)
-        assert block_width(grid, odd) == STEP
-        with pytest.raises(UsageError):
-            block_width(grid, odd, 512 << 20)
-
-
-@pytest.mark.parametrize(
-    ("platform", "pixels", "trimmed"),
-    [("linux", MANY, True), ("linux", 512 * 512, False), ("win32", MANY, False)],
-)
-def test_freed_memory_is_given_back_where_there_is_much(
-    monkeypatch: pytest.MonkeyPatch, platform: str, pixels: int, trimmed: bool
-) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=asked.append))
-    return_freed(pixels)
-    assert asked == [0] * trimmed
+def test_a_file_of_huge_blocks_gets_what_it_needs_unless_limited(tmp_path: Path) -> None:
+    grid, needs = memory_of(tmp_path, 3_000, 128)
+    odd = replace(needs, column=1 << 20)
+    assert block_width(grid, odd) == STEP
+    with pytest.raises(UsageError):
+        block_width(grid, odd, 512 << 20)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +126,7 @@ def test_sizes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "12", "-1G", "1T", "many"])
-def test_what_is_no_size(text: str) -> None:
+def test_other_texts_are_not_sizes(text: str) -> None:
     with pytest.raises(UsageError, match="expected a size such as 800M or 2G"):
         bytes_from_text(text)
 
@@ -167,7 +139,7 @@ def test_a_dry_run_writes_nothing(
     write_scene(folder, "b")
     (folder / "dsm" / "b.tif").write_bytes(b"no raster")
     before = sorted(tmp_path.rglob("*"))
-    words = [str(word) for word in (model, folder, "-o", out)]
+    words = f"{model} {folder} -o {out}".split()
     assert main([*words, "--dry-run", "--json", "--probabilities"]) == 4
     assert sorted(tmp_path.rglob("*")) == before
     good, bad = json.loads(capsys.readouterr().out)["scenes"]
@@ -187,11 +159,11 @@ def test_max_memory_makes_narrow_blocks(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scene = write_scene(tmp_path, "a", 60, 3000)
-    words = [str(scene.image), "--dsm", str(scene.dsm), "--json", "-o"]
+    words = f"{model} {scene.image} --dsm {scene.dsm} --json"
     found = []
     for memory in ("38M", "1G"):
         out = tmp_path / memory
-        assert main([str(model), *words, str(out), "--max-memory", memory]) == 0
+        assert main(f"{words} -o {out} --max-memory {memory}".split()) == 0
         row = json.loads(capsys.readouterr().out)["scenes"][0]
         found.append((row["blocks"], (out / "a.tif").read_bytes()))
     assert found[0][0] > found[1][0] == 1

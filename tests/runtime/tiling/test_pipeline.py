@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import UTM, read, rgbd_classes, write_raster, write_rgbd_model, write_scene
+from support import UTM, rgbd_classes, write_raster, write_scene
 
 from mfnet_runtime.backends import backend_from_file
-from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.reader import SceneReader
 from mfnet_runtime.tiling.classes import FinishedRows
@@ -47,14 +46,6 @@ def test_class_map_is_the_models_answer(
     np.testing.assert_array_equal(classes, expected(scene))
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 100])
-def test_batch_size_changes_nothing(tmp_path: Path, model: Path, batch: int) -> None:
-    scene = write_scene(tmp_path, height=90, width=120)
-    one, _ = segmented(model, scene, SegmentOptions(10, "hann", 1))
-    many, _ = segmented(model, scene, SegmentOptions(10, "hann", batch))
-    np.testing.assert_array_equal(one, many)
-
-
 def test_holes_come_out_as_nodata_and_never_as_class_0(tmp_path: Path, model: Path) -> None:
     image = np.full((3, 64, 64), 9, np.uint8)
     image[0] = 200  # class 0 everywhere
@@ -73,43 +64,3 @@ def test_holes_come_out_as_nodata_and_never_as_class_0(tmp_path: Path, model: Pa
     np.testing.assert_array_equal(classes == 255, hole)
     assert set(np.unique(classes[~hole])) <= {0, 3}
     assert (report.dsm.low, report.dsm.high) == (heights[0, 20], 51.0)
-
-
-def test_windows_without_a_valid_pixel_are_skipped(tmp_path: Path, model: Path) -> None:
-    image = np.full((3, 32, 320), 80, np.uint8)
-    heights = np.full((32, 320), -9999, np.float32)
-    heights[:, :8] = np.linspace(1, 2, 8)
-    scene = Scene(
-        "sparse",
-        write_raster(tmp_path / "image.tif", image),
-        write_raster(tmp_path / "dsm.tif", heights, nodata=-9999),
-    )
-    classes, report = segmented(model, scene, SegmentOptions(32))
-    assert (report.windows, report.skipped) == (10, 9)
-    assert (classes[:, 8:] == 255).all()
-    assert (classes[:, :8] != 255).all()
-
-
-def test_logits_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    model = write_rgbd_model(tmp_path / "nan.onnx")
-    scene = write_scene(tmp_path)
-    with backend_from_file(model) as backend, SceneReader(scene) as reader:
-        sound = backend.infer
-
-        def broken(feed):  # type: ignore[no-untyped-def]
-            return {"logits": sound(feed)["logits"] * np.float32(np.nan)}
-
-        backend.infer = broken  # type: ignore[method-assign]
-        with pytest.raises(ModelError, match="not finite"):
-            segment_scene(backend, reader, lambda rows: None, SegmentOptions())
-
-
-@pytest.mark.parametrize("options", [{"blend": "cosine"}, {"batch": 0}])
-def test_options_that_mean_nothing_are_refused(options: dict) -> None:  # type: ignore[type-arg]
-    with pytest.raises(UsageError):
-        SegmentOptions(**options)
-
-
-def test_read_helper_reads_what_was_written(tmp_path: Path) -> None:
-    array = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    np.testing.assert_array_equal(read(write_raster(tmp_path / "x.tif", array)), array)
