@@ -19,9 +19,11 @@ from onnx import numpy_helper
 from torch import Tensor
 
 import mfnet_export.export
+from mfnet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from mfnet.config import config_from_preset
 from mfnet.model.network import MFNet
 from mfnet_runtime.contract import Contract
+from mfnet_runtime.labels import ClassTable
 
 Floats = npt.NDArray[np.float32]
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
@@ -72,6 +74,22 @@ def random_network(
             elif name.endswith("running_var"):
                 buffer.uniform_(0.5, 2)
     return network.eval()
+
+
+def write_checkpoint(path: Path, window: int, classes: int, seed: int = 0) -> Path:
+    """Write a checkpoint of a random network with LoRA."""
+    network = random_network("lora", window=window, classes=classes, seed=seed)
+    contract = Contract(window, ClassTable.numbered(classes))
+    save_checkpoint(path, Checkpoint(network.config, contract, network.state_dict()))
+    return path
+
+
+def sam_state(network: MFNet) -> dict[str, Tensor]:
+    """The image encoder's weights in the format of Meta's `sam_vit_*.pth`."""
+    state = {f"image_encoder.{k}": v.clone() for k, v in network.encoder.sam.state_dict().items()}
+    state["prompt_encoder.no_mask_embed.weight"] = torch.zeros(1, 256)
+    state["mask_decoder.iou_token.weight"] = torch.zeros(1, 256)
+    return state
 
 
 def random_windows(count: int, window: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -13,11 +13,7 @@ from typing import Any
 import click
 import pytest
 
-from mfnet_bench.latency.report import summary_from_folder
-from mfnet_bench.table import with_table
-
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "gpu"
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +29,14 @@ def gpu_check() -> Any:
         yield module
 
 
-def test_every_part_calls_a_command_as_it_is(gpu_check: Any, tmp_path: Path) -> None:
+def test_every_part_is_a_valid_command_line(gpu_check: Any, tmp_path: Path) -> None:
     request = gpu_check.Request(
         work=tmp_path, out=tmp_path, checkpoints=(tmp_path / "best.pt",), random="vit_b lora",
         scenes=tmp_path, opt_level=1, own_kernels=True, torch_python="torch", plan_python="trt",
     )  # fmt: skip
     parts = list(gpu_check.parts_of(request))
     names = [part.name for part in parts]
-    assert names[:4] == [
-        "kernels: tests", "best: export", "best.fp16.plan: build", "best.fp16.plan: tests",
-    ]  # fmt: skip
+    assert names[:2] == ["kernels: tests", "best: export"]
     assert names.index("best: latency") < names.index("random_vit_b_lora: export")
     made = {part.makes for part in parts}
     for part in parts:
@@ -66,7 +60,7 @@ def python(gpu_check: Any, name: str, code: str, minutes: float = 1, **more: Any
     return gpu_check.Part(name, minutes, (sys.executable, "-c", code), **more)
 
 
-def test_parts_pass_fail_and_time_out_each_for_itself(gpu_check: Any, tmp_path: Path) -> None:
+def test_parts_pass_fail_and_time_out_independently(gpu_check: Any, tmp_path: Path) -> None:
     made = tmp_path / "made"
     parts = [
         python(gpu_check, "a", f"print('found: 7\\nbye'); open({str(made)!r}, 'w')", makes=made),
@@ -85,17 +79,19 @@ def test_parts_pass_fail_and_time_out_each_for_itself(gpu_check: Any, tmp_path: 
     assert "| c    |" in (tmp_path / "out/gpu.md").read_text()
 
 
-def test_a_check_goes_on_where_it_was_cut_short(gpu_check: Any, tmp_path: Path) -> None:
-    given = tmp_path / "given"
+def test_an_interrupted_check_continues_where_it_stopped(gpu_check: Any, tmp_path: Path) -> None:
+    given, ran = tmp_path / "given", tmp_path / "ran"
     given.write_text("1")
-    parts = [python(gpu_check, name, "print('ran')", needs=(given,)) for name in "ab"]
+    ran.touch()
+    parts = [
+        python(gpu_check, name, f"print({name!r}, file=open({str(ran)!r}, 'a'))", needs=(given,))
+        for name in "ab"
+    ]
 
     def run(machine: str, minutes: float = 1) -> list[str]:
-        before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*.log")}
-        results = gpu_check.run_parts(parts, machine, tmp_path / "out", minutes)
-        logs = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*.log")}
-        assert all(result["status"] == "passed" for result in results.values()) or not minutes
-        return sorted(path.stem for path in logs if logs[path] != before.get(path))
+        ran.write_text("")
+        gpu_check.run_parts(parts, machine, tmp_path / "out", minutes)
+        return ran.read_text().split()
 
     assert run("GPU", minutes=0) == []
     assert run("GPU") == ["a", "b"]
@@ -114,7 +110,7 @@ def test_tests_that_are_all_skipped_did_not_pass(gpu_check: Any, tmp_path: Path)
     assert result["found"].endswith("no x")
 
 
-def test_a_machine_without_a_gpu_is_refused_and_a_dry_run_lists_what_it_lacks(
+def test_a_machine_without_a_gpu_is_refused_and_a_dry_run_lists_what_is_missing(
     tmp_path: Path,
 ) -> None:
     def check(*words: str) -> subprocess.CompletedProcess[str]:
@@ -129,10 +125,3 @@ def test_a_machine_without_a_gpu_is_refused_and_a_dry_run_lists_what_it_lacks(
     assert found.returncode == 0
     assert found.stdout.count(" at most ") == 1
     assert "lacks: tensorrt pycuda" in found.stdout
-
-
-def test_the_readme_shows_what_was_measured() -> None:
-    if not (RESULTS / "latency.csv").is_file():
-        pytest.skip(f"nothing measured yet: {RESULTS}")
-    text = (ROOT / "README.md").read_text()
-    assert with_table(text, summary_from_folder(RESULTS), "gpu", "README.md") == text

@@ -1,4 +1,4 @@
-"""The figure of a scene: what is decimated, what is coloured, and what happens without names."""
+"""`mfnet-bench picture`: panels, colours, decimation, and files it cannot use."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import Resampling
+from support import UTM, write_raster
 
 from mfnet.synthetic import TOWN, write_town
 from mfnet_bench.cli import main
@@ -62,28 +63,18 @@ def test_a_damaged_class_table_is_named(
     assert "MFNET_CLASSES" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_raster(
+def test_unreadable_and_unwritable_files(
     town: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bad = tmp_path / "bad.tif"
-    bad.write_text("no raster")
-    out = str(tmp_path / "x.png")
-    assert main(["picture", town["image"], str(bad), town["map"], "-o", out]) == 4
-    assert "bad.tif" in capsys.readouterr().err
-
-
-def test_an_output_that_cannot_be_written(town: dict[str, str], tmp_path: Path) -> None:
     out = str(tmp_path / "none" / "x.png")
     assert main(["picture", town["image"], town["dsm"], town["map"], "-o", out]) == 5
+    Path(town["dsm"]).write_text("not a raster")
+    assert main(["picture", town["image"], town["dsm"], town["map"], "-o", out]) == 4
+    assert town["dsm"] in capsys.readouterr().err
 
 
 def test_large_scenes_are_decimated(tmp_path: Path) -> None:
-    path = tmp_path / "large.tif"
-    with rasterio.open(
-        path, "w", driver="GTiff", width=2100, height=30, count=1, dtype="uint8",
-        crs="EPSG:32632", transform=rasterio.Affine(0.5, 0, 0, 0, -0.5, 0),
-    ) as raster:  # fmt: skip
-        raster.write(np.full((30, 2100), 3, np.uint8), 1)
+    path = write_raster(tmp_path / "large.tif", np.full((30, 2100), 3, np.uint8), **UTM)
     view = read_view(path, Resampling.nearest, 1)
     assert view.values.shape == (1, 10, PANEL)
     assert view.pixel == pytest.approx(1.5)

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import torch
 from fakes.fake_ort_cuda import FakeOrtCuda
-from networks import random_network
+from networks import random_network, write_checkpoint
 from rgbd_plans import rig, write_rgbd_plan
 from support import write_rgbd_model
 
-from mfnet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from mfnet_bench.latency import engines as latency_engines
 from mfnet_bench.latency.engines import (
     EngineProcess,
@@ -28,8 +27,6 @@ from mfnet_bench.latency.networks import EngineSpec
 from mfnet_bench.latency.request import FILE
 from mfnet_bench.latency.rounds import DroppedError
 from mfnet_bench.latency.worker import engine_from_spec
-from mfnet_runtime.contract import Contract
-from mfnet_runtime.labels import ClassTable
 
 SIDE = 32
 
@@ -102,18 +99,22 @@ def test_a_model_answers_from_its_own_process(
     assert "killed, most likely for want of memory" in engines.refused[spec]
 
 
+def refusal(windows: Path, spec: EngineSpec) -> str:
+    """The reason why an engine does not run."""
+    engines = Engines(windows, 1)
+    with ExitStack() as stack:
+        assert engines.open(spec, stack) == {}
+    return engines.refused[spec]
+
+
 def test_a_refusal_is_one_line_with_the_reason(tmp_path: Path, windows: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"broken")
-    engines = Engines(windows, 1)
-    with ExitStack() as stack:
-        assert engines.open(spec_of(broken), stack) == {}
-    (reason,) = engines.refused.values()
+    (reason,) = refusal(windows, spec_of(broken)).splitlines()
     assert "broken.onnx" in reason
-    assert len(reason.splitlines()) == 1
 
 
-def test_one_that_dies_warming_up_is_refused(
+def test_an_engine_that_dies_warming_up_is_refused(
     windows: Path,
     spec: EngineSpec,
     processes: list[EngineProcess],
@@ -126,29 +127,21 @@ def test_one_that_dies_warming_up_is_refused(
         return ask(process, *words, **more)
 
     monkeypatch.setattr(EngineProcess, "ask", mortal)
-    engines = Engines(windows, 1)
-    with ExitStack() as stack:
-        assert engines.open(spec, stack) == {}
-    assert "killed" in engines.refused[spec]
+    assert "killed" in refusal(windows, spec)
     assert not processes[0].alive
 
 
 def test_logits_that_are_not_finite_are_no_result(tmp_path: Path, spec: EngineSpec) -> None:
-    path = tmp_path / "nan.npz"  # the model gives back what it is given
+    path = tmp_path / "nan.npz"  # the model returns its inputs
     one = np.zeros((1, 1, SIDE, SIDE), np.float32)
     np.savez(path, image=np.repeat(one * np.nan, 3, axis=1), dsm=one)
-    engines = Engines(path, 1)
-    with ExitStack() as stack:
-        assert engines.open(spec, stack) == {}
-    assert "not finite" in engines.refused[spec]
+    assert "not finite" in refusal(path, spec)
 
 
 @pytest.mark.parametrize("kind", ["published", "mfnet"])
 def test_baselines_run_the_checkpoint(tmp_path: Path, kind: str) -> None:
+    path = write_checkpoint(tmp_path / "best.pt", window=64, classes=3)
     network = random_network("lora", window=64, classes=3)
-    contract = Contract(64, ClassTable.numbered(3))
-    path = tmp_path / "best.pt"
-    save_checkpoint(path, Checkpoint(network.config, contract, network.state_dict()))
     windows = write_windows(tmp_path / "windows.npz", 64)
     engine = engine_from_spec(asked(path, windows, kind=kind))
     assert "PyTorch" in engine.facts["device"]
@@ -190,4 +183,4 @@ def test_logits_are_compared_by_class_and_range() -> None:
     found[0, 1, 0, 0] = 2  # class 1
     assert compare_logits(reference, found) == (0.75, 0.5)
     assert compare_logits(reference, reference) == (1.0, 0.0)
-    assert compare_logits(reference * 0, found)[1] == 1.0  # a range of nothing
+    assert compare_logits(reference * 0, found)[1] == 1.0  # a range of 0

@@ -1,4 +1,4 @@
-"""Orders, medians of paired ratios, and contestants that drop out; on numbers, not on clocks."""
+"""Interleaved rounds: order, medians of paired ratios, and engines that drop out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from mfnet_bench.latency.rounds import (
     interleave,
     order_of_round,
     paired_ratio,
-    pool,
 )
 
 
@@ -37,7 +36,7 @@ def test_each_runs_once_a_round_in_changing_orders() -> None:
     assert taken["c"] == {number: [number] for number in range(6)}
 
 
-def test_nobody_always_follows_the_same_other() -> None:
+def test_no_engine_always_follows_the_same_one() -> None:
     before = Counter(
         order[order.index("a") - 1]
         for order in (order_of_round("abcd", number) for number in range(200))
@@ -48,7 +47,7 @@ def test_nobody_always_follows_the_same_other() -> None:
     assert order_of_round("abcd", 7) == order_of_round("abcd", 7)
 
 
-def test_one_that_drops_out_keeps_its_rounds_and_stops_nobody() -> None:
+def test_an_engine_that_drops_out_keeps_its_rounds_and_stops_no_other() -> None:
     log: list[str] = []
     turns = {"short": logged(log, "short", [1, 2]), "long": logged(log, "long", range(5))}
     taken = interleave(turns, range(5))
@@ -64,7 +63,3 @@ def test_ratio_is_the_median_of_paired_ratios() -> None:
     assert paired_ratio(baseline, cell) == 2.0  # of 2, 2, 5
     assert paired_ratio(baseline, {}) is None
     assert paired_ratio(cell, cell) == 1.0
-
-
-def test_samples_are_pooled_in_the_order_of_rounds() -> None:
-    assert pool({1: [3.0], 0: [1.0, 2.0]}) == [1.0, 2.0, 3.0]
