@@ -84,14 +84,6 @@ def write_checkpoint(path: Path, window: int, classes: int, seed: int = 0) -> Pa
     return path
 
 
-def sam_state(network: MFNet) -> dict[str, Tensor]:
-    """The image encoder's weights in the format of Meta's `sam_vit_*.pth`."""
-    state = {f"image_encoder.{k}": v.clone() for k, v in network.encoder.sam.state_dict().items()}
-    state["prompt_encoder.no_mask_embed.weight"] = torch.zeros(1, 256)
-    state["mask_decoder.iou_token.weight"] = torch.zeros(1, 256)
-    return state
-
-
 def random_windows(count: int, window: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Image and DSM batches in [0, 1]."""
     made = torch.Generator().manual_seed(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,12 @@ def read(path: Path, band: int | None = 1) -> npt.NDArray[Any]:
 def results_in(folder: Path) -> list[str]:
     """Names of what a run left, hidden ones too, besides its manifest."""
     return sorted(path.name for path in folder.glob("*") if path.name != MANIFEST)
+
+
+def run_python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run code in a new process that finds the modules this one finds."""
+    words = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{code}"]
+    return subprocess.run(words, capture_output=True, text=True, **options)
 
 
 def window_weights(blend: BlendName, window: int) -> npt.NDArray[np.float32]:

@@ -19,9 +19,10 @@ MAINS: dict[str, Callable[[list[str]], int]] = {
 TINY = "--backbone tiny --window 32 --epochs 1 --steps 1 --batch 1 --device cpu"
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder with sound and bad files of every kind."""
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with sound and bad files of every kind, in which no case changes anything."""
+    tmp_path = tmp_path_factory.mktemp("place")
     for name in ("scenes", "broken", "other"):
         write_scene(tmp_path / name, label=True)
     (tmp_path / "broken/image/a.tif").write_bytes(b"II*\x00 broken")
@@ -104,7 +105,6 @@ def test_refused_in_one_line(
     if str(READ_ONLY) in line and not READ_ONLY.is_dir():
         pytest.skip(f"no {READ_ONLY} here")
     monkeypatch.chdir(place)
-
     before = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
     name, *words = line.split()
     found = MAINS[name](words)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from importlib import import_module
 from importlib.metadata import distribution
 from pathlib import Path
 
 import click
 import pytest
+from support import run_python
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = {entry.name: entry.value for entry in distribution("mfnet").entry_points}
@@ -49,11 +48,10 @@ def test_is_in_the_readme(name: str, command: click.Command) -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help_imports_nothing_heavy(name: str) -> None:
     module = SCRIPTS[name].partition(":")[0]
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; from {module} import main; main(['--help']); "
+    done = run_python(
+        f"from {module} import main; main(['--help']); "
         "heavy = {'torch', 'onnx', 'onnxruntime', 'rasterio', 'matplotlib'} & set(sys.modules); "
         "sys.exit(f'imports {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Usage:" in done.stdout

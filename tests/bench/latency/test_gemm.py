@@ -1,4 +1,4 @@
-"""Products of matrices: every library's is a number above zero, and the fastest is the ceiling."""
+"""Matrix products: every library runs them, and the fastest is the ceiling."""
 
 from __future__ import annotations
 
@@ -10,22 +10,11 @@ from mfnet_bench.latency import gemm
 from mfnet_bench.latency.gemm import (
     GemmEngine,
     ceilings_from,
-    gemm_shapes,
     product_turns,
     products_on,
 )
 
 NEEDS = {"torch": "torch", "onnxruntime": "onnx", "openvino": "openvino"}
-
-
-def test_shapes_are_the_networks_and_a_square() -> None:
-    shapes = gemm_shapes(768, 256, (1, 2, 4))
-    assert shapes[:2] == ((512, 768, 3072), (512, 3072, 768))
-    assert shapes[2:4] == ((2048, 768, 3072), (2048, 3072, 768))
-    assert len(shapes) == 5
-    m, k, n = shapes[-1]
-    assert m == k == n
-    assert len(gemm_shapes(32, 16, (2,))) == 3
 
 
 @pytest.mark.parametrize(("library", "precision"), list(products_on("cpu")))
@@ -37,7 +26,7 @@ def test_every_product_runs(library: str, precision: str) -> None:
     assert engine.measure(3)["gflop_per_s"] > 0
 
 
-def test_contenders_are_measured_in_their_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_are_measured_in_their_own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {key: multiply for key, multiply in products_on("cpu").items() if key[0] != "torch"}
     monkeypatch.setattr(gemm, "products_on", lambda device: known)  # torch takes long to import
     with ExitStack() as stack:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
-from support import SHARED, read, results_in, write_raster, write_rgbd_model
+from support import SHARED, read, results_in, run_python, write_raster, write_rgbd_model
 
 from mfnet_runtime.cli.main import main
 
@@ -79,13 +77,10 @@ def test_broken_files(tmp_path: Path, path: Path) -> None:
     dsm = write_raster(tmp_path / "dsm.tif", np.zeros((8, 8), np.float32))
     out = tmp_path / "out"
     asked = words(write_rgbd_model(tmp_path / "rgbd.onnx"), path, dsm, out)
-    code = f"import sys; sys.path[:] = {sys.path!r}; from mfnet_runtime.cli.main import main; "
-    code += f"checked, ran = main({[*asked, '--check']!r}), main({asked!r}); "
-    code += "assert checked == ran, (checked, ran); sys.exit(ran)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
+    done = run_python(
+        "from mfnet_runtime.cli.main import main; "
+        f"checked, ran = main({[*asked, '--check']!r}), main({asked!r}); "
+        "assert checked == ran, (checked, ran); sys.exit(ran)",
         timeout=100,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
     )

@@ -70,7 +70,7 @@ def test_a_fault_of_any_stage_is_raised_in_the_caller(
     stages: list[Callable[[int], None]] = [lambda _: None] * 3
     stages[stage] = fail
     with pytest.raises(type(fault)) as caught:
-        run(*stages)
+        run(stages[0], stages[1], stages[2])
     assert caught.value is fault
     assert max(last) == at, "no item follows a fault"
 
