@@ -153,13 +153,18 @@ def of_other_classes(path: Path) -> None:
     write_checkpoint(path.with_suffix(".pt"), WINDOW, classes=3)
 
 
+def of_no_format(path: Path) -> None:
+    path.write_text("text")
+    write_checkpoint(path.with_suffix(".pt"), WINDOW, CLASSES)
+
+
 @pytest.mark.parametrize(
     ("write", "code", "part"),
     [
         (lambda path: write_rgbd_model(path, WINDOW), 2, "x.onnx: no checkpoint beside it"),
         (of_another_window, 3, "x.onnx: has windows of 32 px, the baseline x.pt windows"),
         (of_other_classes, 3, "x.onnx: has 4 classes, the baseline x.pt 3 classes"),
-        (lambda path: path.write_text("text"), 3, "x.onnx: starts with"),
+        (of_no_format, 3, "x.onnx: starts with"),
     ],
 )
 def test_bad_files(
