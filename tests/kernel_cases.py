@@ -24,7 +24,7 @@ from mfnet_runtime.cuda.kernels import (
     Shares,
     Sums,
 )
-from mfnet_runtime.scene.normalize import DsmRange, padded, scaled_dsm, scaled_image
+from mfnet_runtime.scene.normalize import DsmRange, pad_to_window, scale_dsm, scale_image
 from mfnet_runtime.scene.reader import SceneData
 from mfnet_runtime.tiling.blend import AxisWeights, LogitMosaic
 from mfnet_runtime.tiling.classes import classes_from_logits
@@ -134,10 +134,13 @@ def check_cut(device: CudaDevice, case: Case, spare: int = 0) -> None:
 
 def _cut_by_numpy(case: Case) -> tuple[Array, Array]:
     side = case.window
-    image = scaled_image(case.rows.image, case.rows.image_valid, case.rule)
-    dsm = scaled_dsm(case.rows.dsm, case.rows.dsm_valid, case.span)[None]
+    image = scale_image(case.rows.image, case.rows.image_valid, case.rule)
+    dsm = scale_dsm(case.rows.dsm, case.rows.dsm_valid, case.span)[None]
     cuts = [
-        [padded(plane[:, row : row + side, column : column + side], side) for plane in (image, dsm)]
+        [
+            pad_to_window(plane[:, row : row + side, column : column + side], side)
+            for plane in (image, dsm)
+        ]
         for row, column in case.offsets
     ]
     images, dsms = zip(*cuts, strict=True)

@@ -67,7 +67,7 @@ CASES = [
         (command.format(scenes), code, part)
         for scenes, part, code in (
             ("nowhere", "nowhere", 2),
-            ("empty", "empty/image: no rasters", 2),
+            ("empty", "empty/image: holds no rasters", 2),
             ("broken", "image/a.tif", 4),
         )
         for command in (
@@ -77,7 +77,7 @@ CASES = [
         )
     ),
     ("mfnet-run sound.onnx nowhere -o out/x", 2, "nowhere"),
-    ("mfnet-run sound.onnx empty -o out/x", 2, "empty/image: no rasters"),
+    ("mfnet-run sound.onnx empty -o out/x", 2, "empty/image: holds no rasters"),
     ("mfnet-run sound.onnx scenes -o file", 2, "file: is a file"),
     (f"mfnet-run sound.onnx scenes -o {READ_ONLY}/x", 5, "/sys/kernel/x"),
     (f"mfnet-train scenes -o file --from-scratch {TINY}", 2, "file: is a file"),

@@ -17,9 +17,9 @@ from mfnet_runtime.scene.normalize import (
     DsmRange,
     FloatArray,
     dsm_range,
-    padded,
-    scaled_dsm,
-    scaled_image,
+    pad_to_window,
+    scale_dsm,
+    scale_image,
 )
 
 MAX_TRIES = 20  # random places tried for a window with a labelled pixel
@@ -70,8 +70,8 @@ class WindowSampler:
             if (found != IGNORE).any():
                 break
         data = scene.read(top, top + side, range(left, left + side))
-        image = padded(scaled_image(data.image, data.image_valid, self.contract.image), side)
-        dsm = padded(scaled_dsm(data.dsm, data.dsm_valid, self.spans[index])[None], side)
+        image = pad_to_window(scale_image(data.image, data.image_valid, self.contract.image), side)
+        dsm = pad_to_window(scale_dsm(data.dsm, data.dsm_valid, self.spans[index])[None], side)
         label = np.full((side, side), IGNORE, np.uint8)
         label[: found.shape[0], : found.shape[1]] = found
         image, dsm = (self._jitter(part, rng) for part in (image, dsm))

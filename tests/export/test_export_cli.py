@@ -246,7 +246,7 @@ def test_missing_files_and_folders(best: Path, tmp_path: Path, capsys: Capture) 
     out = tmp_path / "absent" / "best.onnx"
     assert_refused(capsys, run("--ckpt", best, "-o", out), 2, "absent: not a folder; create it")
     code = run("--ckpt", best, "--scenes", tmp_path / "nowhere")
-    assert_refused(capsys, code, 2, "nowhere: no such file or folder")
+    assert_refused(capsys, code, 2, "nowhere: is not a file or folder")
     (tmp_path / "folder.onnx").mkdir()
     code = run("--ckpt", best, "-o", tmp_path / "folder.onnx")
     assert_refused(capsys, code, 2, "folder.onnx: is a folder")

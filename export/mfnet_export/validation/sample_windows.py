@@ -17,7 +17,7 @@ from mfnet_runtime.backends.base import Arrays, Backend
 from mfnet_runtime.contract import Contract, DsmRule, ImageRule
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.scene.discovery import Scene, scenes_from
-from mfnet_runtime.scene.normalize import dsm_range, padded, scaled_dsm, scaled_image
+from mfnet_runtime.scene.normalize import dsm_range, pad_to_window, scale_dsm, scale_image
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneReader
 from mfnet_runtime.tiling.grid import Offset, WindowGrid
@@ -120,9 +120,9 @@ def _windows_from_reader(reader: SceneReader, contract: Contract, count: int) ->
         cut = slice(column.start, column.start + side)
         valid = rows.image_valid[:, cut] & rows.dsm_valid[:, cut]
         if valid.any():
-            image = scaled_image(rows.image[:, :, cut], rows.image_valid[:, cut], contract.image)
-            dsm = scaled_dsm(rows.dsm[:, cut], rows.dsm_valid[:, cut], span)
-            found.append((padded(image, side), padded(dsm[None], side)))
+            image = scale_image(rows.image[:, :, cut], rows.image_valid[:, cut], contract.image)
+            dsm = scale_dsm(rows.dsm[:, cut], rows.dsm_valid[:, cut], span)
+            found.append((pad_to_window(image, side), pad_to_window(dsm[None], side)))
         if len(found) == count:
             break
     return found
@@ -139,5 +139,5 @@ def _window_from_town(window: int, seed: int) -> Window:
     town = draw_town((window, window), seed)
     everywhere = np.ones(town.dsm.shape, np.bool_)
     span = dsm_range(DsmRule(), lambda: [(town.dsm, everywhere)])
-    image = scaled_image(town.image, everywhere, ImageRule())
-    return image, scaled_dsm(town.dsm, everywhere, span)[None]
+    image = scale_image(town.image, everywhere, ImageRule())
+    return image, scale_dsm(town.dsm, everywhere, span)[None]

@@ -1,4 +1,4 @@
-"""An open band of heights: metres where there are any, and where that is."""
+"""Read heights from a band of an open DSM, with the pixels that hold one."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from mfnet_runtime.raster.grid import require_plain_numbers, require_single_band
 from mfnet_runtime.raster.open import reading
 from mfnet_runtime.scene.normalize import BoolArray, FloatArray
 
-HEIGHT_LIMITS = (-1000.0, 1e6)  # outside lies no height on Earth but an undeclared nodata value
+HEIGHT_LIMITS = (-1000.0, 1e6)  # values outside are no height on Earth but undeclared nodata
 
 
 class HeightBand:
     """Heights on their own grid.
 
     Args:
-        path: Of the dataset, for messages.
-        dataset: Open.
-        band: Counted from 1; None where the file is to have one only.
-        nodata: A value that is no height, in addition to the one the file declares.
+        path: Path of the dataset, for messages.
+        dataset: Open rasterio dataset.
+        band: Band with the heights, from 1; None requires a file of one band.
+        nodata: Stored value that is no height, in addition to the one that the file declares.
 
     Raises:
-        SceneError: no such band, or it does not hold plain numbers.
+        SceneError: There is no such band, or it does not hold plain numbers.
     """
 
     def __init__(
@@ -50,42 +50,40 @@ class HeightBand:
 
     @property
     def unit(self) -> str | None:
-        """Of the heights, as the file states it."""
+        """Unit of the heights, if the file states it."""
         return self.dataset.units[self.band - 1] or None
 
     def read(self, window: Window) -> tuple[FloatArray, BoolArray]:
-        """Heights (row, column) of a window inside the raster, and which of them are some.
+        """Read heights of a window, and which pixels hold one, each (row, column).
 
         Raises:
-            SceneError: damaged data.
+            SceneError: The data is damaged.
         """
         with reading(self.path):
             stored = self.dataset.read(self.band, window=window)
-            valid = self._stated(stored, window)
+            valid = self._declared_valid(stored, window)
         if self.nodata is not None:
             valid &= stored != self.nodata
         scale, offset = self.dataset.scales[self.band - 1], self.dataset.offsets[self.band - 1]
         low, high = HEIGHT_LIMITS
-        with np.errstate(invalid="ignore", over="ignore"):  # whatever stands for no height
+        with np.errstate(invalid="ignore", over="ignore"):  # of values that are no heights
             heights = stored.astype(np.float32, copy=False)
             if (scale, offset) != (1.0, 0.0):  # heights packed into integers
                 heights = heights * np.float32(scale) + np.float32(offset)
-            valid &= heights > low  # not so for NaN
+            valid &= heights > low  # False for NaN
             valid &= heights < high
             return heights, valid
 
-    def _stated(self, stored: Any, window: Window) -> BoolArray:
-        """Where the file states heights.
+    def _declared_valid(self, stored: Any, window: Window) -> BoolArray:
+        """Return the file's own mask.
 
-        For its mask GDAL reads the values once more, and compares each with nodata within some
-        rounding: not asked for where all lie far from it.
+        To compare values with nodata, within some rounding, GDAL would read them once more. It is
+        not asked if all of them are far from nodata.
         """
         if self._by_value:
             nodata = self.dataset.nodatavals[self.band - 1]
-            if np.isnan(nodata):  # refused with all that is out of limits
-                return np.ones(stored.shape, np.bool_)
             smallest, largest = float(stored.min()), float(stored.max())
             near = 1.0 + 1e-5 * abs(nodata)
-            if smallest > nodata + near or largest < nodata - near:  # neither is true of NaN
-                return np.ones(stored.shape, np.bool_)
+            if smallest > nodata + near or largest < nodata - near or np.isnan(nodata):
+                return np.ones(stored.shape, np.bool_)  # NaN is outside of the limits anyway
         return np.asarray(self.dataset.read_masks(self.band, window=window) > 0)

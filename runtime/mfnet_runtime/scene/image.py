@@ -1,4 +1,4 @@
-"""An open image: three bands of pixel values on the model's scale, and where there are any."""
+"""Read the three bands of an open image that the model takes, with the pixels that hold data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
@@ -22,17 +22,18 @@ Pixels = npt.NDArray[Any]
 
 
 class ImageBands:
-    """The bands of an image that the model takes.
+    """Bands of an image.
 
     Args:
-        path: Of the dataset, for messages.
-        dataset: Open.
-        full_scale: Largest pixel value the model expects.
+        path: Path of the dataset, for messages.
+        dataset: Open rasterio dataset.
+        full_scale: Largest pixel value that the model expects.
         options: How to read.
-        heights: A band of this file that holds heights, counted from 1.
+        heights: Band of this file that holds heights, from 1.
 
     Raises:
-        SceneError: bands do not fit, or the image has no valid pixel to find percentiles of.
+        SceneError: The bands do not fit the model, or the image has no valid pixel to find
+            percentiles of.
     """
 
     def __init__(
@@ -46,12 +47,12 @@ class ImageBands:
         self.path = path
         self.dataset = dataset
         self.full_scale = full_scale
-        self.bands = _checked_bands(path, dataset, options.bands, heights)
         self.names = [kind.name for kind in dataset.colorinterp]  # of all bands of the file
-        # GDAL takes a fourth band for alpha whatever it holds
+        self.bands = self._choose_bands(options.bands, heights)
+        # GDAL flags a fourth band as alpha whatever it holds
         alpha = self.names.index("alpha") + 1 if "alpha" in self.names else None
         used = alpha is not None and options.use_alpha and alpha != heights
-        self.alpha = alpha if used else None  # band that masks pixels, counted from 1
+        self.alpha = alpha if used else None  # band that masks pixels, from 1
         whole = dataset.mask_flag_enums == ([MaskFlags.all_valid],) * dataset.count
         self._masked = not whole and (alpha is None or used)
         declared = [dataset.nodatavals[band - 1] for band in self.bands]
@@ -59,20 +60,20 @@ class ImageBands:
         self._nodata = [values for values in (declared, asked) if values != [None] * len(values)]
         self.span = options.image_range  # pixel values that become 0 and the full scale
         if options.image_percentiles is not None:
-            low, high, count = valid_range(self._values, options.image_percentiles)
+            low, high, count = valid_range(self._each_band, options.image_percentiles)
             if not count:
                 raise SceneError(f"{path}: no valid pixel to find percentiles of")
             self.span = (low, high)
 
     def read(self, window: Window) -> tuple[Pixels, BoolArray]:
-        """Pixels (3, row, column) of a window, and which of them (row, column) are valid.
+        """Read pixels (3, row, column) of a window on the model's scale, and their validity.
 
         Raises:
-            SceneError: damaged data, or pixel values above the model's full scale.
+            SceneError: The data is damaged, or pixel values exceed the model's full scale.
         """
         image, valid = self.stored(window)
         if self.span is not None:
-            return self._stretched(image), valid
+            return self._stretched(image, *self.span), valid
         kind = np.iinfo(image.dtype) if image.dtype.kind in "iu" else None
         if kind is None or kind.min < 0 or kind.max > self.full_scale:
             seen: Any = {} if valid.all() else {"where": valid}
@@ -83,7 +84,7 @@ class ImageBands:
         """Refuse valid pixel values outside of the model's range.
 
         Raises:
-            SceneError: with the value that is too large, or else too small.
+            SceneError: Names the value that is too large, or else too small.
         """
         slack = 0.001 * self.full_scale  # float rasters may overshoot by rounding
         if smallest < -slack or largest > self.full_scale + slack:
@@ -95,10 +96,10 @@ class ImageBands:
             )
 
     def stored(self, window: Window) -> tuple[Pixels, BoolArray]:
-        """Pixels as the file has them, whatever their range, and which of them are valid.
+        """Read pixels (3, row, column) as stored, and their validity (row, column).
 
         Raises:
-            SceneError: damaged data.
+            SceneError: The data is damaged.
         """
         with reading(self.path):
             image = self.dataset.read(self.bands, window=window)
@@ -111,59 +112,56 @@ class ImageBands:
                 valid &= self.dataset.dataset_mask(window=window) > 0
         return image, valid
 
-    def _stretched(self, image: Pixels) -> Pixels:
-        assert self.span is not None
-        low, high = self.span
+    def _choose_bands(self, bands: Sequence[int] | None, heights: int | None) -> list[int]:
+        """Return the three bands asked for, or all but alpha and heights, from 1."""
+        if bands is None:
+            chosen = [
+                band
+                for band, name in enumerate(self.names, start=1)
+                if band != heights and name != "alpha"
+            ]
+            if len(chosen) != 3:
+                aside = "alpha" if heights is None else "alpha and heights"
+                raise SceneError(
+                    f"{self.path}: has {len(chosen)} bands ({aside} aside), the model takes 3; "
+                    "choose them with --bands, for example --bands 1,2,3"
+                )
+        else:
+            chosen = list(bands)
+            if len(chosen) != 3 or not all(1 <= band <= self.dataset.count for band in chosen):
+                raise SceneError(
+                    f"{self.path}: bands {','.join(map(str, chosen))} asked for, the file has "
+                    f"{self.dataset.count}; choose three of them, counted from 1, with --bands"
+                )
+        for band in chosen:
+            require_plain_numbers(self.path, self.dataset, band)
+        return chosen
+
+    def _stretched(self, image: Pixels, low: float, high: float) -> Pixels:
         if not low < high:
             return np.zeros(image.shape, np.float32)
-        with np.errstate(invalid="ignore", over="ignore"):  # where not valid
+        with np.errstate(invalid="ignore", over="ignore"):  # of pixels that are not valid
             scaled = (image.astype(np.float32) - np.float32(low)) * np.float32(
                 self.full_scale / (high - low)
             )
         return np.asarray(np.clip(scaled, np.float32(0), np.float32(self.full_scale)))
 
-    def _values(self) -> Iterator[tuple[Pixels, BoolArray]]:
-        """All pixel values, a band at a time."""
+    def _each_band(self) -> Iterator[tuple[Pixels, BoolArray]]:
+        """Read the whole image, one band of a piece at a time."""
         for window in pieces_of(self.dataset):
             image, valid = self.stored(window)
             for band in image:
                 yield band, valid
 
     def _equal(self, image: Pixels, nodata: Sequence[float | None]) -> BoolArray:
-        """Pixels (row, column) with these values: in all bands if they are a possible colour
-        (one black band is none), in any band if they are not."""
+        """Compare pixels with a nodata value per band.
+
+        All bands must have it if it is a possible colour (one black band is not nodata), any band
+        if it is not.
+        """
         possible = all(0 <= (value or 0) <= self.full_scale for value in nodata)
         of_bands = [
             np.zeros(band.shape, np.bool_) if value is None else band == value
             for band, value in zip(image, nodata, strict=True)
         ]
         return np.asarray(reduce(np.logical_and if possible else np.logical_or, of_bands))
-
-
-def _checked_bands(
-    path: Path, dataset: Any, bands: Sequence[int] | None, heights: int | None
-) -> list[int]:
-    if bands is None:
-        kinds = enumerate(dataset.colorinterp, start=1)
-        found = [
-            index for index, kind in kinds if index != heights and kind is not ColorInterp.alpha
-        ]
-        if len(found) != 3:
-            aside = "alpha" if heights is None else "alpha and heights"
-            raise SceneError(
-                f"{path}: has {len(found)} bands ({aside} aside), the model takes 3; "
-                "choose them with --bands, for example --bands 1,2,3"
-            )
-        return _plain_bands(path, dataset, found)
-    if len(bands) != 3 or not all(1 <= band <= dataset.count for band in bands):
-        raise SceneError(
-            f"{path}: bands {','.join(map(str, bands))} asked for, the file has "
-            f"{dataset.count}; choose three of them, counted from 1, with --bands"
-        )
-    return _plain_bands(path, dataset, list(bands))
-
-
-def _plain_bands(path: Path, dataset: Any, bands: list[int]) -> list[int]:
-    for band in bands:
-        require_plain_numbers(path, dataset, band)
-    return bands

@@ -1,6 +1,6 @@
-"""Pixel values and heights to network input, and the DSM statistics this needs. Pure numpy.
+"""Scale pixel values and heights to network input, and take the statistics that this needs.
 
-Shared by training and inference, so that they cannot drift apart (reference MFNET.md, section 1).
+Training and inference share these functions, so that they cannot differ. Pure numpy.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ FloatArray = npt.NDArray[np.float32]
 Pieces = Iterable[tuple[npt.NDArray[Any], BoolArray]]  # of a raster, with their validity
 Heights = Iterable[tuple[FloatArray, BoolArray]]  # pieces of a DSM
 
-HISTOGRAM_BINS = 1 << 16  # percentiles to 1/65536 of the scene's range
+HISTOGRAM_BINS = 1 << 16  # percentiles are exact to 1/65536 of the range
 
 
 @dataclass(frozen=True)
 class DsmRange:
-    """The heights that become 0 and 1, in the DSM's unit (metres)."""
+    """The heights that become 0 and 1, in the unit of the DSM (metres)."""
 
     low: float
     high: float
-    valid_pixels: int | None = None  # None where the contract fixes the range
+    valid_pixels: int | None = None  # None if the contract fixes the range
 
     @property
     def constant(self) -> bool:
-        """No height differs from another: every valid pixel becomes 0."""
+        """True if all heights are equal: every valid pixel becomes 0."""
         return not self.low < self.high
 
 
 def dsm_range(rule: DsmRule, heights: Callable[[], Heights]) -> DsmRange:
-    """The range of a scene by the contract's rule, over valid pixels only.
+    """Find the range of a scene by the contract's rule, over valid pixels only.
 
     Args:
-        rule: From the contract.
+        rule: Rule of the contract.
         heights: Starts a pass over the whole DSM; called once, or twice for percentiles.
 
     Returns:
-        The range; (0, 0) with `valid_pixels` 0 where the DSM has no valid pixel.
+        The range; (0, 0) with `valid_pixels` 0 if the DSM has no valid pixel.
     """
     if rule.name == "range":
         return DsmRange(rule.low, rule.high)
@@ -55,14 +55,14 @@ def dsm_range(rule: DsmRule, heights: Callable[[], Heights]) -> DsmRange:
 def valid_range(
     pieces: Callable[[], Pieces], percentiles: tuple[float, float] | None = None
 ) -> tuple[float, float, int]:
-    """Smallest and largest of all valid values, or two percentiles, and how many there are.
+    """Find the smallest and largest valid value, or two percentiles, and count the values.
 
     Args:
         pieces: Starts a pass over all values; called once, or twice for percentiles.
-        percentiles: In percent.
+        percentiles: Percentiles to return instead of the extremes, in percent.
 
     Returns:
-        Low, high and count; zeros where no value is valid.
+        Low, high and count; zeros if no value is valid.
     """
     low, high, count = np.inf, -np.inf, 0
     for piece, valid in pieces():
@@ -82,37 +82,37 @@ def valid_range(
     return low, high, count
 
 
-def scaled_image(
+def scale_image(
     image: npt.NDArray[np.generic],
     valid: BoolArray,
     rule: ImageRule,
     out: FloatArray | None = None,
 ) -> FloatArray:
-    """Image (3, row, column) of any number type to float32 in [0, 1]; 0 where not valid.
+    """Scale an image (3, row, column) of any type to float32 in [0, 1]; 0 where not valid.
 
     Args:
         image: Pixel values as stored.
-        valid: (row, column).
-        rule: From the contract.
-        out: Where it goes; None: a new array.
+        valid: Validity, (row, column).
+        rule: Rule of the contract.
+        out: Array for the result; None makes a new one.
     """
     scaled = np.empty(image.shape, np.float32) if out is None else out
     share = np.float32(1.0 / rule.full_scale)
     np.multiply(image, share, out=scaled, dtype=np.float32, casting="unsafe")
-    _blank(scaled, valid)
+    _clear(scaled, valid)
     return scaled
 
 
-def scaled_dsm(
+def scale_dsm(
     dsm: FloatArray, valid: BoolArray, span: DsmRange, out: FloatArray | None = None
 ) -> FloatArray:
-    """Heights (row, column) to float32 in [0, 1], clipped; 0, the lowest, where not valid.
+    """Scale heights (row, column) to float32 in [0, 1], clipped; 0, the lowest, where not valid.
 
     Args:
         dsm: Heights, in the unit of the range.
-        valid: (row, column).
+        valid: Validity, (row, column).
         span: The heights that become 0 and 1.
-        out: Where it goes; None: a new array.
+        out: Array for the result; None makes a new one.
     """
     scaled = np.empty_like(dsm) if out is None else out
     if span.constant:
@@ -121,17 +121,16 @@ def scaled_dsm(
     np.subtract(dsm, np.float32(span.low), out=scaled)
     np.divide(scaled, np.float32(span.high - span.low), out=scaled)
     np.clip(scaled, np.float32(0.0), np.float32(1.0), out=scaled)
-    _blank(scaled, valid)
+    _clear(scaled, valid)
     return scaled
 
 
-def _blank(scaled: FloatArray, valid: BoolArray) -> None:
-    """Zeros where not valid, in every band; most rows are valid all over."""
-    if not valid.all():
+def _clear(scaled: FloatArray, valid: BoolArray) -> None:
+    if not valid.all():  # most rows are valid everywhere
         np.copyto(scaled, np.float32(0.0), where=~valid)
 
 
-def padded(array: FloatArray, window: int) -> FloatArray:
+def pad_to_window(array: FloatArray, window: int) -> FloatArray:
     """Reflect the last two axes, to the right and below, up to at least `window` pixels."""
     rows, columns = array.shape[-2:]
     if rows >= window and columns >= window:

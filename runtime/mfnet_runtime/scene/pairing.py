@@ -1,4 +1,4 @@
-"""Which heights belong to which image: by their names, or by a table. Opens no raster."""
+"""Find the DSM of an image: by file names or by a table. Opens no raster."""
 
 from __future__ import annotations
 
@@ -11,24 +11,18 @@ from pathlib import Path
 from mfnet_runtime.errors import UsageError
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
-COLUMNS = ("image", "dsm")  # of a table of pairs; `name` may be there too
 
 
 @dataclass(frozen=True)
 class NameRule:
-    """Stems of images and of their heights; equal groups make a pair."""
+    """Stems of images and of DSMs, as regular expressions; equal groups make a pair."""
 
-    image: str  # regular expression
+    image: str
     dsm: str
-    expected: str  # stem of the heights, of the image's groups
-
-    def key(self, path: Path, pattern: str) -> tuple[str, ...] | None:
-        """The groups of a file's stem; None where it does not match."""
-        match = re.fullmatch(pattern, path.stem, re.IGNORECASE)
-        return match.groups() if match else None
+    expected: str  # stem of a missing DSM, from the image's groups
 
 
-# As ISPRS names them: Potsdam's numbers are padded in the DSMs only.
+# ISPRS names: Potsdam pads the numbers in the names of its DSMs only.
 VAIHINGEN = NameRule(
     r"top_mosaic_09cm_area(\d+)", r"dsm_09cm_matching_area(\d+)", "dsm_09cm_matching_area{0}"
 )
@@ -41,68 +35,87 @@ SIDE_BY_SIDE = NameRule(r"(.+?)(?<!_dsm)(?<!_ndsm)(?<!_label)", r"(.+)_n?dsm", "
 TWO_FOLDERS = NameRule(r"(.+)", r"(.+?)(?:_n?dsm)?", "{0}")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """An image and its heights; either may turn out not to be there."""
-
-    name: str
-    image: Path
-    dsm: Path | None  # None: a table names none
-
-
-def rasters_in(folder: Path) -> list[Path]:
-    """Files that are rasters by their suffix, in order of their names."""
-    named = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    return sorted(path for path in named if not path.name.startswith("."))
-
-
-def pairs_from_folder(folder: Path) -> list[Pair]:
-    """Pairs by ISPRS names in a folder or in folders inside it, or `NAME.tif, NAME_dsm.tif`.
-
-    A missing DSM is given with the path where it was looked for.
+def rasters_by_stem(folder: Path) -> dict[str, Path]:
+    """Return the rasters of a folder, in the order of their names.
 
     Raises:
-        UsageError: no pairs, or two candidates for one.
+        UsageError: Two have the same stem.
     """
-    here = rasters_in(folder)
-    inside = [
-        path for child in sorted(folder.iterdir()) if child.is_dir() for path in rasters_in(child)
-    ]
-    for rule, files in ((VAIHINGEN, here + inside), (POTSDAM, here + inside), (SIDE_BY_SIDE, here)):
+    found: dict[str, Path] = {}
+    for path in _rasters_in(folder):
+        if path.stem in found:
+            raise UsageError(f"{path}: {found[path.stem].name} has the same stem; keep one of them")
+        found[path.stem] = path
+    return found
+
+
+def images_by_stem(folder: Path) -> dict[str, Path]:
+    """Return the rasters of a folder, of which there must be one.
+
+    Raises:
+        UsageError: There is none, or two have the same stem.
+    """
+    images = rasters_by_stem(folder)
+    if not images:
+        raise UsageError(f"{folder}: holds no rasters ({', '.join(SUFFIXES)})")
+    return images
+
+
+def pairs_from_folder(folder: Path) -> dict[Path, Path]:
+    """Pair images and DSMs of a folder, by ISPRS names (also in its sub-folders) or `NAME_dsm`.
+
+    Returns:
+        The DSM of each image, or the path where it was expected.
+
+    Raises:
+        UsageError: There are no pairs, or two candidates for one.
+    """
+    here = _rasters_in(folder)
+    children = sorted(child for child in folder.iterdir() if child.is_dir())
+    all_files = here + [path for child in children for path in _rasters_in(child)]
+    for rule, files in ((VAIHINGEN, all_files), (POTSDAM, all_files), (SIDE_BY_SIDE, here)):
         pairs = _paired(rule, files, files, folder)
-        if any(pair.dsm in files for pair in pairs):
+        if any(dsm in files for dsm in pairs.values()):
             return pairs
     raise UsageError(
-        f"{folder}: no folder image/ in it and no pairs by name; expected image/ and dsm/ holding "
-        "files with equal stems, or NAME.tif with NAME_dsm.tif, or ISPRS names, or name the DSMs' "
-        "folder with --dsm"
+        f"{folder}: has no folder image/ and no pairs by name; expected image/ and dsm/ holding "
+        "files with equal stems, or NAME.tif with NAME_dsm.tif, or ISPRS names, or the folder of "
+        "the DSMs in --dsm"
     )
 
 
-def pairs_from_folders(images: Path, heights: Path) -> list[Pair]:
-    """Pairs of two folders, by equal stems or by ISPRS names.
+def pairs_from_folders(images: Path, heights: Path) -> dict[Path, Path]:
+    """Pair images of one folder and DSMs of another, by equal stems or by ISPRS names.
+
+    Returns:
+        The DSM of each image, or the path where it was expected.
 
     Raises:
-        UsageError: no pairs, or two candidates for one.
+        UsageError: `heights` is no folder, or there are no pairs, or two candidates for one.
     """
-    files, dsms = rasters_in(images), rasters_in(heights)
+    if not heights.is_dir():
+        raise UsageError(f"{heights}: is no folder, but the images are in one, {images}")
+    files, dsms = _rasters_in(images), _rasters_in(heights)
     for rule in (VAIHINGEN, POTSDAM, TWO_FOLDERS):
         pairs = _paired(rule, files, dsms, heights)
-        if any(pair.dsm in dsms for pair in pairs):
+        if any(dsm in dsms for dsm in pairs.values()):
             return pairs
     raise UsageError(
-        f"{heights}: no DSM of an image in {images}; expected equal stems, or ISPRS names"
+        f"{heights}: holds no DSM of an image in {images}; expected equal stems, or ISPRS names"
     )
 
 
-def pairs_from_table(table: Path) -> list[Pair]:
-    """Pairs of a CSV file with the columns image, dsm and, if need be, name.
+def pairs_from_table(table: Path) -> list[tuple[str, Path, Path | None]]:
+    """Read a CSV file with the columns image, dsm and optionally name.
 
-    Paths count from the table's folder. Without a name, the image's stem is taken.
+    Paths are relative to the table's folder. The name defaults to the image's stem.
+
+    Returns:
+        Name, image, and DSM or None.
 
     Raises:
-        UsageError: the table cannot be read, a column or value is missing, a name comes twice or
-            is no file name.
+        UsageError: The table cannot be read, a column or value is missing, or a name is not unique
+            or no file name.
     """
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
@@ -114,48 +127,53 @@ def pairs_from_table(table: Path) -> list[Pair]:
         raise UsageError(f"{table}: is not a table of pairs ({fault})") from fault
     if "image" not in columns:
         raise UsageError(f"{table}: has no column image; expected a first line image,dsm")
-    pairs: dict[str, Pair] = {}
+    pairs: dict[str, tuple[str, Path, Path | None]] = {}
     for line, row in rows:
-        image, dsm = ((row.get(column) or "").strip() for column in COLUMNS)
+        image, dsm, name = ((row.get(column) or "").strip() for column in ("image", "dsm", "name"))
         if not image:
             raise UsageError(f"{table}: line {line} names no image")
-        name = (row.get("name") or "").strip() or Path(image).stem
+        name = name or Path(image).stem
         if name.startswith(".") or re.search(r"[/\\]", name) or not name.isprintable():
             raise UsageError(f"{table}: line {line}: name {name!r} cannot name an output file")
         if name in pairs:
             raise UsageError(
                 f"{table}: line {line}: there is a scene named {name!r} above already; give them "
-                "names of their own in a column name"
+                "different names in a column name"
             )
-        folder = table.parent
-        pairs[name] = Pair(name, folder / image, folder / dsm if dsm else None)
+        pairs[name] = (name, table.parent / image, table.parent / dsm if dsm else None)
     if not pairs:
-        raise UsageError(f"{table}: no pairs in it")
+        raise UsageError(f"{table}: holds no pairs")
     return list(pairs.values())
+
+
+def _rasters_in(folder: Path) -> list[Path]:
+    """Return the files that are rasters by their suffix, in the order of their names."""
+    named = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in named if not path.name.startswith("."))
 
 
 def _paired(
     rule: NameRule, images: Iterable[Path], heights: Iterable[Path], folder: Path
-) -> list[Pair]:
-    """The images that a rule names, each with its DSM or where it should be."""
-    found = _by_key(rule, rule.image, images)
-    dsms = _by_key(rule, rule.dsm, heights) if found else {}
-    return [
-        Pair(image.stem, image, dsms.get(key, folder / f"{rule.expected.format(*key)}.tif"))
-        for key, image in found.items()
-    ]
+) -> dict[Path, Path]:
+    """Return the images that a rule matches, each with its DSM or where it should be."""
+    found = _by_groups(rule.image, images)
+    dsms = _by_groups(rule.dsm, heights) if found else {}
+    return {
+        image: dsms.get(groups, folder / f"{rule.expected.format(*groups)}.tif")
+        for groups, image in found.items()
+    }
 
 
-def _by_key(rule: NameRule, pattern: str, paths: Iterable[Path]) -> dict[tuple[str, ...], Path]:
+def _by_groups(pattern: str, paths: Iterable[Path]) -> dict[tuple[str, ...], Path]:
     found: dict[tuple[str, ...], Path] = {}
     for path in paths:
-        key = rule.key(path, pattern)
-        if key is None:
+        match = re.fullmatch(pattern, path.stem, re.IGNORECASE)
+        if match is None:
             continue
-        if key in found:
+        if other := found.get(match.groups()):
             raise UsageError(
-                f"{path}: and {found[key]} are of one scene by their names; keep one of them, give "
+                f"{path}: and {other} belong to one scene by their names; keep one of them, give "
                 "one folder of images and one of DSMs (--dsm), or name the pairs in a CSV file"
             )
-        found[key] = path
+        found[match.groups()] = path
     return found

@@ -23,9 +23,9 @@ from mfnet_runtime.scene.normalize import (
     DsmRange,
     FloatArray,
     dsm_range,
-    padded,
-    scaled_dsm,
-    scaled_image,
+    pad_to_window,
+    scale_dsm,
+    scale_image,
 )
 from mfnet_runtime.scene.reader import SceneData
 from mfnet_runtime.tiling.batch_size import BatchSize
@@ -212,8 +212,8 @@ class NormalizedRows(WindowRows[HostBatch]):
         for plane in (*self._image, *self._dsm):
             plane[:kept] = plane[len(plane) - kept :]
         image, dsm = self._image[:, kept:], self._dsm[0, kept:]
-        scaled_image(fresh.image, fresh.image_valid, self._rule, image)
-        scaled_dsm(fresh.dsm, fresh.dsm_valid, self._span, dsm)
+        scale_image(fresh.image, fresh.image_valid, self._rule, image)
+        scale_dsm(fresh.dsm, fresh.dsm_valid, self._span, dsm)
 
     def cut(self, place: Place, batch: HostBatch) -> None:
         """Copy a window into a batch; float16 inputs are rounded to nearest even here."""
@@ -221,7 +221,9 @@ class NormalizedRows(WindowRows[HostBatch]):
         left = place.column.start - self.grid.under.start
         across = slice(left, left + side)
         for target, source in ((batch.image, self._image), (batch.dsm, self._dsm)):
-            target[batch.windows] = padded(source[:, :, across], side)  # no copy if large enough
+            target[batch.windows] = pad_to_window(
+                source[:, :, across], side
+            )  # no copy if large enough
 
 
 def _infer(backend: Backend, batch: HostBatch, sizes: BatchSize) -> None:

@@ -47,7 +47,7 @@ def test_scenes_that_do_not_serve(tmp_path: Path) -> None:
     write_raster(tmp_path / "grey" / "image" / "a.tif", grey, **UTM)
     with pytest.raises(SceneError, match="band"):
         calibration_set(CONTRACT, tmp_path / "grey", 12)
-    with pytest.raises(UsageError, match="no such file or folder"):
+    with pytest.raises(UsageError, match="is not a file or folder"):
         calibration_set(CONTRACT, tmp_path / "absent", 12)
 
 

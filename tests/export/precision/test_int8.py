@@ -211,7 +211,7 @@ def test_command_end_to_end(folder: Path, capsys: Capture) -> None:
         ("--max-drop 1", 2, "--max-drop goes with --fp16 or --int8"),
         ("--int8 --calibrate {}/scenes --max-drop -1", 2, "--max-drop -1: expected 0 to 100"),
         ("--int8 --calibrate {}/scenes --calibration-windows 3", 2, "expected at least 8"),
-        ("--int8 --calibrate {}/nowhere", 2, "nowhere: no such file or folder"),
+        ("--int8 --calibrate {}/nowhere", 2, "nowhere: is not a file or folder"),
         ("--int8 --calibrate {}/scenes --max-disagree 0", 3, "INT8 is refused"),
     ],
 )

@@ -79,5 +79,5 @@ def test_bands_are_chosen_and_wrong_scenes_named(tmp_path: Path) -> None:
         sample_windows(CONTRACT, scenes, 1)
     with pytest.raises(UsageError, match="expected at least 1"):
         sample_windows(CONTRACT, scenes, 0)
-    with pytest.raises(UsageError, match="nowhere: no such file or folder"):
+    with pytest.raises(UsageError, match="nowhere: is not a file or folder"):
         sample_windows(CONTRACT, tmp_path / "nowhere")

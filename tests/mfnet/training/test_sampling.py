@@ -19,7 +19,7 @@ from mfnet.training.sampling import WindowSampler
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.scene.discovery import Scene
-from mfnet_runtime.scene.normalize import dsm_range, scaled_dsm, scaled_image
+from mfnet_runtime.scene.normalize import dsm_range, scale_dsm, scale_image
 from mfnet_runtime.scene.reader import SceneReader
 
 CONTRACT = Contract(32, RGBD)
@@ -44,8 +44,8 @@ def test_windows_are_scaled_as_the_runtime_scales(tmp_path: Path) -> None:
     batch = sampler(scene, batch=4, seed=0, flips=False).windows(0, 0)
     with SceneReader(Scene("a", tmp_path / "image/a.tif", tmp_path / "dsm/a.tif")) as reader:
         rows = reader.read(0, reader.height)
-        image = scaled_image(rows.image, rows.image_valid, CONTRACT.image)
-        dsm = scaled_dsm(rows.dsm, rows.dsm_valid, dsm_range(CONTRACT.dsm, reader.heights))
+        image = scale_image(rows.image, rows.image_valid, CONTRACT.image)
+        dsm = scale_dsm(rows.dsm, rows.dsm_valid, dsm_range(CONTRACT.dsm, reader.heights))
     for index in range(4):
         places = [
             (top, left)

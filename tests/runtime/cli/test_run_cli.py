@@ -183,7 +183,7 @@ def test_sources_without_scenes(tmp_path: Path, model: Path, folder: Path, capsy
     out = ("-o", tmp_path / "out")
     assert_refused(capsys, run(model, tmp_path / "nowhere", *out), 2, "nowhere: ")
     (folder / "image").mkdir(parents=True)
-    assert_refused(capsys, run(model, folder, *out), 2, "no folder dsm/ in it")
+    assert_refused(capsys, run(model, folder, *out), 2, "has no folder dsm/; expected")
     (folder / "dsm").mkdir()
     assert_refused(capsys, run(model, folder, *out), 2, "no rasters")
     image = write_scene(folder).image

@@ -59,7 +59,7 @@ def test_a_scene_with_a_missing_part_is_listed_and_fails_by_itself(
 
 
 def test_sources_of_another_shape(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such file or folder"):
+    with pytest.raises(UsageError, match="is not a file or folder"):
         scenes_from(tmp_path / "none")
     with pytest.raises(UsageError, match="no folder image/"):
         scenes_from(tmp_path)

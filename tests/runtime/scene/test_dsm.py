@@ -117,7 +117,7 @@ def test_heights_in_a_band_of_the_image(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", pixels, **UTM)
     with SceneReader(Scene("a", path, path, dsm_band=4)) as reader:
         rows = reader.read(2, 6)
-        assert reader.bands == [1, 2, 3]
+        assert reader.image.bands == [1, 2, 3]
     np.testing.assert_array_equal(rows.image, pixels[:3, 2:6])
     np.testing.assert_array_equal(rows.dsm, HEIGHTS[2:6])
     with pytest.raises(SceneError, match=r"DSM has 4 bands, expected 1; .*--dsm-band"):

@@ -255,7 +255,7 @@ def test_the_report_names_both_grids(tmp_path: Path) -> None:
         (Grid(50, 60, PLACE * Affine.translation(500, 0), UTM32), "does not touch the image"),
         (Grid(50, 60, PLACE * Affine.translation(-61, 0), UTM32), "on its columns -61 to -1 and"),
         (Grid(50, 60, PLACE * Affine.scale(300), UTM32), "an image pixel is 300 DSM pixels wide"),
-        (Grid(50, 60, Affine.identity(), UTM32), r"image\.tif: its geotransform gives it no place"),
+        (Grid(50, 60, Affine.identity(), UTM32), r"image\.tif: has no usable geotransform"),
         (
             Grid(50, 60, from_origin(-170, 89.9, 5, 3), CRS.from_epsg(4326)),
             r"dsm\.tif: no transformation from the image's CRS, EPSG:4326, to the DSM's",

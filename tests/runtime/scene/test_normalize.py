@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from mfnet_runtime.contract import DsmRule, ImageRule
-from mfnet_runtime.scene.normalize import DsmRange, dsm_range, padded, scaled_dsm, scaled_image
+from mfnet_runtime.scene.normalize import DsmRange, dsm_range, pad_to_window, scale_dsm, scale_image
 
 Piece = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]
 
@@ -30,7 +30,7 @@ def test_minmax_sees_valid_pixels_only() -> None:
     valid = np.isfinite(heights) & (heights > -1000)
     span = span_of(DsmRule(), heights, valid)
     assert span == DsmRange(240.0, 360.0, 4)
-    scaled = scaled_dsm(heights, valid, span)
+    scaled = scale_dsm(heights, valid, span)
     np.testing.assert_allclose(scaled, np.array([[0, 1], [0, 0], [0.5, 1 / 6]]), rtol=1e-6)
 
 
@@ -56,20 +56,20 @@ def test_constant_dsm_becomes_zeros(height: float, rule: DsmRule) -> None:
     heights = np.full((9, 9), height, np.float32)
     span = span_of(rule, heights, np.ones_like(heights, bool))
     assert span.constant
-    assert not scaled_dsm(heights, np.ones_like(heights, bool), span).any()
+    assert not scale_dsm(heights, np.ones_like(heights, bool), span).any()
 
 
 def test_empty_dsm_is_constant() -> None:
     heights = np.full((9, 9), np.nan, np.float32)
     span = span_of(DsmRule(), heights, np.zeros_like(heights, bool))
     assert span.valid_pixels == 0
-    assert not scaled_dsm(heights, np.zeros_like(heights, bool), span).any()
+    assert not scale_dsm(heights, np.zeros_like(heights, bool), span).any()
 
 
 @pytest.mark.parametrize(("dtype", "full"), [(np.uint8, 255), (np.uint16, 10_000), (np.float32, 1)])
 def test_image_scaling(dtype: npt.DTypeLike, full: float) -> None:
     image: npt.NDArray[np.generic] = np.array([0, full], dtype).reshape(1, 1, 2).repeat(3, axis=0)
-    scaled = scaled_image(image, np.ones((1, 2), bool), ImageRule(full_scale=full))
+    scaled = scale_image(image, np.ones((1, 2), bool), ImageRule(full_scale=full))
     assert scaled.dtype == np.float32
     np.testing.assert_allclose(scaled[:, 0], [[0, 1]] * 3)
 
@@ -82,30 +82,30 @@ def test_scaling_in_place_gives_the_same_bits(valid: bool) -> None:
     heights = rng.uniform(90, 210, (7, 9)).astype(np.float32)
     span = DsmRange(100.0, 200.0)
     rows = np.full((4, 9, 9), np.nan, np.float32)
-    scaled_image(image, known, ImageRule(), rows[:3, 2:])
-    scaled_dsm(heights, known, span, rows[3, 2:])
-    np.testing.assert_array_equal(rows[:3, 2:], scaled_image(image, known, ImageRule()))
-    np.testing.assert_array_equal(rows[3, 2:], scaled_dsm(heights, known, span))
+    scale_image(image, known, ImageRule(), rows[:3, 2:])
+    scale_dsm(heights, known, span, rows[3, 2:])
+    np.testing.assert_array_equal(rows[:3, 2:], scale_image(image, known, ImageRule()))
+    np.testing.assert_array_equal(rows[3, 2:], scale_dsm(heights, known, span))
     expected = np.where(known, image.astype(np.float32) * np.float32(1 / 255), 0)
     np.testing.assert_array_equal(rows[:3, 2:], expected)
     assert np.isnan(rows[:, :2]).all()
-    scaled_dsm(heights, known, DsmRange(5.0, 5.0), rows[3, 2:])
+    scale_dsm(heights, known, DsmRange(5.0, 5.0), rows[3, 2:])
     assert not rows[3, 2:].any()
 
 
 def test_invalid_image_pixels_are_zero_even_if_nan() -> None:
     image = np.full((3, 1, 2), np.nan, np.float32)
-    assert not scaled_image(image, np.zeros((1, 2), bool), ImageRule()).any()
+    assert not scale_image(image, np.zeros((1, 2), bool), ImageRule()).any()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 40), (40, 3), (31, 31)])
 def test_small_scenes_are_reflected_up_to_a_window(shape: tuple[int, int]) -> None:
     array = np.random.default_rng(0).random((2, *shape)).astype(np.float32)
-    grown = padded(array, 32)
+    grown = pad_to_window(array, 32)
     assert grown.shape == (2, max(32, shape[0]), max(32, shape[1]))
     np.testing.assert_array_equal(grown[:, : shape[0], : shape[1]], array)
 
 
 def test_large_scenes_are_not_copied() -> None:
     array = np.zeros((3, 32, 40), np.float32)
-    assert padded(array, 32) is array
+    assert pad_to_window(array, 32) is array

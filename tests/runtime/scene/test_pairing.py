@@ -143,7 +143,7 @@ def test_a_folder_without_pairs(tmp_path: Path, names: list[str]) -> None:
 
 def test_two_folders_without_pairs(tmp_path: Path) -> None:
     root = touched(tmp_path, "ortho/a.tif", "heights/b.tif")
-    with pytest.raises(UsageError, match=r"heights: no DSM of an image in .*ortho"):
+    with pytest.raises(UsageError, match=r"heights: holds no DSM of an image in .*ortho"):
         scenes_from(root / "ortho", root / "heights")
     with pytest.raises(UsageError, match=r"heights/b\.tif: is no folder"):
         scenes_from(root / "ortho", root / "heights/b.tif")
@@ -202,7 +202,7 @@ def test_a_table_of_images_with_their_own_heights(tmp_path: Path) -> None:
     [
         ("", "has no column image; expected a first line image,dsm"),
         ("image;dsm\na.tif;b.tif\n", "has no column image"),
-        ("image,dsm\n", "no pairs in it"),
+        ("image,dsm\n", "holds no pairs"),
         ("image,dsm\na.tif,b.tif\n,c.tif\n", "line 3 names no image"),
         ("image,dsm\na.tif,b.tif\nsub/a.tif,c.tif\n", "line 3: there is a scene named 'a'"),
         ("image,dsm,name\na.tif,b.tif,../x\n", "line 2: name '../x' cannot name an output"),

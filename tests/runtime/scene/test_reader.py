@@ -127,7 +127,7 @@ def test_alpha_masks_unless_told_otherwise(tmp_path: Path) -> None:
     with rasterio.open(scene.image, "r+") as target:
         target.colorinterp = [*target.colorinterp[:3], ColorInterp.alpha]
     with SceneReader(scene) as reader:
-        assert reader.bands == [1, 2, 3]
+        assert reader.image.bands == [1, 2, 3]
         assert not reader.read(0, 8).image_valid[4, 4]
     with SceneReader(scene, options=ReadOptions((1, 2, 3), use_alpha=False)) as reader:
         assert reader.read(0, 8).image_valid.all()
