@@ -29,14 +29,12 @@ from support import write_scene
 
 from mfnet_runtime.console import run_command
 from mfnet_runtime.files import sha256_from_file
-from mfnet_runtime.raster.limits import DEFAULT_LIMITS
 from mfnet_runtime.run import plan
 from mfnet_runtime.run.manifest import FILE as MANIFEST
 from mfnet_runtime.run.manifest import Manifest
 from mfnet_runtime.run.options import NO_VECTORS, ResumeOptions, VectorOptions
 from mfnet_runtime.run.segment import SceneOutcome, segment_scenes
 from mfnet_runtime.run.task import Receipt
-from mfnet_runtime.scene.aoi import area_from_box
 from mfnet_runtime.scene.discovery import scenes_from
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.tiling.pipeline import SegmentOptions
@@ -120,20 +118,12 @@ def run(spec: Spec) -> list[SceneOutcome]:
             scenes_from(Path(spec.scenes), dsm_band=spec.dsm_band),
             Path(spec.out),
             SegmentOptions(**options, confidence=spec.layers, probabilities=spec.layers),
-            read_options(**spec.read),
+            ReadOptions(**spec.read),
             VectorOptions(spec.vectors, sieve=9) if spec.vectors else NO_VECTORS,  # type: ignore[arg-type]
             resume=ResumeOptions(spec.resume, spec.restart),
             tags=spec.tags,
             quiet=True,
         )
-
-
-def read_options(
-    box: Sequence[float] | None = None, max_pixels: int | None = None, **given: Any
-) -> ReadOptions:
-    areas = (area_from_box(*box),) if box else ()
-    limits = replace(DEFAULT_LIMITS, max_pixels=max_pixels) if max_pixels else DEFAULT_LIMITS
-    return ReadOptions(**given, areas=areas, limits=limits)
 
 
 def interrupt(spec: Spec, blocks: int = 3) -> Spec:

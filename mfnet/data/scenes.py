@@ -82,7 +82,9 @@ def open_scene(scene: Scene, dataset: Dataset, full_scale: float) -> SceneReader
     Raises:
         SceneError: A file is missing or damaged, or bands or grids do not fit.
     """
-    options = ReadOptions(dataset.bands, dataset.use_alpha, dataset.use_place)
+    options = ReadOptions(
+        dataset.bands, ignore_alpha=not dataset.use_alpha, use_place=dataset.use_place
+    )
     return SceneReader(scene, full_scale, options)
 
 

@@ -99,7 +99,7 @@ def image_statistics(image: ImageBands, options: ReadOptions, sampling: Sampling
     """
     declared = dict.fromkeys(image.dataset.nodatavals[band - 1] for band in image.bands)
     values = ", ".join(f"{value:g}" for value in declared if value is not None)
-    asked = None if options.image_nodata is None else ("--nodata-image", options.image_nodata)
+    asked = None if options.nodata_image is None else ("--nodata-image", options.nodata_image)
     return _statistics(image, image.bands, image.stored, sampling, asked, f"nodata value {values}")
 
 

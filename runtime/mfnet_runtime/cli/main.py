@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mfnet_runtime.cli.read_options import ReadWords, read_options
+from mfnet_runtime.cli.read_options import read_options
 from mfnet_runtime.cli.run_options import (
     EngineOptions,
     engine_options,
@@ -29,6 +29,7 @@ from mfnet_runtime.console import (
 )
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.run.options import ResumeOptions, VectorOptions
+from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.tiling.options import SegmentOptions
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,14 @@ logger = logging.getLogger(__name__)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("scenes", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Output folder.")
+@click.option(
+    "--dsm", type=click.Path(path_type=Path), help="DSM of one image, or folder of those of many."
+)
+@click.option(
+    "--dsm-band",
+    type=click.IntRange(min=1),
+    help="Band with the heights: of the DSMs, or of the images if there are no DSMs.",
+)
 @read_options
 @segment_options
 @vector_options
@@ -62,7 +71,9 @@ def command(
     model: Path,
     scenes: Path,
     out: Path | None,
-    reading: ReadWords,
+    dsm: Path | None,
+    dsm_band: int | None,
+    read: ReadOptions,
     options: SegmentOptions,
     vectors: VectorOptions,
     resume: ResumeOptions,
@@ -94,8 +105,7 @@ def command(
     from mfnet_runtime.scene.discovery import scenes_from
     from mfnet_runtime.tiling.pipeline import processor
 
-    found = scenes_from(scenes, reading.dsm, only=only, dsm_band=reading.dsm_band)
-    read = reading.options()
+    found = scenes_from(scenes, dsm, only=only, dsm_band=dsm_band)
     if check:
         from mfnet_runtime.preflight.check import check_scenes
         from mfnet_runtime.preflight.model import ModelRequest

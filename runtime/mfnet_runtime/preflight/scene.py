@@ -40,7 +40,6 @@ from mfnet_runtime.scene.reader import SceneReader
 from mfnet_runtime.tiling.grid import WindowGrid
 from mfnet_runtime.tiling.options import SegmentOptions
 
-RESAMPLING = "bilinear"  # of --align by default
 CACHE = 128 << 20  # bytes of GDAL's block cache
 
 
@@ -80,7 +79,7 @@ def check_scene(scene: Scene, run: RunRequest) -> SceneCheck:
             )
             found.add("run", [("note", text)])
         if check.image and check.dsm:
-            if run.read.align is None:
+            if not run.read.align:
                 _check_grid(found, scene, run.read)
             _check_together(found, check, run)
         if run.folder is not None:
@@ -117,7 +116,7 @@ def _check_dsm(found: Findings, check: SceneCheck, run: RunRequest) -> None:
     check.dsm = raster_info(scene.dsm, limits)
     found.add("run", storage(check.dsm))
     with open_raster(scene.dsm, limits) as dataset:
-        band = HeightBand(scene.dsm, dataset, scene.dsm_band, run.read.dsm_nodata)
+        band = HeightBand(scene.dsm, dataset, scene.dsm_band, run.read.nodata_dsm)
         check.heights = dsm_statistics(band, THOROUGH)
         span = _span(check.heights, run.options.dsm_rule(run.contract.dsm))
         facts = dsm_rules.DsmFacts(band, check.heights, span)
@@ -154,7 +153,7 @@ def _check_grid(found: Findings, scene: Scene, read: ReadOptions) -> None:
             return
         if found.refused("image", "dsm"):  # else the reader says so
             found.add("grid", [("note", f"{scene.dsm}: {difference}")])
-    aligned = replace(read, align=RESAMPLING, image_percentiles=None, areas=())
+    aligned = replace(read, align=True, image_percentiles=None, aoi=None, bbox=None)
     try:
         with SceneReader(scene, options=aligned) as reader:
             assert reader.alignment is not None

@@ -34,7 +34,7 @@ def provenance_tags(backend: Backend, options: SegmentOptions, read: ReadOptions
     }
     optional = {
         "MFNET_BANDS": ",".join(map(str, read.bands or ())),
-        "MFNET_ALIGN": read.align or "",
+        "MFNET_ALIGN": read.dsm_resampling or "",
         "MFNET_AREAS": ", ".join(Path(area.name).name for area in read.areas),
     }
     return {**tags, **{key: value for key, value in optional.items() if value}}
@@ -61,8 +61,10 @@ def run_settings(
         scenes: All scenes of the run.
     """
     contract = backend.contract
-    segment, reading = asdict(options), asdict(replace(read, areas=()))
-    del reading["limits"]
+    segment, reading = asdict(options), asdict(replace(read, aoi=None, bbox=None))
+    reading |= {"align": read.dsm_resampling, "areas": [area_digest(area) for area in read.areas]}
+    for free in ("resampling", "aoi", "bbox", "allow_driver", "max_pixels"):
+        del reading[free]
     for free in ("batch", "block", "max_memory"):
         del segment[free]
     found = {
@@ -78,7 +80,6 @@ def run_settings(
         "preprocess": processor(backend, options),
         **reading,
         "dsm_band": scenes[0].dsm_band if scenes else None,  # one option for all scenes
-        "areas": [area_digest(area) for area in read.areas],
         **asdict(vectors),
     }
     plain: dict[str, Any] = json.loads(json.dumps(found, default=str))

@@ -26,7 +26,7 @@ from mfnet_runtime.run.provenance import provenance_tags, run_settings
 from mfnet_runtime.run.task import Receipt, Task, do
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
-from mfnet_runtime.scene.reader import PLAIN
+from mfnet_runtime.scene.reader import DEFAULT_OPTIONS
 from mfnet_runtime.tiling.batch_size import BatchSize
 from mfnet_runtime.tiling.pipeline import SceneReport, SegmentOptions
 
@@ -56,7 +56,7 @@ def segment_scenes(
     scenes: Sequence[Scene],
     folder: Path,
     options: SegmentOptions,
-    read: ReadOptions = PLAIN,
+    read: ReadOptions = DEFAULT_OPTIONS,
     vectors: VectorOptions = NO_VECTORS,
     *,
     resume: ResumeOptions = REFUSE_UNFINISHED,

@@ -51,12 +51,12 @@ class ImageBands:
         self.bands = self._choose_bands(options.bands, heights)
         # GDAL flags a fourth band as alpha whatever it holds
         alpha = self.names.index("alpha") + 1 if "alpha" in self.names else None
-        used = alpha is not None and options.use_alpha and alpha != heights
+        used = alpha is not None and not options.ignore_alpha and alpha != heights
         self.alpha = alpha if used else None  # band that masks pixels, from 1
         whole = dataset.mask_flag_enums == ([MaskFlags.all_valid],) * dataset.count
         self._masked = not whole and (alpha is None or used)
         declared = [dataset.nodatavals[band - 1] for band in self.bands]
-        asked = [options.image_nodata] * len(self.bands)
+        asked = [options.nodata_image] * len(self.bands)
         self._nodata = [values for values in (declared, asked) if values != [None] * len(values)]
         self.span = options.image_range  # pixel values that become 0 and the full scale
         if options.image_percentiles is not None:

@@ -1,39 +1,53 @@
-"""How the rasters of a scene are to be read: what a run asks for, whatever the scene."""
+"""Options of reading scenes; imports nothing heavy, so that `--help` stays instant."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from mfnet_runtime.errors import UsageError
-from mfnet_runtime.raster.limits import DEFAULT_LIMITS, RasterLimits
-from mfnet_runtime.scene.aoi import Area
+from mfnet_runtime.raster.limits import GEOTIFF, MAX_PIXELS, PLAIN_DRIVERS, RasterLimits
 
-Pair = tuple[float, float]
+if TYPE_CHECKING:
+    from mfnet_runtime.scene.aoi import Area
 
 RESAMPLINGS = ("bilinear", "nearest", "cubic", "average")
+DEFAULT_RESAMPLING: Final = "bilinear"
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Choices for every scene of a run."""
+    """Options for every scene of a run, named as on the command line.
 
-    bands: Sequence[int] | None = None  # of the image, from 1, three; None: all but alpha
-    use_alpha: bool = True  # whether an alpha band masks; off where it is an infrared band
-    use_place: bool = True  # whether CRS and transforms must agree, not the sizes alone
-    align: str | None = None  # how to warp a DSM on another grid; None refuses it
-    image_nodata: float | None = None  # a value without data, in addition to the file's own
-    dsm_nodata: float | None = None
-    image_range: Pair | None = None  # pixel values that become 0 and the model's full scale
-    image_percentiles: Pair | None = None  # percent of the scene's pixels; instead of a range
-    areas: tuple[Area, ...] = ()  # only pixels inside all of them are wanted
-    limits: RasterLimits = DEFAULT_LIMITS  # which files may be opened; no pixel depends on them
+    Raises:
+        UsageError: Options exclude each other, or no area can be read from `aoi` or `bbox`.
+    """
+
+    bands: Sequence[int] | None = None  # three of the image, from 1; None: all but alpha
+    ignore_alpha: bool = False  # an alpha band holds data and masks nothing
+    align: bool = False  # warp a DSM on another grid instead of refusing it
+    resampling: str | None = None  # how to warp it; None: `DEFAULT_RESAMPLING`
+    image_range: tuple[float, float] | None = None  # pixel values that become 0 and the full scale
+    image_percentiles: tuple[float, float] | None = None  # percentiles of the scene instead
+    nodata_image: float | None = None  # a value without data, in addition to the file's own
+    nodata_dsm: float | None = None
+    aoi: Path | None = None  # file of polygons: only pixels inside are classified
+    bbox: tuple[float, float, float, float] | None = None  # box in the image's coordinates
+    allow_driver: tuple[str, ...] = tuple(PLAIN_DRIVERS[1:])  # of GDAL, in addition to GeoTIFF
+    max_pixels: int = MAX_PIXELS  # larger rasters are refused
+    use_place: bool = True  # CRS and geotransforms must agree, not the sizes alone
+    # read at once, so that a file that changes later does not matter; pixels are inside all of them
+    areas: tuple[Area, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.align is not None and self.align not in RESAMPLINGS:
-            raise UsageError(
-                f"no resampling named {self.align!r}; there are {', '.join(RESAMPLINGS)}"
-            )
+        if self.resampling is not None:
+            if self.resampling not in RESAMPLINGS:
+                names = ", ".join(RESAMPLINGS)
+                raise UsageError(f"no resampling named {self.resampling!r}; there are {names}")
+            if not self.align:
+                raise UsageError("--resampling says how to align; add --align")
         if self.image_range and self.image_percentiles:
             raise UsageError("--image-range and --image-percentiles exclude each other")
         if self.image_range and not self.image_range[0] < self.image_range[1]:
@@ -45,3 +59,22 @@ class ReadOptions:
                 raise UsageError(
                     f"--image-percentiles {low:g} {high:g}: expected 0 to 100, the smaller first"
                 )
+        object.__setattr__(self, "areas", self._read_areas())
+
+    @property
+    def dsm_resampling(self) -> str | None:
+        """How a DSM on another grid is warped; None: it is refused."""
+        return (self.resampling or DEFAULT_RESAMPLING) if self.align else None
+
+    @property
+    def limits(self) -> RasterLimits:
+        """Which raster files may be opened."""
+        return RasterLimits((GEOTIFF, *self.allow_driver), self.max_pixels)
+
+    def _read_areas(self) -> tuple[Area, ...]:
+        if self.aoi is None and self.bbox is None:
+            return ()
+        from mfnet_runtime.scene.aoi import area_from_box, area_from_file
+
+        areas = [area_from_file(self.aoi)] if self.aoi is not None else []
+        return (*areas, *([area_from_box(*self.bbox)] if self.bbox is not None else []))

@@ -100,7 +100,7 @@ class SceneReader:
             image = opened.enter_context(open_raster(scene.image, options.limits))
             dsm = opened.enter_context(open_raster(scene.dsm, options.limits))
             self.grid = grid_of(image)
-            self.dsm = HeightBand(scene.dsm, dsm, scene.dsm_band, options.dsm_nodata)
+            self.dsm = HeightBand(scene.dsm, dsm, scene.dsm_band, options.nodata_dsm)
             self.alignment = self._align(image, dsm)
             self._heights: HeightBand | WarpedDsm = self.dsm
             if self.alignment is not None and self.alignment.resampling is not None:
@@ -222,7 +222,7 @@ class SceneReader:
     def _align(self, image: Any, dsm: Any) -> Alignment | None:
         """Check that both grids are equal or can be made so."""
         scene, options = self.scene, self.options
-        if options.align is None:
+        if not options.align:
             remedy = "warp it while reading (mfnet-run --align), or to a file with gdalwarp"
             require_same_grid(scene.image, image, scene.dsm, dsm, options.use_place, remedy)
             return None
@@ -234,7 +234,7 @@ class SceneReader:
                     f"{path}: has no usable geotransform, so image and DSM cannot be aligned; give "
                     "it one with gdalwarp, or gdal_edit -a_ullr"
                 )
-        return align(self.dsm, self.grid, grid_of(dsm), options.align)
+        return align(self.dsm, self.grid, grid_of(dsm), options.dsm_resampling)
 
     def __enter__(self) -> SceneReader:
         return self

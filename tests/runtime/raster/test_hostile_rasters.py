@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import UTM, run_python, write_raster, write_scene
 
-from mfnet_runtime.cli.read_options import ReadWords, read_options
+from mfnet_runtime.cli.read_options import read_options
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.raster.limits import GEOTIFF, RasterLimits
 from mfnet_runtime.raster.open import open_raster
@@ -79,8 +79,8 @@ def test_mfnet_run_reads_geotiff_alone() -> None:
 
     @click.command()
     @read_options
-    def command(reading: ReadWords) -> None:
-        seen.append(reading.options())
+    def command(read: ReadOptions) -> None:
+        seen.append(read)
 
     command.main([], standalone_mode=False)
     command.main(["--allow-driver", "PNG", "--max-pixels", "9"], standalone_mode=False)

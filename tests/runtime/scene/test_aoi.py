@@ -161,14 +161,18 @@ def test_empty_areas() -> None:
         Area("a.gpkg", ((ring((0, 0), (1, 1), (np.nan, 2)),),), UTM32)
 
 
-def test_pixels_outside_are_looked_at_but_not_wanted(tmp_path: Path) -> None:
+def test_pixels_outside_are_read_but_not_wanted(tmp_path: Path) -> None:
     scene = write_scene(tmp_path, dsm_profile={"nodata": -9999.0})
-    area = area_from_box(500_002, 5_399_990, 500_010, 5_399_995)
-    other = area_from_box(500_000, 5_399_980, 500_004, 5_400_000)
-    with (
-        SceneReader(scene) as plain,
-        SceneReader(scene, options=ReadOptions(areas=(area, other))) as reader,
-    ):
+    left = [[500_000, 5_399_980], [500_004, 5_399_980], [500_004, 5_400_000], [500_000, 5_400_000]]
+    area = {
+        "type": "Polygon",
+        "coordinates": [[*left, left[0]]],
+        "crs": {"properties": {"name": "EPSG:32632"}},
+    }
+    (tmp_path / "area.geojson").write_text(json.dumps(area))
+    box = (500_002, 5_399_990, 500_010, 5_399_995)
+    read = ReadOptions(bbox=box, aoi=tmp_path / "area.geojson")
+    with SceneReader(scene) as plain, SceneReader(scene, options=read) as reader:
         whole, rows = plain.read(0, 40), reader.read(0, 40)
         assert whole.inside is None
         assert whole.wanted.all()

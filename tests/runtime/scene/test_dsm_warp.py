@@ -75,7 +75,9 @@ def scene(folder: Path, grid: Grid, heights: Any = None, **profile: Any) -> Scen
 
 def opened(made: Scene, resampling: str = "bilinear", **more: Any) -> SceneReader:
     work = more.pop("work", None)
-    return SceneReader(made, options=ReadOptions(align=resampling, **more), work=work)
+    return SceneReader(
+        made, options=ReadOptions(align=True, resampling=resampling, **more), work=work
+    )
 
 
 def warped(made: Scene, resampling: str = "bilinear", **more: Any) -> tuple[Any, Any]:
@@ -128,7 +130,7 @@ def test_no_height_mixes_with_nodata(tmp_path: Path, name: str, resampling: str)
     for silent in (np.nan, np.inf, -3.4e38):
         same(scene(tmp_path, grid, np.where(there, heights, np.float32(silent)), nodata=None))
     asked = scene(tmp_path, grid, np.where(there, heights, np.float32(123)), nodata=None)
-    same(asked, dsm_nodata=123.0)
+    same(asked, nodata_dsm=123.0)
     with rasterio.open(asked.dsm, "r+") as dsm:
         dsm.write_mask(there)
     same(asked)
@@ -269,7 +271,7 @@ def test_what_cannot_be_aligned(tmp_path: Path, grid: Grid, message: str) -> Non
 
 def test_no_resampling_of_that_name() -> None:
     with pytest.raises(UsageError, match="there are bilinear, nearest, cubic, average"):
-        ReadOptions(align="lanczos")
+        ReadOptions(align=True, resampling="lanczos")
 
 
 AUTZEN = SHARED / "data" / "autzen"

@@ -113,7 +113,7 @@ def test_a_nodata_value_asked_for_masks_too(tmp_path: Path) -> None:
     pixels = np.full((3, 8, 9), 100, np.uint8)
     pixels[:, 0, 0] = 255
     pixels[1, 5, 5] = 255  # one bright band is a colour
-    _, valid = image_of(tmp_path, pixels, image_nodata=255.0).read(ALL)
+    _, valid = image_of(tmp_path, pixels, nodata_image=255.0).read(ALL)
     assert not valid[0, 0]
     assert valid.sum() == 71
 
@@ -123,7 +123,7 @@ def test_an_impossible_nodata_value_asked_for_is_no_pixel_value(tmp_path: Path) 
     pixels[2, 0, 0] = -32768
     with pytest.raises(SceneError, match="pixel values reach -32768"):
         image_of(tmp_path / "plain", pixels).read(ALL)
-    _, valid = image_of(tmp_path, pixels, image_nodata=-32768.0).read(ALL)
+    _, valid = image_of(tmp_path, pixels, nodata_image=-32768.0).read(ALL)
     assert valid.sum() == 71
 
 

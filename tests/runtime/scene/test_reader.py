@@ -129,7 +129,7 @@ def test_alpha_masks_unless_told_otherwise(tmp_path: Path) -> None:
     with SceneReader(scene) as reader:
         assert reader.image.bands == [1, 2, 3]
         assert not reader.read(0, 8).image_valid[4, 4]
-    with SceneReader(scene, options=ReadOptions((1, 2, 3), use_alpha=False)) as reader:
+    with SceneReader(scene, options=ReadOptions((1, 2, 3), ignore_alpha=True)) as reader:
         assert reader.read(0, 8).image_valid.all()
 
 

@@ -18,7 +18,6 @@ from place_backend import WINDOW, PlaceBackend
 from support import RGBD, UTM, write_raster, write_scene
 
 from mfnet_runtime.backends import backend_from_file
-from mfnet_runtime.scene.aoi import area_from_box
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneReader
 from mfnet_runtime.tiling.classes import FinishedRows
@@ -80,8 +79,8 @@ def test_files_are_read_in_blocks(tmp_path: Path, model: Path, block: int) -> No
         crs=UTM["crs"],
         transform=UTM["transform"] * Affine.scale(2) * Affine.translation(-1.3, -0.6),
     )
-    area = area_from_box(500_003, 5_399_970, 500_090, 5_399_995)
-    read = ReadOptions(align="cubic", areas=(area,))
+    box = (500_003, 5_399_970, 500_090, 5_399_995)
+    read = ReadOptions(align=True, resampling="cubic", bbox=box)
     for files, how in ((scene, ReadOptions()), (replace(scene, dsm=coarse), read)):
         maps = []
         with backend_from_file(model) as backend, SceneReader(files, options=how) as reader:
