@@ -62,15 +62,41 @@ def test_provenance_grows_and_the_rest_stays() -> None:
     assert second.with_provenance() == second
 
 
-@pytest.mark.parametrize("text", ["", "{", "3", "[]", "null", "{}", '{"format": "other/1"}'])
-def test_no_contract(text: str) -> None:
-    with pytest.raises(ModelError):
+TEXT = PLAIN.to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("3", "has format 'int'"),
+        ("[]", "has format 'list'"),
+        ("{}", "has format None"),
+        ('{"format": "other/1"}', "has format 'other/1'"),
+        ('{"format": "' + "x" * 5000 + '"}', "has format 'xxx"),
+        ("[" * 100_000, "nested too deep"),
+        (TEXT[:-1] + ', "a": ' + "[" * 40 + "]" * 40 + "}", "deeper than 32"),
+        (TEXT[:-1] + ', "window": 64}', "'window' is there twice"),
+        (TEXT[:-1] + ', "a": "' + "x" * (1 << 20) + '"}', "the limit is 1048576"),
+        (TEXT.replace("256", "NaN"), "NaN is not a number"),
+        (TEXT.replace("255.0", "1e999"), "full scale is inf"),
+        (TEXT.replace("256", "32.5"), "malformed"),
+        (TEXT.replace("256", '"' + "32" * 4000 + '"'), "malformed"),
+        (TEXT.replace("256", "1" + "0" * 400), "window is"),
+        (TEXT.replace("building", r"\u001b[2J"), r"class name '\\x1b\[2J'"),
+        (TEXT.replace("building", r"\u202e"), "class name"),
+        (TEXT.replace('"red"', r'"\u0007"'), "band name"),
+        (TEXT.replace("scene_minmax", "x" * 5000), "DSM rule 'xxx"),
+        (TEXT.replace("fp32", r"\u001b" * 5000), "precision"),
+    ],
+)
+def test_texts_that_are_refused_in_one_short_printable_line(text: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
         Contract.from_json(text)
-
-
-def test_deep_nesting_is_a_damaged_file_not_a_crash() -> None:
-    with pytest.raises(ModelError):
-        Contract.from_json("[" * 100_000)
+    said = str(caught.value)
+    assert said.isprintable()
+    assert len(said) < 600
 
 
 @pytest.mark.parametrize("key", ["window", "classes", "image", "dsm", "precision", "provenance"])

@@ -1,8 +1,11 @@
-"""What holds for every backend of ONNX files on a CPU beyond the conformance suite."""
+"""What holds for every backend of ONNX files on a CPU, beyond the conformance suite."""
 
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +60,45 @@ def test_a_fault_of_one_batch_is_not_raised_for_the_next(name: str, model: Path)
                 backend.infer(bad)
             logits = backend.infer(good)["logits"]
             np.testing.assert_array_equal(logits, np.concatenate([good["image"], good["dsm"]], 1))
+
+
+CHILD = """
+import re, resource, sys
+from pathlib import Path
+import numpy as np
+from mfnet_runtime.backends import backend_from_file
+from mfnet_runtime.errors import ResourceError
+
+def limit(more):
+    held = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+    resource.setrlimit(resource.RLIMIT_AS, (held + (more << 20), resource.RLIM_INFINITY))
+
+with backend_from_file(Path(sys.argv[1]), sys.argv[2], threads=1) as backend:
+    large, small = (
+        {"image": np.zeros((n, 3, 32, 32), np.float32), "dsm": np.zeros((n, 1, 32, 32), np.float32)}
+        for n in (16384, 2)
+    )
+    backend.infer(small)
+    limit(64)  # MiB; the logits of `large` take 256
+    try:
+        backend.infer(large)
+    except ResourceError as fault:
+        print(fault)
+    print(backend.infer(small)["logits"].shape)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits address space by rlimit")
+def test_a_batch_too_large_is_named_and_a_smaller_one_still_runs(model: Path, name: str) -> None:
+    """In a child process that gets no more address space than it holds."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{CHILD}", model, name],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    fault, after = done.stdout.splitlines()
+    assert re.search(r"rgbd\.onnx: a batch of 16384 windows does not fit in memory", fault)
+    assert "smaller --batch" in fault
+    assert after == "(2, 4, 32, 32)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import time
@@ -16,11 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
-from support import RGBD, write_rgbd_model
+from support import write_rgbd_model
 
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.backends.onnx_file import contract_in_onnx
-from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.errors import MFNetError, ModelError
 
 Change = Callable[[ModelProto], object]
@@ -285,51 +283,6 @@ def test_external_data_cut_short_is_refused_by_the_engines(
     tensor = in_another_file("rgbd.onnx.data", 100, **{"length": 400, **entries})
     changed(model, lambda found: as_weight(found, tensor))
     refused(model, "cannot load it", lambda path: backend_from_file(path, name))
-
-
-def contract_text(**changes: Any) -> str:
-    return json.dumps({**Contract(32, RGBD).to_dict(), **changes})
-
-
-def classes(*names: str) -> list[dict[str, Any]]:
-    return [{"name": name, "colour": [0, 0, 0]} for name in names]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (contract_text(classes=classes("a", "b", "c", "\x1b[2Jd")), r"class name '\\x1b\[2Jd'"),
-        (contract_text(classes=classes("a\0", "b", "c", "d")), "class name 'a"),
-        (contract_text(classes=classes("a", "b", "c", "\u202ed")), "class name"),
-        (contract_text(classes=classes("x" * 65, "b", "c", "d")), "1 to 64 printable"),
-        (contract_text(classes=classes("x" * (1 << 19))), "1 to 64 printable"),
-        (contract_text(classes=classes("a", "b", "c", "a")), "class names repeat"),
-        (contract_text(classes=classes(*map(str, range(256)))), "has 256 names"),
-        (contract_text(classes=[{"name": "a", "colour": [float("inf"), 0, 0]}]), "not a number"),
-        (contract_text(classes=[{"name": "a", "colour": [1e999, 0, 0]}]), "not a number"),
-        (contract_text(format="\x1b" * 5000), "contract has format"),
-        (contract_text(precision="\x1b" * 5000), "precision"),
-        (contract_text(dsm={"rule": "x" * 5000, "low": 0, "high": 1}), "DSM rule 'xxx"),
-        (contract_text(dsm={"rule": "range", "low": 0, "high": 0}), "is not below"),
-        (contract_text(dsm={"rule": "range", "low": float("nan"), "high": 1}), "not a number"),
-        (contract_text(dsm={"rule": "range", "low": "nan", "high": 1}), "is not below"),
-        (contract_text(image={"bands": list("rgb"), "full_scale": 0}), "full scale is 0"),
-        (contract_text(image={"bands": ["r", "g", "\x07"], "full_scale": 1}), "band name"),
-        (contract_text(window=32.5), "malformed"),
-        (contract_text(window="32" * 4000), "malformed"),
-        (contract_text(provenance={"a": "x" * (1 << 20)}), "the limit is 1048576"),
-        (contract_text(provenance=None)[:-5] + "[" * 10_000 + "]" * 10_000 + "}", "too deep"),
-        (contract_text(provenance=None)[:-5] + "[" * 40 + "]" * 40 + "}", "deeper than 32"),
-        (contract_text()[:-1] + ', "window": 64}', "'window' is there twice"),
-        (contract_text(window=10**400), "window is"),
-    ],
-)
-def test_contracts_that_mean_harm(model: Path, text: str, message: str) -> None:
-    def exchange(found: ModelProto) -> None:
-        del found.metadata_props[:]
-        helper.set_model_props(found, {METADATA_KEY: text})
-
-    refused_by_us(changed(model, exchange), message)
 
 
 @settings(max_examples=30)

@@ -1,4 +1,4 @@
-"""What stands beside a plan, as JSON."""
+"""The JSON file beside a plan."""
 
 from __future__ import annotations
 
