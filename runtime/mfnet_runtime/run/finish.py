@@ -51,32 +51,31 @@ def finish_scene(
     tags = {CLASSES_TAG: json.dumps(classes.to_json()), **tags, **_scene_tags(plan)}
     metadata = Metadata(plan.shape, plan.place, tags)
     areas = ClassAreas(ground_area(plan.place, plan.shape[0]), len(classes))
-    files: dict[Path, Path] = {}  # final path: finished file; the class map comes last
     try:
-        with TemporaryDirectory(prefix=".outputs-", dir=plan.tasks[0].folder) as temporary:
-            first = 1
+        with TemporaryDirectory(prefix=".outputs-", dir=plan.folder) as name:
+            folder, first = Path(name), 1
+            files: dict[Path, Path] = {}  # final path: temporary file
             for path, layer in outputs.layers(classes).items():
-                file = Path(temporary, f"{first}.tif")
+                files[path] = folder / f"{first}.tif"
                 seen = areas.add if path == outputs.classes else None
-                write_cog(file, layer, metadata, blocks, first, seen)
-                files = {path: file, **files}
+                write_cog(files[path], layer, metadata, blocks, first, seen)
                 first += len(layer.bands)
             if outputs.vectors:
-                file = Path(temporary, f"vectors.{vectors.vectors}")
+                files[outputs.vectors] = folder / f"vectors.{vectors.vectors}"
                 vectors_from_classmap(
                     files[outputs.classes],
-                    file,
+                    files[outputs.vectors],
                     classes,
                     math.prod(plan.shape),
                     vectors.sieve or 0,
                     vectors.min_area or 0,
                 )
-                files = {outputs.vectors: file, **files}
-            file = Path(temporary, "names.xml")
-            file.write_text(category_names(classes), encoding="utf-8")
-            files = {outputs.names: file, **files}
+            files[outputs.names] = folder / "names.xml"
+            files[outputs.names].write_text(category_names(classes), encoding="utf-8")
             digests = {path.name: FileDigest.of(file, whole=True) for path, file in files.items()}
-            replace_files((file, path) for path, file in files.items())
+            # the class map last: if it is new, all files are
+            in_order = sorted(files.items(), key=lambda item: item[0] == outputs.classes)
+            replace_files((file, path) for path, file in in_order)
     except (RasterioError, OSError) as fault:
         reason = " ".join(str(fault.__cause__ or fault).split())[:200]
         raise ResourceError(

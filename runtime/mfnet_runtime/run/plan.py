@@ -32,6 +32,7 @@ class ScenePlan:
     inputs: tuple[Input, ...]
     span: DsmRange  # heights scaled to 0 and 1
     tasks: tuple[Task, ...]  # they cover the scene
+    folder: Path  # for temporary files
     shape: tuple[int, int]  # rows and columns, pixels
     place: dict[str, Any]  # `crs` and `transform`, or `gcps`, of the image; without None
     read: ReadReport
@@ -83,7 +84,7 @@ def plan_scene(
             Task(scene, block, span, inputs, settings, read, options, folder) for block in blocks
         )
         shape = reader.height, reader.width
-    return ScenePlan(scene, inputs, span, tasks, shape, place, report, warnings)
+    return ScenePlan(scene, inputs, span, tasks, folder, shape, place, report, warnings)
 
 
 def scene_blocks(

@@ -54,7 +54,7 @@ def finished(folder: Path, classes: ClassTable = RGBD) -> Any:
         columns = range(left, min(left + 40, 70))
         blocks.append(Block(work / f"{left}.tif", columns, range(300), writer.checksums))
     task = Task(scene, grid, span, (), "", PLAIN, EVERYTHING, work)
-    plan = ScenePlan(scene, (), span, (task,), SHAPE, UTM, ReadReport(None, None, ()), ())
+    plan = ScenePlan(scene, (), span, (task,), work, SHAPE, UTM, ReadReport(None, None, ()), ())
     paths = OutputPaths.of(folder, "a", EVERYTHING, POLYGONS)
     return finish_scene(plan, blocks, paths, classes, POLYGONS, {"MFNET_STRIDE": "32"})
 
