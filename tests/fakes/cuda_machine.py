@@ -51,7 +51,6 @@ class Memory:
     whole: Bytes
     offset: int  # of its first byte in `whole`
     size: int
-    freed: bool = False
 
     @property
     def pointer(self) -> int:
@@ -103,6 +102,7 @@ class CudaMachine:
         self._queues: dict[int, Queue] = {}  # by the stream's handle
         self._handles = iter(range(0x1000, 1 << 30, 0x10))
         self._memory: dict[int, Memory] = {}  # by pointer, device and page-locked
+        self._freed: list[Memory] = []
 
     def call(self, name: str) -> None:
         """Note a call; some work may run now.
@@ -137,9 +137,8 @@ class CudaMachine:
     def free(self, pointer: int) -> None:
         """Finish all work, as CUDA does, and free memory; it stays mapped, full of garbage."""
         self.finish()
-        memory = self._memory[pointer]
-        assert not memory.freed
-        memory.freed = True
+        memory = self._memory.pop(pointer)
+        self._freed.append(memory)
         memory.inside[:] = FREED
         if not memory.intact():
             self.wrongs.append(f"memory beside an allocation of {memory.size} bytes was written")
@@ -150,9 +149,9 @@ class CudaMachine:
         Raises:
             Lost: they are not all in one allocation: an illegal address.
         """
-        for memory in self._memory.values():
-            start = pointer - memory.pointer
-            if 0 <= start <= memory.size - size and not memory.freed:
+        for at, memory in self._memory.items():
+            start = pointer - at
+            if 0 <= start <= memory.size - size:
                 return memory.inside[start : start + size]
         self.lost = True
         raise Lost("an illegal memory access was encountered")
@@ -164,15 +163,11 @@ class CudaMachine:
 
     def held(self) -> int:
         """Return the number of bytes not freed."""
-        return sum(memory.size for memory in self._memory.values() if not memory.freed)
+        return sum(memory.size for memory in self._memory.values())
 
     def owns(self, pointer: int) -> bool:
         """True for device and page-locked memory."""
-        return any(
-            0 <= pointer - memory.pointer < memory.size
-            for memory in self._memory.values()
-            if not memory.freed
-        )
+        return any(0 <= pointer - at < memory.size for at, memory in self._memory.items())
 
     def open_stream(self) -> int:
         handle = next(self._handles)

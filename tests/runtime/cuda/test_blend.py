@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from fakes.fake_pycuda import fake_device
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import BOTH, check_blend, finish
 
@@ -24,6 +24,7 @@ def device() -> Iterator[CudaDevice]:
         yield device
 
 
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 1 << 32),
     height=st.integers(1, 40),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fakes.fake_pycuda import fake_device
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import SPANS, Case, check_cut, random_case
 
@@ -22,6 +22,7 @@ def check(case: Case, spare: int = 0) -> None:
         check_cut(device, case, spare)
 
 
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 1 << 32),
     height=st.integers(1, 40),

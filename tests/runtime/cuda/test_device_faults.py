@@ -72,12 +72,11 @@ def test_a_plan_runs_on_the_gpu_by_itself(tmp_path: Path, scene: Scene, capsys: 
 
 
 @pytest.mark.parametrize("preprocess", ["gpu", "cpu"])
-@pytest.mark.parametrize("first", [0, 11])
 def test_a_gpu_that_fails_at_any_call_ends_the_run(
-    tmp_path: Path, scene: Scene, capsys: Capture, preprocess: str, first: int
+    tmp_path: Path, scene: Scene, capsys: Capture, preprocess: str
 ) -> None:
     machines: list[Rig] = []
-    for at in range(first, 10_000, 23):
+    for at in range(0, 10_000, 23):
         with rig("10.13", seed=at) as machine:
             machines.append(machine)
             plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
@@ -111,7 +110,7 @@ def test_a_gpu_that_fails_at_any_call_of_a_scene(
     """
     machines: list[Rig] = []
     said: list[str] = []
-    for at in (*range(40), *range(40, 10_000, 9)):
+    for at in (*range(40), *range(40, 10_000, 13)):
         with rig("11.4", seed=at) as machine:
             machines.append(machine)
             plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
