@@ -30,8 +30,9 @@ def test_runs_without_heavy_libraries(tmp_path: Path) -> None:
     model = write_rgbd_model(tmp_path / "rgbd.onnx")
     write_scene(tmp_path / "scenes")
     words = f"{model} {tmp_path}/scenes -o {tmp_path}/out".split()
-    done = run_python(f"{BLOCK}; from mfnet_runtime.cli.main import main; sys.exit(main({words}))")
-    assert done.returncode == 0, done.stderr
+    call = f"from mfnet_runtime.cli.main import main; code = main({words})"
+    done = run_python(f"{BLOCK}; {call}; sys.exit(code or 'mfnet_runtime.cuda' in sys.modules)")
+    assert done.returncode == 0, done.stderr or "the CPU path imports mfnet_runtime.cuda"
     assert (tmp_path / "out" / "a.tif").is_file()
 
 

@@ -32,7 +32,7 @@ class FakePycuda:
         seed: Decides the order of work.
         gpus: Number of GPUs.
         name: Name of the GPU.
-        compute_capability: Of the GPU.
+        compute_capability: Compute capability of the GPU.
         driver: CUDA version of the driver, 12020 for 12.2.
         memory: Bytes of device memory.
 

@@ -1,4 +1,4 @@
-"""kernels.cu compiled for this machine, and run on its memory. Knows no streams."""
+"""Compile kernels.cu for this machine, and run its kernels on host memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 import mfnet_runtime.cuda
 
 SOURCE = Path(mfnet_runtime.cuda.__path__[0]) / "kernels.cu"
-# No fused multiply-add and no liberties: one rounding an operation, as the source asks of CUDA.
+# No fused multiply-add: one rounding per operation, as the source asks of CUDA.
 FLAGS = ("-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-x", "c++")
 
 
 @cache
 def compiled() -> ctypes.CDLL:
-    """The library, compiled once a session; skips the test where that cannot be done."""
+    """Compile the library once per session; skip the test if that is impossible."""
     compiler = which("g++")
     if compiler is None:
         pytest.skip("no g++ to compile the kernels for this machine with")
@@ -39,9 +39,9 @@ def run(name: str, args: bytes, threads: tuple[int, int, int], backwards: bool =
     """Run every thread of a kernel, the first or the last one first.
 
     Args:
-        name: Of the kernel.
-        args: Its structure of arguments.
-        threads: x, y, z; more than the kernel needs are well, as on a GPU.
-        backwards: Whether the last thread is first.
+        name: The name of the kernel.
+        args: Its argument structure.
+        threads: x, y, z; may be more than the kernel needs, as on a GPU.
+        backwards: True to run the last thread first.
     """
     getattr(compiled(), name)(args, (ctypes.c_uint * 3)(*threads), ctypes.c_int(backwards))

@@ -1,6 +1,6 @@
-"""Scenes on the fake GPU against the same backend with numpy around it: equal bit by bit.
+"""Scenes processed on the simulated GPU equal those processed on the CPU, bit by bit.
 
-The fake does work in any order that streams and events allow, drawn from a seed.
+The simulation works in any order that streams and events allow, drawn from a seed.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def copy_through(device: CudaDevice, wait: bool, settle: bool) -> bool:
     device.download(target, memory.pointer, down)
     if settle:
         there.synchronize()
-    source[:] = 9  # the next batch, say
+    source[:] = 9  # as for the next batch
     down.synchronize()
     return bool((target == 7).all())
 

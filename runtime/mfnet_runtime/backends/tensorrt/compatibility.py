@@ -101,7 +101,7 @@ def require_version(path: Path, facts: PlanFacts, version: str) -> None:
     Args:
         path: The plan, for the message.
         facts: From the file beside it.
-        version: Of the installed TensorRT.
+        version: The version of the installed TensorRT.
 
     Raises:
         ModelError: the message has both versions and the command to build it again.
@@ -130,7 +130,7 @@ def require_gpu(path: Path, facts: PlanFacts, name: str, capability: tuple[int, 
     Args:
         path: The plan, for the message.
         facts: From the file beside it.
-        name: Of the GPU in use.
+        name: The name of the GPU in use.
         capability: Its compute capability.
 
     Raises:
