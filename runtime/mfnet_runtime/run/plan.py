@@ -77,9 +77,7 @@ def plan_scene(
             report = reader.report()
             warnings = tuple(one.text for one in warnings_for(reader, contract, span))
         place = {key: value for key, value in reader.profile.items() if value is not None}
-        found = report.image_range
-        if read.image_percentiles and found and found[0] < found[1]:
-            read = replace(read, image_percentiles=None, image_range=found)
+        read = read.with_image_range(report.image_range)
         tasks = tuple(
             Task(scene, block, span, inputs, settings, read, options, folder) for block in blocks
         )

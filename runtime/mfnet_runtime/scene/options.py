@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -70,6 +70,14 @@ class ReadOptions:
     def limits(self) -> RasterLimits:
         """Which raster files may be opened."""
         return RasterLimits((GEOTIFF, *self.allow_driver), self.max_pixels)
+
+    def with_image_range(self, found: tuple[float, float] | None) -> ReadOptions:
+        """Replace percentiles by the range that they gave; areas are not read again."""
+        if not self.image_percentiles or found is None or not found[0] < found[1]:
+            return self
+        fixed = replace(self, image_percentiles=None, image_range=found, aoi=None, bbox=None)
+        object.__setattr__(fixed, "areas", self.areas)
+        return fixed
 
     def _read_areas(self) -> tuple[Area, ...]:
         if self.aoi is None and self.bbox is None:

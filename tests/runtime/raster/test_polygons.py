@@ -1,4 +1,4 @@
-"""Polygons of a class map cover its pixels exactly, whole, whatever the blocks."""
+"""Polygons of a class map cover its pixels exactly, and none is cut."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BLOCKS = {"tiled": True, "blockxsize": 16, "blockysize": 16, "nodata": 255}
 
 
 def patches(height: int = 90, width: int = 70, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """Rectangles one over the other, nodata among them, and single pixels."""
+    """Return overlapping rectangles, some of nodata, and single pixels."""
     rng = np.random.default_rng(seed)
     classes = np.zeros((height, width), np.uint8)
     for value in (1, 2, 255, 3, 1, 0, 2) * 3:
@@ -56,7 +56,7 @@ def written(
 
 
 def rings(geometry: bytes) -> dict[str, Any]:
-    """GeoJSON of a polygon's WKB."""
+    """Convert a polygon from WKB to GeoJSON."""
     order, kind, count = np.frombuffer(geometry, "u1,<u4,<u4", 1)[0]
     assert (order, kind) == (1, 3)
     found, at = [], 9
@@ -81,7 +81,7 @@ def test_polygons_are_the_class_map(tmp_path: Path, format: str, turn: float) ->
         assert found["area_m2"][mine].sum() == pytest.approx(0.25 * (classes == index).sum())
 
 
-def test_nothing_is_cut_at_a_border_of_blocks(tmp_path: Path) -> None:
+def test_nothing_is_cut_at_a_border_of_tiles(tmp_path: Path) -> None:
     classes = np.full((100, 100), 2, np.uint8)
     classes[40:60, 40:60] = 1
     raster = write_raster(tmp_path / "a.tif", classes, **BLOCKS, **UTM)
@@ -91,7 +91,7 @@ def test_nothing_is_cut_at_a_border_of_blocks(tmp_path: Path) -> None:
     assert [len(corners) for corners in ring.rings] == [5, 5]
 
 
-def test_sieving_leaves_no_small_patch_and_no_other_nodata(tmp_path: Path) -> None:
+def test_sieving_removes_small_patches_and_keeps_nodata(tmp_path: Path) -> None:
     classes = patches()
     burnt, found = written(tmp_path, classes, "gpkg", 12)
     np.testing.assert_array_equal(burnt == 255, classes == 255)
@@ -117,7 +117,7 @@ def test_a_scene_without_a_class_has_no_polygons(tmp_path: Path, format: str) ->
     assert len(found["class"]) == 0
 
 
-def test_degrees_and_no_place_at_all(tmp_path: Path) -> None:
+def test_degrees_and_no_crs_at_all(tmp_path: Path) -> None:
     classes = patches()
     degrees = {"crs": "EPSG:4326", "transform": Affine(1e-5, 0, 11, 0, -1e-5, 48)}
     burnt, found = written(tmp_path, classes, "gpkg", **degrees)
@@ -131,7 +131,7 @@ def test_degrees_and_no_place_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_large_map_is_done_in_a_process_of_its_own(
+def test_a_large_map_is_vectorised_in_a_process_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:
     written(tmp_path, patches(), format, 3, 1)
@@ -166,13 +166,13 @@ def test_polygons_lost_on_the_way_are_noticed(
         )
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder(tmp_path: Path) -> None:
     raster = write_raster(tmp_path / "a.tif", patches(), **BLOCKS, **UTM)
     with pytest.raises(OSError, match="absent"):
         vectors_from_classmap(raster, tmp_path / "absent" / "a.gpkg", RGBD, 1)
 
 
-def test_a_driver_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     import pyogrio as package
 
     require_format("fgb")
@@ -191,6 +191,6 @@ def test_a_driver_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         {"vectors": None, "sieve": 3},
     ],
 )
-def test_options_that_mean_nothing_are_refused(words: dict[str, Any]) -> None:
+def test_bad_options_are_refused(words: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         VectorOptions(**{"vectors": "gpkg", **words})

@@ -28,7 +28,8 @@ from mfnet_runtime.run.plan import ScenePlan
 from mfnet_runtime.run.task import Task, stack
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.normalize import DsmRange
-from mfnet_runtime.scene.reader import PLAIN, ReadReport
+from mfnet_runtime.scene.options import ReadOptions
+from mfnet_runtime.scene.reader import ReadReport
 from mfnet_runtime.tiling.classes import FinishedRows
 from mfnet_runtime.tiling.grid import WindowGrid
 from mfnet_runtime.tiling.options import SegmentOptions
@@ -53,7 +54,7 @@ def finished(folder: Path, classes: ClassTable = RGBD) -> Any:
             writer.write(BANDS[:, :, left : left + 40])
         columns = range(left, min(left + 40, 70))
         blocks.append(Block(work / f"{left}.tif", columns, range(300), writer.checksums))
-    task = Task(scene, grid, span, (), "", PLAIN, EVERYTHING, work)
+    task = Task(scene, grid, span, (), "", ReadOptions(), EVERYTHING, work)
     plan = ScenePlan(scene, (), span, (task,), work, SHAPE, UTM, ReadReport(None, None, ()), ())
     paths = OutputPaths.of(folder, "a", EVERYTHING, POLYGONS)
     return finish_scene(plan, blocks, paths, classes, POLYGONS, {"MFNET_STRIDE": "32"})

@@ -47,6 +47,18 @@ def test_tasks_are_done_by_other_processes_in_any_order(
     assert digests(Path(spec.out)) == whole
 
 
+@pytest.mark.parametrize("read", [{"image_percentiles": (2, 98)}, {"align": True}])
+def test_statistics_of_a_scene_are_the_same_for_all_blocks(
+    spec: Spec, read: dict[str, object]
+) -> None:
+    read = {**read, "bbox": (500_005, 5_399_980, 500_030, 5_399_995)}
+    run(spec.again(read=read, resume=False))
+    one = spec.again(read=read, resume=False, out=spec.out + "1", rows=99, options={"block": None})
+    (outcome, _) = run(one)
+    assert outcome.row["blocks"] == 1
+    assert digests(Path(spec.out)) == digests(Path(one.out))
+
+
 def test_only_missing_tasks_are_done(
     spec: Spec, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
