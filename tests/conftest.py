@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 from hypothesis import settings
@@ -9,6 +10,9 @@ from hypothesis import settings
 # The same examples in every run, however busy the machine: a red test is a fault of the code.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
+
+# Tests run in as many processes as there are cores: more threads in each only get in the way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Whoever starts the suite in the background has it ignore Ctrl-C, and so do its children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

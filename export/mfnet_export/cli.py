@@ -1,4 +1,4 @@
-"""`mfnet-export`: options in, one call, a report out."""
+"""`mfnet-export`."""
 
 from __future__ import annotations
 
@@ -9,64 +9,78 @@ from typing import Any
 
 import click
 
-from mfnet_export.tensorrt.cli_options import (
-    PATH,
-    PlanFlags,
-    plan_options,
-    require_only_plan_options,
+from mfnet_export.options import ExportOptions, require_unset
+from mfnet_export.tensorrt.options import PlanOptions, plan_beside, plan_options
+from mfnet_runtime.console import (
+    GroupedCommand,
+    debug_option,
+    json_option,
+    option_group,
+    parse_bands,
+    run_command,
+    say,
 )
-from mfnet_runtime.console import debug_option, json_option, run_command
+from mfnet_runtime.errors import UsageError
+
+PATH = click.Path(path_type=Path)
+PERCENT = click.FloatRange(0, 100)
 
 
-@click.command("mfnet-export")
+def _parse_bands(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> tuple[int, int, int] | None:
+    return parse_bands(text) if text else None
+
+
+def _option(name: str, text: str, **kind: Any) -> Any:
+    """Make an option that has its default from `ExportOptions`."""
+    default = getattr(ExportOptions, name.lstrip("-").replace("-", "_"))
+    shown = default not in (None, False, ())
+    return click.option(name, default=default, show_default=shown, help=text, **kind)
+
+
+_EXPORT_OPTIONS = (
+    _option("--scenes", "Folder of scenes to validate on [default: drawn].", type=PATH),
+    _option("--windows", "Number of windows to validate on.", type=click.IntRange(1)),
+    _option("--bands", "Image bands of the scenes, for example 1,2,3.", callback=_parse_bands),
+    _option("--window", "Pixels per side; official .pth only [default: 256].", type=int),
+    _option("--classes", "JSON class table that replaces the checkpoint's.", type=PATH),
+    _option("--no-rewrite", "Leave out a rewrite; repeatable.", multiple=True, metavar="STEP"),
+    _option("--fp16", "Also write NAME.fp16.onnx for GPUs, and its plan on one.", is_flag=True),
+    _option("--int8", "Also write NAME.int8.onnx.", is_flag=True),
+    _option("--calibrate", "Folder of scenes that --int8 takes its ranges from.", type=PATH),
+    _option("--calibration-windows", "Number of windows of them.", type=int),
+    _option("--max-drop", "Points of mIoU that FP16 and INT8 may lose.", type=PERCENT),
+    _option("--max-disagree", "Percent of pixels whose class they may change.", type=PERCENT),
+    _option("--plan", "Build a TensorRT plan, or fail where that is impossible.", is_flag=True),
+)
+
+
+@click.command("mfnet-export", cls=GroupedCommand)
 @click.option("--ckpt", type=PATH, help="best.pt, or an official .pth.")
+@click.option("--onnx", type=PATH, help="FP16 or FP32 ONNX file to build a plan of.")
 @click.option("-o", "--out", type=PATH, help="ONNX file, or plan of --onnx [default: beside it].")
-@click.option("--scenes", type=PATH, help="Folder of scenes to prove parity on [default: drawn].")
-@click.option("--windows", default=4, show_default=True, help="How many of them.")
-@click.option("--bands", help="Image bands of the scenes, for example 1,2,3.")
-@click.option("--window", type=int, help="Pixels a side; official .pth only [default: 256].")
-@click.option("--classes", type=PATH, help="JSON class table in place of the checkpoint's.")
-@click.option("--no-rewrite", "without", multiple=True, metavar="STEP", help="Leave out a rewrite.")
-@click.option(
-    "--fp16", is_flag=True, help="Also write NAME.fp16.onnx, for GPUs; with one, its plan."
-)
-@click.option("--int8", is_flag=True, help="Also write NAME.int8.onnx.")
-@click.option("--calibrate", type=PATH, help="Folder of scenes that --int8 takes ranges from.")
-@click.option("--calibration-windows", type=int, help="How many windows of them [default: 32].")
-@click.option(
-    "--max-drop", type=float, help="Points of mIoU FP16 and INT8 may lose [default: 0.5]."
-)
-@click.option("--max-disagree", type=float, help="% of pixels they may change [default: 1].")
+@option_group(ExportOptions, _EXPORT_OPTIONS, "options", "Export")
 @plan_options
 @json_option
 @debug_option
 @click.version_option(package_name="mfnet")
 def command(
     ckpt: Path | None,
+    onnx: Path | None,
     out: Path | None,
-    scenes: Path | None,
-    windows: int,
-    bands: str | None,
-    window: int | None,
-    classes: Path | None,
-    without: tuple[str, ...],
-    fp16: bool,
-    int8: bool,
-    calibrate: Path | None,
-    calibration_windows: int | None,
-    max_drop: float | None,
-    max_disagree: float | None,
+    options: ExportOptions,
+    plan_options: PlanOptions,
     as_json: bool,
-    **plan_flags: Any,
 ) -> None:
     """Write the network of a checkpoint as one fast ONNX file.
 
-    The file appears only after its logits were found equal to PyTorch's, on windows of SCENES or
-    of a drawn town, and on noise. FP16 is compared with FP32 on the same windows, its rounding
-    emulated on the CPU, and INT8 on windows held out; both are scored by mIoU where SCENES, or the
-    scenes calibrated on, have labels. Past the bounds nothing is written.
+    The file is written only if its logits equal PyTorch's, on windows of SCENES or of a synthetic
+    town, and on noise. FP16 is compared with FP32 on the same windows, with its rounding emulated
+    on the CPU, and INT8 on held-out windows. Both are scored by mIoU if SCENES, or for INT8 the
+    calibration scenes, have labels. If a limit is exceeded, nothing is written.
 
-    A plan is built by TensorRT on the GPU it is for, from --ckpt in one go or later from --onnx,
+    A plan is built by TensorRT on the GPU it is for, from --ckpt at once or later from --onnx,
     which needs no PyTorch.
 
     \b
@@ -77,38 +91,26 @@ def command(
       mfnet-export --ckpt best.pt --int8 --calibrate train/ --scenes test/
       mfnet-export --onnx best.fp16.onnx --plan --timing-cache timings
     """
-    flags = PlanFlags(**plan_flags)
-    wish = flags.wish(ckpt, fp16)
     report: Any
-    if flags.onnx is not None:
+    if (onnx is None) == (ckpt is None):
+        raise UsageError("give either a checkpoint, --ckpt, or an ONNX file, --onnx")
+    if not (options.plan or options.fp16):
+        require_unset(plan_options, (), "goes with --plan; add it")
+    if ckpt is not None:
+        from mfnet_export.export import export_checkpoint
+
+        report = export_checkpoint(ckpt, out, options, plan_options)
+    elif onnx is not None:
         from mfnet_export.tensorrt.build import plan_from_onnx
-        from mfnet_export.tensorrt.options import plan_beside
 
-        require_only_plan_options(click.get_current_context())
-        target = out or plan_beside(flags.onnx)
-        report = plan_from_onnx(flags.onnx, target, wish.options, _tell)
-    else:
-        from mfnet_export.export import ExportRequest, exported
-        from mfnet_export.precision.accuracy import bounds_from_flags
-        from mfnet_export.precision.int8 import options_from_flags
-        from mfnet_runtime.console import parse_bands
-
-        assert ckpt is not None  # `wish` refuses neither
-        chosen = parse_bands(bands) if bands else None
-        bounds = bounds_from_flags(fp16 or int8, max_drop, max_disagree)
-        quantised = options_from_flags(int8, calibrate, calibration_windows, bounds)
-        halved = bounds if fp16 else None
-        request = ExportRequest(
-            ckpt, out, scenes, windows, window, classes, chosen, without, quantised, halved, wish
-        )
-        report = exported(request, _tell)
-    click.echo(json.dumps(report.to_json()) if as_json else "\n".join(report.lines()))
-
-
-def _tell(text: str) -> None:
-    click.echo(text, err=True)
+        if not options.plan:
+            raise UsageError("--onnx only builds a plan; add --plan")
+        names = tuple(name for name in ExportOptions.__dataclass_fields__ if name != "plan")
+        require_unset(options, names, "goes with --ckpt, not with --onnx; use that")
+        report = plan_from_onnx(onnx, out or plan_beside(onnx), plan_options)
+    say(json.dumps(report.to_json()) if as_json else "\n".join(report.lines()))
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Run mfnet-export; return the exit code."""
     return run_command(command, args)

@@ -1,9 +1,9 @@
-"""Checkpoint to proven ONNX file: the whole pipeline, one visible function."""
+"""Checkpoint to ONNX files and TensorRT plan: the whole export."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,66 +14,48 @@ from mfnet.checkpoints.checkpoint import Checkpoint, load_checkpoint, network_fr
 from mfnet.data.labels import classes_from_file
 from mfnet.model.network import MFNet
 from mfnet.model.torch_backend import TorchBackend
-from mfnet_export.errors import ExportError
-from mfnet_export.files import size_of_files, size_text, staged
+from mfnet_export.files import ExportError, folder_size, staged_output
 from mfnet_export.graph.export import onnx_from_network
-from mfnet_export.precision.accuracy import Bounds
+from mfnet_export.options import ExportOptions
+from mfnet_export.precision import fp16, int8
 from mfnet_export.precision.calibration import calibration_set
-from mfnet_export.precision.fp16 import Fp16Report, fp16_beside, fp16_from_onnx
-from mfnet_export.precision.int8 import Int8Options, Int8Report, int8_beside, int8_from_onnx
-from mfnet_export.rewrites.steps import Work, merged
+from mfnet_export.precision.fp16 import Fp16Report, fp16_from_onnx
+from mfnet_export.precision.int8 import Int8Report, int8_from_onnx
+from mfnet_export.report import labelled, size_text
+from mfnet_export.rewrites.steps import StepCost, merge
 from mfnet_export.tensorrt.build import PlanReport, plan_from_onnx
 from mfnet_export.tensorrt.machine import NoBuilderError, require_builder
-from mfnet_export.tensorrt.options import PlanWish, plan_beside
-from mfnet_export.validation.parity import ParityReport, compared
+from mfnet_export.tensorrt.options import PlanOptions, plan_beside
+from mfnet_export.validation.parity import ParityReport, compare
 from mfnet_export.validation.sample_windows import Windows, sample_windows
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import MFNetError, ModelError, UsageError
 from mfnet_runtime.files import sha256_from_file
 
-SUFFIX = ".onnx"  # by which the runtime knows what runs a file
+logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class ExportRequest:
-    """What to export, where to, and what to prove it on."""
-
-    checkpoint: Path  # ours, or an official .pth
-    output: Path | None = None  # None: the checkpoint's name ending in .onnx
-    scenes: Path | None = None  # folder of real scenes for parity; None draws some
-    windows: int = 4  # for parity, noise aside
-    window: int | None = None  # pixels a side, for an official file, which does not say it
-    classes: Path | None = None  # JSON class table in place of the checkpoint's
-    bands: Sequence[int] | None = None  # 1-based, of the scenes
-    without: tuple[str, ...] = ()  # names of rewrites to leave out
-    int8: Int8Options | None = None  # also write an INT8 file
-    fp16: Bounds | None = None  # also write an FP16 file, for GPUs
-    plan: PlanWish | None = None  # of the FP16 file, or else of the FP32 file
-
-    @property
-    def target(self) -> Path:
-        """The file to write."""
-        return self.output or self.checkpoint.with_suffix(SUFFIX)
+SUFFIX = ".onnx"  # the runtime chooses its backend by the suffix
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how equal it is."""
+    """The files that were written, and the parity with PyTorch."""
 
     output: Path
-    size: int  # bytes, weights beside the file included
-    rewrites: tuple[Work, ...]  # those that changed something
+    size: int  # bytes, including weights beside the file
+    rewrites: tuple[StepCost, ...]  # those that changed something
     parity: ParityReport
     contract: Contract
     seconds: float
     int8: Int8Report | None = None
     fp16: Fp16Report | None = None
     plan: PlanReport | None = None
-    no_plan: str = ""  # what this machine lacks to build one that was not required
+    no_plan: str = ""  # what this machine lacks to build an optional plan
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types only."""
+        """Return plain JSON types."""
+        others = {"int8": self.int8, "fp16": self.fp16, "plan": self.plan}
         return {
             "output": str(self.output),
             "bytes": self.size,
@@ -81,18 +63,17 @@ class ExportReport:
             "parity": self.parity.to_json(),
             "contract": self.contract.to_dict(),
             "seconds": round(self.seconds, 2),
-            **({"int8": self.int8.to_json()} if self.int8 else {}),
-            **({"fp16": self.fp16.to_json()} if self.fp16 else {}),
-            **({"plan": self.plan.to_json()} if self.plan else {}),
+            **{name: report.to_json() for name, report in others.items() if report},
             **({"no_plan": self.no_plan} if self.no_plan else {}),
         }
 
     def lines(self) -> list[str]:
-        """The report for people, ending in what to do next."""
+        """Return the report as text that ends in the next command."""
+        size = size_text(self.size)
         return [
-            *(f"{'rewrites' if not i else '':8}  {s}" for i, s in enumerate(self._rewrite_lines())),
-            f"written   {self.output}  {size_text(self.size)}, in {self.seconds:.0f} s",
-            *(f"{'parity' if not i else '':8}  {s}" for i, s in enumerate(self.parity.lines())),
+            *labelled("rewrites", self._rewrite_rows()),
+            *labelled("written", [f"{self.output}  {size}, in {self.seconds:.0f} s"]),
+            *labelled("parity", self.parity.lines()),
             *(self.int8.lines() if self.int8 else ()),
             *(self.fp16.lines() if self.fp16 else ()),
             *(self.plan.lines() if self.plan else [f"next: {self._next_command()}"]),
@@ -101,137 +82,136 @@ class ExportReport:
     def _next_command(self) -> str:
         if self.fp16:
             command = f"mfnet-export --onnx {self.fp16.output} --plan"
-            return f"on the GPU's machine, {command} (not here: {self.no_plan})"
+            return f"{command}  on the machine with the GPU (not here: {self.no_plan})"
         return f"mfnet-run {self.int8.output if self.int8 else self.output} SCENES -o OUT"
 
-    def _rewrite_lines(self) -> list[str]:
-        """A line a rewrite, with what it saves, and the sum."""
+    def _rewrite_rows(self) -> list[str]:
+        """Return one row per rewrite with its saving, and the total."""
         if not self.rewrites:
             return ["none"]
-        changes = [step.after - step.before for step in self.rewrites]
-        lines = [
-            f"{step.name:15}  {f'{change:+7.3f} GFLOP' if change else '':13}  {step.says}"
-            for step, change in zip(self.rewrites, changes, strict=True)
-        ]
+        rows = []
+        for step in self.rewrites:
+            change = step.after - step.before
+            saving = f"{change:+7.3f} GFLOP" if change else ""
+            rows.append(f"{step.name:15}  {saving:13}  {step.description}")
         first, last = self.rewrites[0].before, self.rewrites[-1].after
-        return [*lines, f"{first:.2f} -> {last:.2f} GFLOP a window"]
+        return [*rows, f"{first:.2f} -> {last:.2f} GFLOP per window"]
 
 
-def exported(request: ExportRequest, tell: Callable[[str], None] = lambda _: None) -> ExportReport:
-    """Write a checkpoint's network as ONNX, once its logits have proven equal.
+def export_checkpoint(
+    checkpoint: Path,
+    output: Path | None = None,
+    options: ExportOptions = ExportOptions(),  # noqa: B008 (frozen)
+    plan_options: PlanOptions = PlanOptions(),  # noqa: B008 (frozen)
+) -> ExportReport:
+    """Write the network of a checkpoint as ONNX files, and build a plan if wanted.
 
-    An older output is replaced only then; after any failure it is as it was.
+    The FP32 file, and the FP16 and INT8 files with it, appear or are replaced only if all pass
+    their checks. Then a plan is built of the FP16 file, or else of the FP32 file: with
+    `options.plan`, and with `options.fp16` on a machine that can build one.
 
     Args:
-        request: What to do.
-        tell: Told what is being done, a few words each.
+        checkpoint: Our best.pt, or an official .pth.
+        output: The FP32 file; None takes the checkpoint's name with the suffix .onnx.
+        options: What to write and how to validate it.
+        plan_options: How to build the plan.
 
     Raises:
-        UsageError: missing files or folders, options that do not fit the checkpoint.
-        ModelError: the checkpoint is damaged, untrusted or contradicts itself.
-        ExportError: the graph cannot be exported, or its logits differ; or TensorRT cannot build
-            the plan, when the other files are written.
-        NoBuilderError: a plan is required that this machine cannot build.
-        ResourceError: the output folder cannot be written, or the disk or the GPU's memory is full.
+        UsageError: A file or folder is missing, or options do not fit the checkpoint.
+        ModelError: The checkpoint is damaged, untrusted or contradicts itself.
+        ExportError: The graph cannot be exported, or its logits differ; or TensorRT cannot build
+            the plan, in which case the ONNX files are written.
+        NoBuilderError: A plan is required that this machine cannot build.
+        ResourceError: The output folder cannot be written, or the disk or GPU memory is full.
     """
     started = time.perf_counter()
-    _require_output(request)
-    if request.plan and request.plan.required:
+    target = output or checkpoint.with_suffix(SUFFIX)
+    _require_target(target, checkpoint, options)
+    if options.plan:
         require_builder()
-    with staged(request.target) as partial:
-        tell(f"loading {request.checkpoint.name}")
-        checkpoint = _checkpoint_from_request(request)
+    with staged_output(target) as partial:
+        logger.info("loading %s", checkpoint.name)
+        loaded = _load(checkpoint, options)
         windows = sample_windows(
-            checkpoint.contract, request.scenes, request.windows, bands=request.bands
+            loaded.contract, options.scenes, options.windows, bands=options.bands
         )
-        calibration = request.int8 and calibration_set(
-            checkpoint.contract, request.int8.calibrate, request.int8.windows, request.bands
+        calibration = options.calibrate and calibration_set(
+            loaded.contract, options.calibrate, options.calibration_windows, options.bands
         )
-        network = _network_from_checkpoint(checkpoint, request.checkpoint)
-        rewritten = merged(network, without=request.without)
-        contract = checkpoint.contract.with_provenance(
-            checkpoint_sha256=sha256_from_file(request.checkpoint), rewrites=list(rewritten.steps)
+        network = _network(loaded, checkpoint)
+        merged = merge(network, without=options.no_rewrite)
+        contract = loaded.contract.with_provenance(
+            checkpoint_sha256=sha256_from_file(checkpoint), rewrites=list(merged.steps)
         )
-        work = rewritten.work()
-        tell("exporting to ONNX")
-        contract = onnx_from_network(rewritten.network, contract, partial)
-        tell(f"comparing on {len(windows)} windows")
+        costs = merged.costs()
+        logger.info("exporting to ONNX")
+        contract = onnx_from_network(merged.network, contract, partial)
+        logger.info("comparing on %d windows", len(windows))
         parity = _parity(network, contract, partial, windows)
         if not parity.passed:
             raise ExportError(
-                f"{request.checkpoint}: not exported, {parity.failure()}; nothing was written "
-                f"(--no-rewrite leaves a rewrite out: {', '.join(rewritten.steps) or 'none ran'})"
+                f"{checkpoint}: not exported, {parity.failure()}; nothing was written "
+                f"(--no-rewrite leaves out a rewrite: {', '.join(merged.steps) or 'none ran'})"
             )
-        size = size_of_files(partial.parent)
-        judged: dict[str, Any] = {
-            "judge": request.scenes,
-            "bands": request.bands,
-            "threads": torch.get_num_threads(),
-            "tell": tell,
-        }
-        int8, fp16 = None, None
-        if request.int8 and calibration:
-            int8 = int8_from_onnx(
-                partial, int8_beside(partial), calibration, request.int8, **judged
-            )
-            int8 = replace(int8, output=int8_beside(request.target))
-        if request.fp16:
-            fp16 = fp16_from_onnx(partial, fp16_beside(partial), windows, request.fp16, **judged)
-            fp16 = replace(fp16, output=fp16_beside(request.target))
-    seconds = time.perf_counter() - started
-    report = ExportReport(request.target, size, work, parity, contract, seconds, int8, fp16)
-    return _with_plan(report, request.plan, tell) if request.plan else report
-
-
-def _with_plan(report: ExportReport, wish: PlanWish, tell: Callable[[str], None]) -> ExportReport:
-    """The plan too, of files that are in their place by now."""
-    source = report.fp16.output if report.fp16 else report.output
+        report = ExportReport(target, folder_size(partial.parent), costs, parity, contract, 0)
+        threads = torch.get_num_threads()
+        if calibration:
+            path = partial.with_suffix(int8.SUFFIX)
+            made = int8_from_onnx(partial, path, calibration, options, threads)
+            report = replace(report, int8=replace(made, output=target.with_suffix(int8.SUFFIX)))
+        if options.fp16:
+            path = partial.with_suffix(fp16.SUFFIX)
+            half = fp16_from_onnx(partial, path, windows, options, threads)
+            report = replace(report, fp16=replace(half, output=target.with_suffix(fp16.SUFFIX)))
+    report = replace(report, seconds=time.perf_counter() - started)
+    if not (options.plan or options.fp16):
+        return report
+    source = report.fp16.output if report.fp16 else target
     try:
-        plan = plan_from_onnx(source, plan_beside(source), wish.options, tell)
+        return replace(report, plan=plan_from_onnx(source, plan_beside(source), plan_options))
     except NoBuilderError as fault:
-        if wish.required:
+        if options.plan:
             raise
         return replace(report, no_plan=str(fault))
     except MFNetError as fault:
         raise type(fault)(f"{fault} ({source.name} is written)") from fault
-    return replace(report, plan=plan)
 
 
-def _require_output(request: ExportRequest) -> None:
-    if not request.checkpoint.is_file():
-        raise UsageError(f"{request.checkpoint}: no such file; give a checkpoint with --ckpt")
-    if request.target.resolve() == request.checkpoint.resolve():
-        raise UsageError(f"{request.target}: is the checkpoint itself; choose another with -o")
-    if request.target.suffix != SUFFIX:
-        raise UsageError(f"{request.target}: expected a name ending in {SUFFIX}")
-    for name, asked in (("fp16", request.fp16), ("int8", request.int8)):
-        if asked and request.target.stem.endswith(f".{name}"):
+def _require_target(target: Path, checkpoint: Path, options: ExportOptions) -> None:
+    if not checkpoint.is_file():
+        raise UsageError(f"{checkpoint}: no such file; give a checkpoint with --ckpt")
+    if target.resolve() == checkpoint.resolve():
+        raise UsageError(f"{target}: is the checkpoint itself; choose another output with -o")
+    if target.suffix != SUFFIX:
+        raise UsageError(f"{target}: expected a name ending in {SUFFIX}")
+    for name in ("fp16", "int8"):
+        if getattr(options, name) and target.stem.endswith(f".{name}"):
             raise UsageError(
-                f"{request.target}: -o names the FP32 file, and the {name.upper()} file after it; "
-                f"leave .{name} out"
+                f"{target}: -o names the FP32 file, from which the name of the {name.upper()} "
+                f"file is derived; leave .{name} out"
             )
 
 
-def _checkpoint_from_request(request: ExportRequest) -> Checkpoint:
-    path, window = request.checkpoint, request.window
+def _load(path: Path, options: ExportOptions) -> Checkpoint:
+    window = options.window
     checkpoint = load_checkpoint(path) if window is None else load_checkpoint(path, window=window)
     if window not in (None, checkpoint.config.window):
         raise UsageError(
             f"{path}: was trained for windows of {checkpoint.config.window} px, not {window}; "
             "leave --window out, it is for official .pth files"
         )
-    if request.classes is None:
+    if options.classes is None:
         return checkpoint
-    classes = classes_from_file(request.classes)
+    classes = classes_from_file(options.classes)
     if len(classes) != checkpoint.config.classes:
         raise UsageError(
-            f"{request.classes}: names {len(classes)} classes, {path.name} has "
+            f"{options.classes}: has {len(classes)} classes, {path.name} has "
             f"{checkpoint.config.classes}"
         )
     return replace(checkpoint, contract=replace(checkpoint.contract, classes=classes))
 
 
-def _network_from_checkpoint(checkpoint: Checkpoint, path: Path) -> MFNet:
+def _network(checkpoint: Checkpoint, path: Path) -> MFNet:
     try:
         return network_from_checkpoint(checkpoint)
     except ModelError as fault:
@@ -239,9 +219,9 @@ def _network_from_checkpoint(checkpoint: Checkpoint, path: Path) -> MFNet:
 
 
 def _parity(network: MFNet, contract: Contract, path: Path, windows: Windows) -> ParityReport:
-    """The file as the runtime will run it, against the network as it was trained."""
+    """Compare the file as the runtime runs it with the network as it was trained."""
     with (
         TorchBackend(network, contract) as reference,
         backend_from_file(path, "onnxruntime", threads=torch.get_num_threads()) as candidate,
     ):
-        return compared(reference, candidate, windows)
+        return compare(reference, candidate, windows)

@@ -1,12 +1,11 @@
-"""Floating-point operations of one window: of a network and of an ONNX file.
+"""Floating-point operations per window of a network or an ONNX file.
 
-Counted are matrix products and convolutions, a multiplication and an addition as two; what is
-left out (normalisation, softmax, activations) is under one in a hundred. Knows no speeds.
+Only matrix products and convolutions count, each multiplication and each addition as one. The
+rest (normalisation, softmax, activations) is less than 1 % of the work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
@@ -17,45 +16,41 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from mfnet.model.network import MFNet
-from mfnet_export.errors import ExportError
+from mfnet_export.files import ExportError
 
 GIGA = 1e9
-KEPT_BYTES = 4096  # of a constant: shapes and axes are smaller, weights larger
+KEPT_BYTES = 4096  # constants above this size are weights, not shapes or axes
 Shape = tuple[int, ...]
 
 
 def gflop_from_network(network: MFNet) -> float:
-    """GFLOP of one window, from shapes alone: nothing is computed.
-
-    Args:
-        network: Merged or not, of any device.
-    """
+    """Count the GFLOP per window of a network, from shapes alone, without computing anything."""
     side = network.config.window
     weights = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
-    hidden = {name: tensor.to("meta") for name, tensor in network.named_buffers()}
+    buffers = {name: tensor.to("meta") for name, tensor in network.named_buffers()}
     dtype = next(network.parameters()).dtype
     windows = tuple(
         torch.empty(1, bands, side, side, dtype=dtype, device="meta") for bands in (3, 1)
     )
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        functional_call(network, {**weights, **hidden}, windows, tie_weights=False)
+        functional_call(network, {**weights, **buffers}, windows, tie_weights=False)
     return float(counter.get_total_flops()) / GIGA
 
 
 def gflop_from_onnx(path: Path) -> float:
-    """GFLOP of one window, from the graph's shapes at a batch of one.
+    """Count the GFLOP per window of an ONNX file, from its shapes at a batch of one.
 
     Weights beside the file are not read.
 
     Raises:
-        ExportError: a product's shape cannot be told.
+        ExportError: The shape of a product cannot be inferred.
     """
     model = onnx.load(path, load_external_data=False)
     for value in (*model.graph.input, *model.graph.output):
         if value.type.tensor_type.HasField("shape"):
             value.type.tensor_type.shape.dim[0].dim_value = 1
-    del model.graph.value_info[:]  # speaks of N
-    for constant in model.graph.initializer:  # inference copies the whole file
+    del model.graph.value_info[:]  # its shapes contain N
+    for constant in model.graph.initializer:  # inference would copy all weights
         if len(constant.raw_data) > KEPT_BYTES:
             constant.ClearField("raw_data")
     graph = shape_inference.infer_shapes(model, data_prop=True).graph
@@ -66,50 +61,26 @@ def gflop_from_onnx(path: Path) -> float:
     shapes |= {constant.name: tuple(constant.dims) for constant in graph.initializer}
     total = 0
     for node in graph.node:
-        if node.op_type in PRODUCTS:
+        if node.op_type in ("MatMul", "Gemm", "Conv", "ConvTranspose"):
             try:
                 inputs = [shapes[name] for name in node.input if name]
-                count = PRODUCTS[node.op_type](inputs, shapes[node.output[0]], node)
+                count = _multiplications(node, inputs, shapes[node.output[0]])
             except KeyError as fault:
-                raise ExportError(f"{path}: no shape for {fault} of {node.op_type}") from fault
-            if not count:  # a size that inference left open reads 0
-                raise ExportError(f"{path}: no size for {node.output[0]} of {node.op_type}")
+                raise ExportError(f"{path}: no shape of {fault} at {node.op_type}") from fault
+            if not count:  # a size that inference cannot determine reads as 0
+                raise ExportError(f"{path}: no size of {node.output[0]} at {node.op_type}")
             total += 2 * count
     return total / GIGA
 
 
-def _matmul(inputs: list[Shape], output: Shape, node: onnx.NodeProto) -> int:
-    return prod(output) * inputs[0][-1]
-
-
-def _gemm(inputs: list[Shape], output: Shape, node: onnx.NodeProto) -> int:
-    transposed = any(fact.name == "transA" and fact.i for fact in node.attribute)
-    return prod(output) * inputs[0][0 if transposed else 1]
-
-
-def _conv(inputs: list[Shape], output: Shape, node: onnx.NodeProto) -> int:
-    return prod(output) * prod(inputs[1][1:])  # weight (outputs, inputs / groups, rows, columns)
-
-
-def _conv_transpose(inputs: list[Shape], output: Shape, node: onnx.NodeProto) -> int:
-    return prod(inputs[0]) * prod(inputs[1][1:])  # weight (inputs, outputs / groups, ...)
-
-
-def _einsum(inputs: list[Shape], output: Shape, node: onnx.NodeProto) -> int:
-    equation = next(fact.s.decode() for fact in node.attribute if fact.name == "equation")
-    terms = equation.replace(" ", "").partition("->")[0].split(",")
-    sizes = {
-        letter: size
-        for term, shape in zip(terms, inputs, strict=True)
-        for letter, size in zip(term, shape, strict=True)
-    }
-    return prod(sizes.values())
-
-
-PRODUCTS: dict[str, Callable[[list[Shape], Shape, onnx.NodeProto], int]] = {
-    "MatMul": _matmul,
-    "Gemm": _gemm,
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
-    "Einsum": _einsum,
-}
+def _multiplications(node: onnx.NodeProto, inputs: list[Shape], output: Shape) -> int:
+    first, weight = inputs[:2]
+    match node.op_type:
+        case "Conv":  # weight (outputs, inputs / groups, rows, columns)
+            return prod(output) * prod(weight[1:])
+        case "ConvTranspose":  # weight (inputs, outputs / groups, rows, columns)
+            return prod(first) * prod(weight[1:])
+        case "Gemm" if any(fact.name == "transA" and fact.i for fact in node.attribute):
+            return prod(output) * first[0]
+        case _:
+            return prod(output) * first[-1]

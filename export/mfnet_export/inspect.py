@@ -1,7 +1,7 @@
-"""What a file promises, as plain facts: our checkpoint, an official one, ONNX, or a plan.
+"""Facts of a checkpoint, an official checkpoint, an ONNX file or a plan, and their text.
 
-The first bytes decide what a file is, not its name; only a plan, whose bytes are its engine's
-own, is known by its suffix. Runs no model.
+The first bytes of a file decide what it is, except for a plan, which is known by its suffix. No
+model is run.
 """
 
 from __future__ import annotations
@@ -11,24 +11,34 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import click
+
+from mfnet_export.report import size_text
 from mfnet_runtime.backends.tensorrt.plan_file import PLAN_SUFFIX, facts_of_plan
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.files import sha256_from_file
 
 TOP_OPERATORS = 8
-_TORCH_STARTS = (b"PK\x03\x04", b"\x80")  # zip, and the plain pickles of old
+_TORCH_STARTS = (b"PK\x03\x04", b"\x80")  # zip files, and pickles of old versions
 _ONNX_START = b"\x08"  # protobuf field 1, ir_version
+_ON_ONE_LINE = ("activations", "operators", "opset", "peaks")  # facts that are numbers by name
+_DSM_RULES = {
+    "scene_minmax": "scene_minmax: lowest to highest height of each scene",
+    "scene_percentile": "scene_percentile: {low:g} to {high:g} % of each scene's heights",
+    "range": "range: {low:g} to {high:g} m in every scene",
+}
 
-Facts = dict[str, Any]  # plain JSON types; sections of facts
+Facts = dict[str, Any]  # plain JSON types
+Rows = list[tuple[str, str]]  # key and text
 
 
-def inspected(path: Path) -> Facts:
-    """Facts of a file by section; `contract` is the contract's own JSON wherever there is one.
+def inspect_file(path: Path) -> Facts:
+    """Return the facts of a file by section; `contract` is the contract's own JSON.
 
     Raises:
-        UsageError: no such file.
-        ModelError: damaged, or no kind of file that we know.
+        UsageError: There is no such file.
+        ModelError: The file is damaged, or of an unknown kind.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
@@ -44,11 +54,29 @@ def inspected(path: Path) -> Facts:
             kind, facts = "ONNX", _facts_from_onnx(path)
         else:
             raise ModelError(
-                f"{path}: starts with {start!r}, which is none of ours; expected a checkpoint "
+                f"{path}: starts with {start!r}, which is no known format; expected a checkpoint "
                 "(best.pt, an official .pth), an ONNX file or a TensorRT plan"
             )
     file_facts = {"name": path.name, "kind": kind, "bytes": size, "sha256": sha256}
     return {"file": file_facts, **facts}
+
+
+def lines_from_facts(facts: Facts) -> list[str]:
+    """Return the facts as text: one block per section, keys aligned."""
+    special = ("file", "contract", "note")
+    file, contract, note = (facts.get(name) for name in special)
+    blocks = {"file": _file_rows(file)} if file else {}
+    blocks |= {name: _flat_rows(part) for name, part in facts.items() if name not in special}
+    if contract:
+        blocks["contract"] = _contract_rows(contract)
+        blocks["provenance"] = _flat_rows(contract["provenance"])
+        blocks["classes"] = _class_rows(contract["classes"])
+    lines: list[str] = []
+    for name, rows in blocks.items():
+        if rows:
+            width = max(len(key) for key, _ in rows)
+            lines += [name, *(f"  {key:<{width}}  {text}" for key, text in rows), ""]
+    return [*lines, f"note: {note}"] if note else lines[:-1]
 
 
 def _facts_from_checkpoint(path: Path) -> tuple[str, Facts]:
@@ -60,32 +88,28 @@ def _facts_from_checkpoint(path: Path) -> tuple[str, Facts]:
     checkpoint = load_checkpoint(path)
     with torch.device("meta"):  # shapes only
         network = MFNet(checkpoint.config)
-    official = checkpoint.contract.provenance.get("source") == "official"
+
+    def count(*modules: Any) -> int:
+        return sum(p.numel() for module in modules for p in module.parameters())
+
+    # Official files have relative-position tables that are zero.
+    tables = [table for name, table in checkpoint.weights.items() if ".rel_pos_" in name]
+    position = "real" if any(bool(table.any()) for table in tables) else "zero"
     facts: Facts = {
-        "network": {**checkpoint.config.to_dict(), "relative_position": _tables(checkpoint)},
+        "network": {**checkpoint.config.to_dict(), "relative_position": position},
         "parameters": {
-            "sam_encoder": _count(network.encoder.sam),
-            "tuning": _count(network.encoder.tuning),
-            "fusion_and_decoder": _count(network.fusion) + _count(network.decoder),
+            "sam_encoder": count(network.encoder.sam),
+            "tuning": count(network.encoder.tuning),
+            "fusion_and_decoder": count(network.fusion, network.decoder),
         },
         "contract": checkpoint.contract.to_dict(),
         "training": checkpoint.training,
         "metrics": checkpoint.metrics,
     }
-    if official:
-        facts["note"] = "an official file states neither window nor class names: these are guessed"
-    return "official MFNet weights" if official else "mfnet checkpoint", facts
-
-
-def _count(module: Any) -> int:
-    """Parameters of a torch module."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _tables(checkpoint: Any) -> str:
-    """Whether the relative-position tables do anything; in official files they do not."""
-    tables = [t for name, t in checkpoint.weights.items() if ".rel_pos_" in name]
-    return "real" if any(bool(table.any()) for table in tables) else "zero"
+    if checkpoint.contract.provenance.get("source") != "official":
+        return "mfnet checkpoint", facts
+    facts["note"] = "an official file states neither window nor class names: these are guessed"
+    return "official MFNet weights", facts
 
 
 def _facts_from_onnx(path: Path) -> Facts:
@@ -93,69 +117,59 @@ def _facts_from_onnx(path: Path) -> Facts:
 
     try:
         model = onnx.load(path, load_external_data=False)
-    except Exception as fault:  # protobuf's errors have no common root of their own
+    except Exception as fault:  # protobuf's errors have no common base class
         reason = " ".join(str(fault).split())[:160]
         raise ModelError(
             f"{path}: damaged, or not ONNX ({reason}); export it again with mfnet-export"
         ) from fault
-    if not model.graph.node:
+    graph = model.graph
+    if not graph.node:
         raise ModelError(f"{path}: ONNX without a graph; export it again with mfnet-export")
-    operators = Counter(node.op_type for node in model.graph.node)
     beside = {
         entry.value
-        for tensor in model.graph.initializer
+        for tensor in graph.initializer
         for entry in tensor.external_data
         if entry.key == "location"
     }
+    indices = (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL)
+    weights = (tensor.dims for tensor in graph.initializer if tensor.data_type not in indices)
+    constants = {tensor.name for tensor in graph.initializer}
+    values = (*graph.value_info, *graph.input, *graph.output)
+    kinds = Counter(_number_type(value) for value in values if value.name not in constants)
     facts: Facts = {
         "graph": {
-            "inputs": [_value_text(value) for value in model.graph.input],
-            "outputs": [_value_text(value) for value in model.graph.output],
+            "inputs": [_value_text(value) for value in graph.input],
+            "outputs": [_value_text(value) for value in graph.output],
             "opset": {entry.domain or "onnx": entry.version for entry in model.opset_import},
             "ir_version": model.ir_version,
-            "nodes": len(model.graph.node),
-            "operators": dict(operators.most_common(TOP_OPERATORS)),
-            "activations": _activations(model),
-            "parameters": _parameters(model),
+            "nodes": len(graph.node),
+            "operators": dict(Counter(n.op_type for n in graph.node).most_common(TOP_OPERATORS)),
+            "activations": {kind: n for kind, n in kinds.most_common() if "float" in kind},
+            "parameters": sum(math.prod(sizes) for sizes in weights),
             "weights": ", ".join(sorted(beside)) or "inside the file",
         }
     }
     texts = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
-    if texts:
-        facts["contract"] = _contract(texts[0], path).to_dict()
-    else:
-        facts["note"] = "no mfnet contract inside, so mfnet-run refuses it; use mfnet-export"
-    return facts
+    if not texts:
+        note = "the file has no mfnet contract, so mfnet-run refuses it; export with mfnet-export"
+        return {**facts, "note": note}
+    try:
+        return {**facts, "contract": Contract.from_json(texts[0]).to_dict()}
+    except ModelError as fault:
+        raise ModelError(f"{path}: {fault}; export it again with mfnet-export") from fault
 
 
-def _parameters(model: Any) -> int:
-    """Numbers in the graph's constants, but for shapes, indices and masks."""
-    from onnx import TensorProto
-
-    others = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
-    weights = (tensor for tensor in model.graph.initializer if tensor.data_type not in others)
-    return sum(math.prod(tensor.dims) for tensor in weights)
-
-
-def _activations(model: Any) -> dict[str, int]:
-    """How many of each floating-point type: an FP16 file may keep some in FP32."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    values = (*model.graph.value_info, *model.graph.input, *model.graph.output)
-    kinds = Counter(_kind(value) for value in values if value.name not in constants)
-    return {kind: count for kind, count in kinds.most_common() if "float" in kind}
-
-
-def _kind(value: Any) -> str:
-    """float32, int64, ..."""
+def _number_type(value: Any) -> str:
+    """Return float32, int64, ..."""
     import onnx
 
     return str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
 
 
 def _value_text(value: Any) -> str:
-    """`image float32 (N, 3, 256, 256)`."""
+    """Format a value, for example `image float32 (N, 3, 256, 256)`."""
     sizes = (d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim)
-    return f"{value.name} {_kind(value)} ({', '.join(sizes)})"
+    return f"{value.name} {_number_type(value)} ({', '.join(sizes)})"
 
 
 def _facts_from_plan(path: Path, sha256: str) -> Facts:
@@ -168,14 +182,61 @@ def _facts_from_plan(path: Path, sha256: str) -> Facts:
     if plan.plan_sha256 == sha256:
         return {"plan": facts, "contract": contract}
     note = (
-        f"these facts are of another plan (sha256 {plan.plan_sha256}), so mfnet-run refuses it; "
-        "copy the plan and the .json file beside it again, or build the plan again"
+        f"these facts belong to another plan (sha256 {plan.plan_sha256}), so mfnet-run refuses "
+        "it; copy the plan and the .json file beside it again, or build the plan again"
     )
     return {"plan": facts, "contract": contract, "note": note}
 
 
-def _contract(text: str, path: Path) -> Contract:
-    try:
-        return Contract.from_json(text)
-    except ModelError as fault:
-        raise ModelError(f"{path}: {fault}; export it again with mfnet-export") from fault
+def _file_rows(file: Facts) -> Rows:
+    size = f"{size_text(file['bytes'])} ({_text(file['bytes'])} bytes)"
+    return [
+        ("name", file["name"]),
+        ("kind", file["kind"]),
+        ("size", size),
+        ("sha256", file["sha256"]),
+    ]
+
+
+def _contract_rows(contract: Facts) -> Rows:
+    image, dsm = contract["image"], contract["dsm"]
+    return [
+        ("window", f"{contract['window']} px"),
+        ("image", f"{', '.join(image['bands'])}; value / {image['full_scale']:g}"),
+        ("DSM", _DSM_RULES.get(dsm["rule"], dsm["rule"]).format(**dsm)),
+        ("precision", contract["precision"]),
+    ]
+
+
+def _class_rows(classes: list[Facts]) -> Rows:
+    """Return index, a swatch on a colour terminal, the colour in hexadecimal, and the name."""
+    rows = []
+    for index, entry in enumerate(classes):
+        red, green, blue = entry["colour"]
+        swatch = click.style("  ", bg=(red, green, blue))
+        rows.append((f"{index:>3}", f"{swatch} #{red:02x}{green:02x}{blue:02x}  {entry['name']}"))
+    return rows
+
+
+def _flat_rows(section: Facts, prefix: str = "") -> Rows:
+    """Return the rows of a section; nested facts get dotted keys."""
+    rows: Rows = []
+    for key, value in section.items():
+        if key in _ON_ONE_LINE and isinstance(value, dict):
+            text = ", ".join(f"{name} {_text(count)}" for name, count in value.items())
+            rows.append((f"{prefix}{key}", text))
+        elif isinstance(value, dict):
+            rows += _flat_rows(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}".replace("_", " "), _text(value)))
+    return rows
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_text(part) for part in value) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}".replace(",", " ") if isinstance(value, int) else str(value)

@@ -1,4 +1,4 @@
-"""`mfnet-inspect`: what a file promises, printed."""
+"""`mfnet-inspect`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mfnet_runtime.console import debug_option, json_option, run_command
+from mfnet_runtime.console import debug_option, json_option, run_command, say
 
 
 @click.command("mfnet-inspect")
@@ -17,20 +17,19 @@ from mfnet_runtime.console import debug_option, json_option, run_command
 @debug_option
 @click.version_option(package_name="mfnet")
 def command(file: Path, as_json: bool) -> None:
-    """Print what FILE promises: a checkpoint, an official .pth, ONNX, or a plan.
+    """Print what FILE contains: a checkpoint, an official .pth, an ONNX file, or a plan.
 
     \b
     Examples:
       mfnet-inspect best.pt
       mfnet-inspect best.onnx --json
     """
-    from mfnet_export.inspect import inspected
-    from mfnet_export.inspect_text import lines_from
+    from mfnet_export.inspect import inspect_file, lines_from_facts
 
-    facts = inspected(file)
-    click.echo(json.dumps(facts) if as_json else "\n".join(lines_from(facts)))
+    facts = inspect_file(file)
+    say(json.dumps(facts) if as_json else "\n".join(lines_from_facts(facts)))
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Run mfnet-inspect; return the exit code."""
     return run_command(command, args)

@@ -13,9 +13,8 @@ from support import plan_facts, write_rgbd_model
 
 import mfnet_export.graph.export
 from mfnet_export.graph.export import onnx_from_network
-from mfnet_export.inspect import inspected
+from mfnet_export.inspect import inspect_file, lines_from_facts
 from mfnet_export.inspect_cli import main
-from mfnet_export.inspect_text import lines_from
 from mfnet_runtime.contract import Contract, DsmRule
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.labels import ISPRS
@@ -27,7 +26,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def test_checkpoint(made: Made) -> None:
-    facts = inspected(made.checkpoint)
+    facts = inspect_file(made.checkpoint)
     assert facts["file"] == {
         "name": "best.pt",
         "kind": "mfnet checkpoint",
@@ -41,22 +40,23 @@ def test_checkpoint(made: Made) -> None:
     assert Contract.from_dict(facts["contract"]) == made.contract
     assert facts["metrics"] == {"mean_iou": 0.5}
     assert facts["training"]["epochs"] == 2
+    assert json.loads(json.dumps(facts)) == facts
 
 
 @references
 def test_official_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / "official.pth"
     torch.save(reference_state(name), path)
-    facts = inspected(path)
+    facts = inspect_file(path)
     assert facts["file"]["kind"] == "official MFNet weights"
     assert facts["network"]["tuning"] == INDEX[name]["tuning"]
     tables = {"zero": "zero", "random": "real"}[INDEX[name]["relpos"]]
     assert facts["network"]["relative_position"] == tables
-    assert "neither window nor class names" in lines_from(facts)[-1]
+    assert "neither window nor class names" in lines_from_facts(facts)[-1]
 
 
 def test_onnx(made: Made) -> None:
-    facts = inspected(made.onnx)
+    facts = inspect_file(made.onnx)
     assert facts["file"]["kind"] == "ONNX"
     assert facts["file"]["sha256"] == sha256_from_file(made.onnx)
     graph = facts["graph"]
@@ -75,16 +75,14 @@ def test_onnx_with_weights_beside(
 ) -> None:
     import onnx_ir as ir
 
-    monkeypatch.setattr(
-        mfnet_export.graph.export, "_ir_from_network", lambda *_: ir.load(made.onnx)
-    )
+    monkeypatch.setattr(mfnet_export.graph.export, "_trace", lambda *_: ir.load(made.onnx))
     monkeypatch.setattr(mfnet_export.graph.export, "EXTERNAL_ABOVE", 1000)
     path = tmp_path / "large.onnx"
     onnx_from_network(made.network, made.contract, path)
-    (tmp_path / "large.onnx.data").unlink()  # not needed to know what the file promises
-    facts = inspected(path)
+    (tmp_path / "large.onnx.data").unlink()  # weights are not read
+    facts = inspect_file(path)
     assert facts["graph"]["weights"] == "large.onnx.data"
-    assert facts["graph"]["parameters"] == inspected(made.onnx)["graph"]["parameters"]
+    assert facts["graph"]["parameters"] == inspect_file(made.onnx)["graph"]["parameters"]
 
 
 def test_onnx_without_a_contract(tmp_path: Path) -> None:
@@ -92,12 +90,12 @@ def test_onnx_without_a_contract(tmp_path: Path) -> None:
     model = onnx.load(path)
     del model.metadata_props[:]
     onnx.save(model, path)
-    facts = inspected(path)
+    facts = inspect_file(path)
     assert "contract" not in facts
-    assert "mfnet-run refuses it" in lines_from(facts)[-1]
+    assert "mfnet-run refuses it" in lines_from_facts(facts)[-1]
 
 
-def test_plan_speaks_through_its_sidecar(tmp_path: Path, capsys: Capture) -> None:
+def test_plan_facts_come_from_its_sidecar(tmp_path: Path, capsys: Capture) -> None:
     path, sidecar = tmp_path / "best.fp16.plan", tmp_path / "best.fp16.plan.json"
     path.write_bytes(b"engine")
     assert main([str(path)]) == 3
@@ -106,11 +104,11 @@ def test_plan_speaks_through_its_sidecar(tmp_path: Path, capsys: Capture) -> Non
     contract = Contract(256, ISPRS, dsm=DsmRule("scene_percentile", 1, 99), precision="fp16")
     built = plan_facts(contract, plan_sha256=sha256_from_file(path))
     sidecar.write_text(built.to_json())
-    facts = inspected(path)
+    facts = inspect_file(path)
     assert facts["file"]["kind"] == "TensorRT plan"
     assert Contract.from_dict(facts["contract"]) == contract
     assert "note" not in facts
-    lines = lines_from(facts)
+    lines = lines_from_facts(facts)
     for line in (
         "  tensorrt            10.13.3.9",
         "  gpu                 NVIDIA H200",
@@ -123,8 +121,8 @@ def test_plan_speaks_through_its_sidecar(tmp_path: Path, capsys: Capture) -> Non
     ):
         assert line in lines
     path.write_bytes(b"another engine")
-    note = lines_from(inspected(path))[-1]
-    assert note.startswith(f"note: these facts are of another plan (sha256 {built.plan_sha256})")
+    note = lines_from_facts(inspect_file(path))[-1]
+    assert note.startswith(f"note: these facts belong to another plan (sha256 {built.plan_sha256})")
     sidecar.write_text("{}")
     assert main([str(path)]) == 3
     assert "best.fp16.plan.json: plan facts have format None" in capsys.readouterr().err
@@ -147,18 +145,14 @@ def test_people_read_aligned_lines(made: Made, capsys: Capture) -> None:
     assert any("#00ff00  tree" in line for line in lines)
     assert all(line == line.rstrip() for line in lines)
     assert "{" not in text
-
-
-def test_json_is_one_object(made: Made, capsys: Capture) -> None:
-    for path in (made.checkpoint, made.onnx):
-        assert main([str(path), "--json"]) == 0
-        assert json.loads(capsys.readouterr().out) == inspected(path)
+    assert main([str(made.onnx), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == inspect_file(made.onnx)
 
 
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (b"II*\0tiff", "starts with b'II*\\x00tiff', which is none of ours; expected"),
+        (b"II*\0tiff", "starts with b'II*\\x00tiff', which is no known format; expected"),
         (b"", "starts with b''"),
         (b"\x08\x07garbage", "damaged, or not ONNX"),
         (b"\x08\x0a", "ONNX without a graph"),

@@ -13,7 +13,7 @@ from support import read
 
 from mfnet.synthetic import write_town
 from mfnet_export.precision.accuracy import scores_on_scenes
-from mfnet_export.validation.parity import compared
+from mfnet_export.validation.parity import compare
 from mfnet_export.validation.sample_windows import sample_windows
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.backends.base import Backend
@@ -49,7 +49,7 @@ def largest(backend: Backend) -> int:
 def test_logits_are_those_of_the_cpu(backend: Backend, reference: Backend, trained: bool) -> None:
     """A difference in FP32, which runs without TF32, is a wrong plan and not rounding."""
     windows = sample_windows(reference.contract, Path(SCENES) if SCENES and trained else None, 16)
-    report = compared(reference, backend, windows)
+    report = compare(reference, backend, windows)
     print("\n".join(report.lines()))
     print(f"found: same class {report.agreement:.4%}, logits off {report.max_abs:.2e}")
     if trained or backend.precision == "fp32":

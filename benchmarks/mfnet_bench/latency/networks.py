@@ -181,9 +181,9 @@ def _matching(path: Path, contract: Contract, networks: dict[str, Network]) -> s
 
 
 def _contract(path: Path) -> Contract:
-    from mfnet_export.inspect import inspected
+    from mfnet_export.inspect import inspect_file
 
-    facts = inspected(path)
+    facts = inspect_file(path)
     if "contract" not in facts:
         raise ModelError(f"{path}: holds no mfnet contract; export it with mfnet-export")
     return Contract.from_dict(facts["contract"])

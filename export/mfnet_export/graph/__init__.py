@@ -1,1 +1,1 @@
-"""The ONNX graph: export, passes, opset."""
+"""Export of a network to an ONNX graph, and passes over the graph."""

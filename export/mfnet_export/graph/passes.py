@@ -1,14 +1,13 @@
-"""Passes over an exported graph: nothing private left in it, nothing dynamic but the batch.
-
-Knows the ONNX operators it looks for and nothing of networks.
-"""
+"""Passes over an ONNX graph: clean it, require static shapes, lower it to opset 17."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import (
     ClearMetadataAndDocStringPass,
@@ -16,21 +15,24 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
-from mfnet_export.errors import ExportError
+from mfnet_export.files import ExportError
 
-# What computes shapes, or makes them depend on values.
+# torch's exporter writes opset 18. TensorRT 8.6 reads up to 17, as do all later engines.
+OPSET = 17
+# Operators that compute shapes, or make shapes depend on values.
 SHAPE_OPERATORS = {"Shape", "Size", "Range", "NonZero", "ConstantOfShape", "If", "Loop", "Scan"}
 SIZES = 3  # index of Resize's input `sizes`
+REMEDY = "use the torch and onnxscript versions that mfnet[export] requires, and report it"
 
 
 def clean(model: ir.Model) -> None:
-    """Static scales for Resize, no idle nodes, none of the exporter's metadata, in place.
+    """Make the scales of Resize static and drop idle nodes and exporter metadata, in place.
 
-    torch writes stack traces with file paths into every node.
+    torch writes stack traces with file paths into the metadata of every node.
     """
     for node in list(model.graph):
         if node.op_type == "Resize":
-            _scale_from_sizes(model.graph, node)
+            _make_scales_static(model.graph, node)
     IdentityEliminationPass()(model)
     RemoveUnusedNodesPass()(model)
     ClearMetadataAndDocStringPass()(model)
@@ -40,38 +42,37 @@ def clean(model: ir.Model) -> None:
 
 
 def require_static(model: ir.Model, batch: str) -> None:
-    """Refuse a graph in which the batch is fixed or anything else is dynamic.
+    """Refuse a graph with a fixed batch or with any other dynamic dimension.
 
     Args:
-        model: After `clean`.
-        batch: Name of the one symbol dimensions may contain.
+        model: The graph after `clean`.
+        batch: The only symbol that dimensions may contain.
 
     Raises:
-        ExportError: names the operators and dimensions in the way.
+        ExportError: Names the operators and dimensions that are not allowed.
     """
     faults = Counter(
         f"operator {node.op_type}" for node in model.graph if node.op_type in SHAPE_OPERATORS
     )
-    for value in model.graph.inputs:  # torch may pin the batch to its sample's without a word
+    for value in model.graph.inputs:  # torch may silently fix the batch to that of its sample
         if value.shape is None or not isinstance(value.shape[0], ir.SymbolicDim):
-            faults[f"input {value.name} of fixed batch"] += 1
+            faults[f"input {value.name} with a fixed batch"] += 1
     for node in model.graph:
         for value in node.outputs:
             for size in value.shape if value.shape is not None else ("unknown",):
                 if isinstance(size, ir.SymbolicDim) and _symbols(size) <= {batch}:
                     continue
                 if not isinstance(size, int):
-                    faults[f"{node.op_type} of size {size}"] += 1
+                    faults[f"{node.op_type} with size {size}"] += 1
     if faults:
         found = ", ".join(f"{count} x {fault}" for fault, count in sorted(faults.items()))
         raise ExportError(
-            f"the exported graph must vary in its batch and in nothing else, but has {found}: "
-            "use the torch and onnxscript versions that mfnet[export] names, and report it"
+            f"only the batch of the exported graph may be dynamic, but it has {found}; {REMEDY}"
         )
 
 
-def new_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
-    """A constant of the graph, of a name that it does not have yet."""
+def add_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+    """Add a constant to a graph under a name that is not in use yet."""
     tensor = ir.tensor(array, name=name)
     kind, shape = ir.TensorType(tensor.dtype), ir.Shape(array.shape)
     value = ir.Value(name=name, shape=shape, type=kind, const_value=tensor)
@@ -79,15 +80,92 @@ def new_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> 
     return value
 
 
+def lower(model: ir.Model) -> None:
+    """Rewrite a graph of opset 18 as opset 17, in place; an older graph is not changed.
+
+    The arithmetic stays exactly the same. torch's own conversion fails on the axes of means.
+
+    Raises:
+        ExportError: Names an operator that changed after opset 17 and cannot be converted.
+    """
+    opset = model.opset_imports[""]
+    if opset <= OPSET:
+        return
+    for node in model.graph:
+        if node.domain or onnx.defs.get_schema(node.op_type, opset).since_version <= OPSET:
+            continue
+        if node.op_type not in _LOWER:
+            raise _cannot_lower(node, "there is no rule for it")
+        _LOWER[node.op_type](node)
+        node.version = OPSET
+    model.opset_imports[""] = OPSET
+    RemoveUnusedNodesPass()(model)  # constants that became attributes
+
+
+def _lower_reduce(node: ir.Node) -> None:
+    """Turn the axes from an input into an attribute."""
+    axes = node.inputs[1] if len(node.inputs) > 1 else None
+    if axes is not None:
+        if axes.const_value is None:
+            raise _cannot_lower(node, "its axes are computed")
+        node.attributes.add(ir.AttrInt64s("axes", axes.const_value.numpy().tolist()))
+    elif node.attributes.get_int("noop_with_empty_axes", 0):
+        raise _cannot_lower(node, "it reduces no axes")
+    node.attributes.pop("noop_with_empty_axes", None)
+    node.resize_inputs(1)
+
+
+def _lower_split(node: ir.Node) -> None:
+    """Drop the number of parts: in opset 17 it is that of the outputs, and the parts are equal."""
+    count = node.attributes.pop("num_outputs", None)
+    if count is None:
+        return
+    source, axis = node.inputs[0], node.attributes.get_int("axis", 0)
+    size = source.shape[axis] if source is not None and source.shape is not None else None
+    if not isinstance(size, int) or size % len(node.outputs):
+        raise _cannot_lower(node, f"{len(node.outputs)} equal parts of {size}")
+
+
+def _lower_pad(node: ir.Node) -> None:
+    """Accept a Pad of all axes; opset 18 added the choice of axes."""
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        raise _cannot_lower(node, "it pads some axes only")
+
+
+def _lower_resize(node: ir.Node) -> None:
+    """Drop the attributes that opset 18 added; their defaults are the behaviour of opset 17."""
+    if "axes" in node.attributes or node.attributes.get_int("antialias"):
+        raise _cannot_lower(node, "it has axes or antialiasing")
+    if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise _cannot_lower(node, "it keeps the aspect ratio")
+    for name in ("antialias", "keep_aspect_ratio_policy"):
+        node.attributes.pop(name, None)
+
+
+_LOWER: dict[str, Callable[[ir.Node], None]] = {
+    **dict.fromkeys(("ReduceL2", "ReduceMax", "ReduceMean"), _lower_reduce),
+    "Split": _lower_split,
+    "Pad": _lower_pad,
+    "Resize": _lower_resize,
+}
+
+
+def _cannot_lower(node: ir.Node, reason: str) -> ExportError:
+    return ExportError(
+        f"operator {node.op_type} ({node.name}) cannot be written in ONNX opset {OPSET}: "
+        f"{reason}; {REMEDY}"
+    )
+
+
 def _symbols(size: ir.SymbolicDim) -> set[str]:
-    """Names in a dimension such as 2*N; one without a name is no dimension anybody knows."""
+    """Return the symbols in a dimension such as 2*N; a dimension without a name is unknown."""
     return {"?"} if size.value is None else {str(symbol) for symbol in size.free_symbols()}
 
 
-def _scale_from_sizes(graph: ir.Graph, node: ir.Node) -> None:
-    """Give a Resize its constant factors in place of a size computed from the batch.
+def _make_scales_static(graph: ir.Graph, node: ir.Node) -> None:
+    """Give a Resize constant scales instead of sizes that are computed from the batch.
 
-    Exact: a whole factor maps pixels as the sizes do.
+    Exact, because only whole factors are replaced.
     """
     source, target = node.inputs[0], node.outputs[0]
     if len(node.inputs) <= SIZES or node.inputs[SIZES] is None or source is None:
@@ -99,6 +177,6 @@ def _scale_from_sizes(graph: ir.Graph, node: ir.Node) -> None:
         if not isinstance(before, int) or not isinstance(after, int) or after % before:
             return
         factors.append(after / before)
-    scales = new_constant(graph, f"{target.name}_scales", np.array(factors, np.float32))
+    scales = add_constant(graph, f"{target.name}_scales", np.array(factors, np.float32))
     node.replace_input_with(SIZES - 1, scales)
     node.resize_inputs(SIZES)

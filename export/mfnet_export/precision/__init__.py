@@ -1,1 +1,1 @@
-"""FP16 and INT8."""
+"""Conversion of an FP32 graph to FP16 or INT8, checked against the FP32 graph."""

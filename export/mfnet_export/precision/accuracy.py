@@ -1,11 +1,9 @@
-"""How far an INT8 or FP16 graph is from its FP32 graph: on windows, and on labelled scenes.
-
-Knows backends and scenes, not what was done to the graph.
-"""
+"""Difference of an FP16 or INT8 graph from its FP32 graph, on windows and on labelled scenes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,126 +14,72 @@ import numpy.typing as npt
 from mfnet.data.datasets import dataset_from_folder
 from mfnet.data.scenes import open_labelled_scenes
 from mfnet.training.evaluate import evaluate
-from mfnet_export.errors import ExportError
-from mfnet_export.validation.parity import share_text
+from mfnet_export.files import ExportError
+from mfnet_export.options import ExportOptions
+from mfnet_export.report import share_text
 from mfnet_export.validation.sample_windows import Windows
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.tiling.pipeline import SegmentOptions
 
+logger = logging.getLogger(__name__)
+
 Logits = npt.NDArray[np.float32]
-NO_LABELS = "mIoU        not measured: no label/ there"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bounds:
-    """How far a graph may be from its FP32 graph."""
-
-    max_drop: float = 0.5  # points of mIoU, 0..100, where scenes have labels
-    max_disagree: float = 1.0  # percent of the pixels
-
-    def __post_init__(self) -> None:
-        for name, value in (("max-drop", self.max_drop), ("max-disagree", self.max_disagree)):
-            if not 0 <= value <= 100:
-                raise UsageError(f"--{name} {value:g}: expected 0 to 100")
-
-
-def bounds_from_flags(used: bool, max_drop: float | None, max_disagree: float | None) -> Bounds:
-    """Bounds of a command line's options.
-
-    Raises:
-        UsageError: out of range, or given where nothing is `used` that keeps to them.
-    """
-    given = {"max_drop": max_drop, "max_disagree": max_disagree}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if chosen and not used:
-        flag = next(iter(chosen)).replace("_", "-")
-        raise UsageError(f"--{flag} goes with --fp16 or --int8; add one or leave it out")
-    return Bounds(**chosen)
+Engine = Callable[[Path], Backend]  # opens a graph
+NO_LABELS = "mIoU        not measured: the scenes have no label/"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of logits from the reference's, over some windows."""
+    """Difference between logits and reference logits over some windows."""
 
     windows: int
     agreement: float  # share of pixels with the same class, 0..1
-    mean_abs: float  # mean distance of two logits
+    mean_abs: float  # mean difference of a logit
     max_abs: float
-    span: float  # the reference's logits from lowest to highest
+    span: float  # range of the reference logits
 
-    def line(self, which: str = "windows held out") -> str:
-        """For people."""
+    def line(self, which: str = "held-out windows") -> str:
+        """Return the numbers as text."""
         return (
             f"same class  {share_text(self.agreement)} of the pixels of {self.windows} {which}; "
-            f"logits differ by {self.mean_abs:.3g} in the mean, {self.max_abs:.3g} at "
-            f"most, of a range of {self.span:.3g}"
+            f"logits differ by {self.mean_abs:.3g} on average, {self.max_abs:.3g} at "
+            f"most, in a range of {self.span:.3g}"
         )
 
 
 @dataclass(frozen=True)
 class SceneScores:
-    """Both graphs' scores on labelled scenes, windows side by side."""
+    """Scores of the FP32 graph and another one on labelled scenes."""
 
     scenes: int
     mean_iou: tuple[float, float]  # FP32, the other; 0..1
 
     @property
     def drop(self) -> float:
-        """Points of mIoU lost, 0..100; negative where the other scores higher."""
+        """Points of mIoU lost, 0..100; negative if the other graph scores higher."""
         return 100 * (self.mean_iou[0] - self.mean_iou[1])
 
     def line(self, name: str) -> str:
-        """For people."""
+        """Return the scores as text."""
         before, after = self.mean_iou
-        word = "scene" if self.scenes == 1 else "scenes"
         return (
             f"mIoU        {before:.4f} in FP32, {after:.4f} in {name} ({-self.drop:+.2f} points) "
-            f"on {self.scenes} labelled {word}"
+            f"on {self.scenes} labelled scene{'' if self.scenes == 1 else 's'}"
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types only."""
+        """Return plain JSON types."""
         return {**asdict(self), "mean_iou": list(self.mean_iou), "drop_points": self.drop}
 
 
-def require_close(name: str, held: bool, why: str) -> None:
-    """Refuse a graph that is too far from its FP32 graph.
-
-    Args:
-        name: INT8 or FP16.
-        held: Whether it is close enough.
-        why: It is not, and what to do.
-
-    Raises:
-        ExportError: it is not close enough.
-    """
-    if not held:
-        raise ExportError(f"{name} is refused: {why}; nothing was written")
-
-
-def require_scores(name: str, scores: SceneScores | None, bounds: Bounds) -> None:
-    """Refuse a graph that loses more mIoU than allowed; without labels none is known to.
-
-    Raises:
-        ExportError: with the scores.
-    """
-    if scores is not None:
-        require_close(
-            name,
-            scores.drop <= bounds.max_drop,
-            f"{scores.line(name)}, allowed are {bounds.max_drop:g} points less; "
-            "keep to FP32, or raise --max-drop",
-        )
-
-
 def logits_of(backend: Backend, windows: Windows) -> list[Logits]:
-    """(1, classes, row, column) for each window; copies."""
+    """Run a backend window by window; return copies of the logits (1, classes, row, column)."""
     ones = (slice(index, index + 1) for index in range(len(windows)))
     return [backend.infer(windows.feed(one, backend))["logits"].copy() for one in ones]
 
 
-def difference(expected: Sequence[Logits], found: Sequence[Logits]) -> Difference:
+def measure_difference(expected: Sequence[Logits], found: Sequence[Logits]) -> Difference:
     """Compare the logits of two graphs, window by window."""
     pairs = list(zip(expected, found, strict=True))
     return Difference(
@@ -147,45 +91,82 @@ def difference(expected: Sequence[Logits], found: Sequence[Logits]) -> Differenc
     )
 
 
+def require_scores(
+    name: str,
+    engine: Engine,
+    graphs: tuple[Path, Path],
+    folders: Iterable[Path | None],
+    options: ExportOptions,
+) -> SceneScores | None:
+    """Score a graph on the first folder of scenes with labels, and refuse it if it loses too much.
+
+    Args:
+        name: FP16 or INT8, for messages.
+        engine: Opens a graph.
+        graphs: The FP32 graph and the other one.
+        folders: Folders of scenes.
+        options: Bands of the scenes, and the points of mIoU that may be lost.
+
+    Returns:
+        The scores; None if no folder has labels.
+
+    Raises:
+        ExportError: The graph loses more mIoU than allowed.
+        UsageError: The labels have no pixel of one of the model's classes.
+        SceneError: A raster is missing or damaged, or a label is out of range.
+    """
+    labelled = [folder for folder in folders if folder is not None and (folder / "label").is_dir()]
+    if not labelled:
+        return None
+    logger.info("scoring FP32 and %s on %s", name, labelled[0])
+    first, second = graphs
+    scores = scores_on_scenes(
+        lambda: engine(first), lambda: engine(second), labelled[0], options.bands
+    )
+    if scores is not None and scores.drop > options.max_drop:
+        raise ExportError(
+            f"{name} is refused: {scores.line(name)}, allowed are {options.max_drop:g} points "
+            "less; use the FP32 file, or raise --max-drop; nothing was written"
+        )
+    return scores
+
+
 def scores_on_scenes(
     reference: Callable[[], Backend],
     candidate: Callable[[], Backend],
     folder: Path,
-    bands: Sequence[int] | None = None,
+    bands: tuple[int, int, int] | None = None,
 ) -> SceneScores | None:
-    """mIoU of both graphs on a folder of scenes; None where it has no label/.
-
-    Every pixel is seen once: windows lie side by side.
+    """Compute the mIoU of two graphs on scenes, with windows side by side; None without label/.
 
     Args:
-        reference: Opens the FP32 graph; asked once.
-        candidate: Opens the other graph, after the other was closed.
-        folder: image/ dsm/ and perhaps label/.
+        reference: Opens the FP32 graph.
+        candidate: Opens the other graph, after the first one was closed.
+        folder: Folder with image/, dsm/ and possibly label/.
         bands: 1-based image bands; None takes the first three.
 
     Raises:
-        UsageError: nothing in the labels is one of the model's classes.
-        SceneError: a raster is missing or damaged, or a label is out of range.
+        UsageError: The labels have no pixel of one of the model's classes.
+        SceneError: A raster is missing or damaged, or a label is out of range.
     """
     if not (folder / "label").is_dir():
         return None
-    counts, found = [], []
+    found = []
     for opened in (reference, candidate):
         with opened() as backend:
-            scenes, score = _mean_iou(backend, folder, bands)
-        counts.append(scenes)
+            scenes, score = _mean_iou(backend, folder, bands or (1, 2, 3))
         found.append(score)
     if any(np.isnan(score) for score in found):
-        raise UsageError(f"{folder / 'label'}: no labelled pixel; add labels or leave label/ out")
-    return SceneScores(counts[0], (found[0], found[1]))
+        raise UsageError(f"{folder / 'label'}: no labelled pixel; add labels or remove label/")
+    return SceneScores(scenes, (found[0], found[1]))
 
 
-def _mean_iou(backend: Backend, folder: Path, bands: Sequence[int] | None) -> tuple[int, float]:
+def _mean_iou(backend: Backend, folder: Path, bands: tuple[int, int, int]) -> tuple[int, float]:
     contract = backend.contract
-    first, second, third = bands or (1, 2, 3)
-    dataset = dataset_from_folder(folder, classes=contract.classes, bands=(first, second, third))
-    # A plain folder's scenes are all listed as `train`.
+    dataset = dataset_from_folder(folder, classes=contract.classes, bands=bands)
+    # The scenes of a plain folder are all listed as `train`.
     scenes = open_labelled_scenes(dataset.train, dataset, contract.image.full_scale)
     result = evaluate(backend, scenes, SegmentOptions(contract.window))
-    there = tuple(np.flatnonzero(result.matrix.counts.sum(1)).tolist())  # classes with a label
-    return len(dataset.train), result.matrix.scores(there).mean_iou if there else float("nan")
+    present = tuple(np.flatnonzero(result.matrix.counts.sum(1)).tolist())  # classes with labels
+    score = result.matrix.scores(present).mean_iou if present else float("nan")
+    return len(dataset.train), score

@@ -1,58 +1,75 @@
-"""Calibration: real windows, and the range of each activation over them in the FP32 graph.
+"""Calibration windows, and the peaks of activations over windows.
 
-Ranges are of whole tensors and of their channels, which `quantise` balances. Knows neither
-what is quantised with them nor how good it will be.
+Peaks are reduced inside the graph, so that a few numbers leave it and not whole tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
 
-from mfnet_export.precision.probe import Floats, Probe, measured
-from mfnet_export.validation.sample_windows import Windows, windows_from_scenes
+from mfnet_export.files import disk_errors
+from mfnet_export.graph.passes import add_constant
+from mfnet_export.validation.sample_windows import Windows, stack_windows, windows_from_scenes
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.scene.discovery import scenes_from
 
-# Over windows of the autzen scene, 1 and 4 windows now and then missed a range and cost up to
-# 1.4 % of the classes; from 16 on, the choice of windows no longer mattered.
+# On the autzen scene, 1 and 4 windows sometimes missed a range, which changed up to 1.4 % of the
+# classes. From 16 windows on, their choice no longer mattered.
 MIN_WINDOWS = 8
-HELD_OUT = 4  # of this many windows one measures what the others calibrate
+HELD_OUT = 4  # one of this many windows is held out to measure on
+
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class CalibrationSet:
-    """Windows to calibrate on, and others of the same scenes to measure on."""
+    """Windows to calibrate on, and held-out windows of the same scenes to measure on."""
 
     fit: Windows
     held: Windows
 
 
+@dataclass(frozen=True)
+class Probe:
+    """The largest magnitude of an activation over all windows."""
+
+    name: str  # of the activation
+    sums: tuple[int, ...] = ()  # axes over which magnitudes are summed first
+    channels: bool = False  # one peak per element of the last axis instead of one for all
+
+
 def calibration_set(
     contract: Contract, scenes: Path, count: int, bands: Sequence[int] | None = None
 ) -> CalibrationSet:
-    """`count` windows spread over scenes, and a third as many between them, held out.
+    """Cut `count` windows spread over scenes, and a third as many held-out windows between them.
 
-    The last windows of a row and of a column are moved back into the scene, over those before
-    them, so that some held out may share pixels with some calibrated on.
+    The last windows of a row and of a column are moved back into the scene, so that a held-out
+    window may share pixels with a calibration window.
 
     Args:
-        contract: Gives window and scaling.
-        scenes: A folder with image/ and dsm/.
-        count: Windows to calibrate on; small scenes may hold fewer.
+        contract: Contract with the window size and the scaling.
+        scenes: Folder with image/ and dsm/.
+        count: Windows to calibrate on; small scenes may give fewer.
         bands: 1-based image bands; None takes all but alpha.
 
     Raises:
-        UsageError: no scenes, no valid pixel, or fewer than `MIN_WINDOWS` windows.
-        SceneError: a scene is damaged or does not fit the contract.
+        UsageError: There are no scenes, no valid pixels or fewer than `MIN_WINDOWS` windows.
+        SceneError: A scene is damaged or does not fit the contract.
     """
-    why = f"with fewer than {MIN_WINDOWS} the ranges of activations are left to chance"
+    reason = f"fewer than {MIN_WINDOWS} windows do not give reliable ranges of the activations"
     if count < MIN_WINDOWS:
-        raise UsageError(f"--calibration-windows {count}: expected at least {MIN_WINDOWS}; {why}")
+        raise UsageError(
+            f"--calibration-windows {count}: expected at least {MIN_WINDOWS}; {reason}"
+        )
     wanted = count + -(-count // (HELD_OUT - 1))
     found = windows_from_scenes(scenes_from(scenes), contract, wanted, bands)
     if not found:
@@ -63,33 +80,79 @@ def calibration_set(
         least = MIN_WINDOWS + -(-MIN_WINDOWS // (HELD_OUT - 1))
         raise UsageError(
             f"{scenes}: {len(found)} windows of {contract.window} px with valid pixels; INT8 "
-            f"needs {least}, one in {HELD_OUT} of them to measure on: {why}; add scenes"
+            f"needs {least}, one in {HELD_OUT} of them held out: {reason}; add scenes"
         )
-    return CalibrationSet(*(_stacked(pairs, scenes.name) for pairs in (fit, held)))
+    name = scenes.name
+    return CalibrationSet(
+        *(stack_windows(pairs, f"{len(pairs)} windows of {name}") for pairs in (fit, held))
+    )
 
 
-def channel_peaks(
-    model: Path, names: Sequence[str], windows: Windows, threads: int = 0
-) -> dict[str, Floats]:
-    """Largest magnitude that each channel of some activations takes over the windows.
+def measure_peaks(
+    model: Path, probes: Iterable[Probe], windows: Windows, threads: int = 0
+) -> dict[Probe, Floats]:
+    """Run an FP32 graph over windows and measure the peaks of its activations.
 
     Args:
-        model: FP32 ONNX file; read only.
-        names: Activations (..., channel).
+        model: FP32 ONNX file; only read.
+        probes: The activations to measure.
         windows: Run one by one, so that memory does not grow with their number.
-        threads: Of ONNX Runtime; 0 leaves it to that.
+        threads: Threads of ONNX Runtime; 0 leaves the choice to it.
 
     Returns:
-        (channel,) for each name; its largest element is the peak of the tensor.
+        The peak, () or (channel,), of each probe.
 
     Raises:
-        ResourceError: no room for a temporary copy of the graph.
+        ResourceError: There is no space for a temporary copy of the graph.
     """
-    probes = [Probe(name, channels=True) for name in names]
-    found = measured(model, probes, windows, threads)
-    return {probe.name: found[probe] for probe in probes}
+    import onnxruntime
+
+    probed = ir.load(model)
+    outputs = _add_outputs(probed.graph, probes)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors
+    # The default order runs all probes last and keeps every activation until then.
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    peaks: dict[Probe, Floats] = {}
+    # External weights, because ONNX Runtime maps that file into memory and 2 GiB are no limit.
+    with tempfile.TemporaryDirectory() as folder, disk_errors(Path(folder)):
+        path = Path(folder) / "probed.onnx"
+        ir.save(probed, path, external_data="weights")
+        del probed
+        gc.collect()  # a graph contains reference cycles that keep its weights alive
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        for index in range(len(windows)):
+            one = slice(index, index + 1)
+            feed = {"image": windows.image[one], "dsm": windows.dsm[one]}
+            found = session.run(list(outputs.values()), feed)
+            for probe, peak in zip(outputs, found, strict=True):
+                peaks[probe] = np.maximum(peak, peaks.get(probe, peak))
+        del session
+    return peaks
 
 
-def _stacked(pairs: Sequence[tuple[Floats, Floats]], name: str) -> Windows:
-    images, heights = zip(*pairs, strict=True)
-    return Windows(np.stack(images), np.stack(heights), f"{len(pairs)} windows of {name}")
+def _add_outputs(graph: ir.Graph, probes: Iterable[Probe]) -> dict[Probe, str]:
+    """Replace the outputs of a graph with those of the probes; return their names."""
+    values = {value.name: value for node in graph for value in node.outputs}
+    outputs: dict[Probe, str] = {}
+    graph.outputs.clear()
+    for index, probe in enumerate(dict.fromkeys(probes)):
+        source = values[probe.name]
+        producer = source.producer()
+        assert source.shape is not None  # our files have shapes for all activations
+        assert producer is not None
+        nodes = [ir.node("Abs", [source])]
+        if probe.sums:
+            axes = add_constant(graph, f"probe{index}.axes", np.array(probe.sums, np.int64))
+            nodes.append(ir.node("ReduceSum", [nodes[-1].outputs[0], axes]))
+        over = list(range(len(source.shape) - probe.channels))
+        last = ir.node("ReduceMax", [nodes[-1].outputs[0]], {"axes": over, "keepdims": 0})
+        graph.insert_after(producer, [*nodes, last])
+        output = last.outputs[0]
+        output.name, output.type = f"probe{index}", ir.TensorType(ir.DataType.FLOAT)
+        graph.outputs.append(output)
+        outputs[probe] = output.name
+    return outputs

@@ -1,78 +1,82 @@
-"""Where FP16 would overflow: peaks of a network's activations on real windows, and what to do.
+"""Activation ranges of an FP32 graph on real windows, and the activations FP16 cannot hold.
 
-Sums of the residual streams grow from block to block, and so are kept in FP32 where they are
-large, together with means whose sums are. Anything else that is too large is refused.
+The sums of the residual streams grow from block to block. Large ones are kept in FP32, as are
+means of large values. Any other activation that is too large is refused.
 """
 
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 
-from mfnet_export.errors import ExportError
+from mfnet_export.files import ExportError
+from mfnet_export.precision.calibration import Probe, measure_peaks
 from mfnet_export.precision.fp16_cast import FLOAT, HALF, HALF_MAX, LAYOUT
-from mfnet_export.precision.probe import Probe, measured
-from mfnet_export.precision.sections import parts_of
-from mfnet_export.rewrites.attention import APART
+from mfnet_export.rewrites.attention import MASKED
 from mfnet_export.validation.sample_windows import Windows
 
-LIMIT = 2.0**15  # half of FP16's range: windows not measured may reach further
-# Of residual sums, to which every block adds. Room is the reason and not precision: a channel that
-# is large is rounded coarsely, the others are not. With every sum in FP32 the classes of small
-# networks below this limit agreed no better than without.
+LIMIT = 2.0**15  # half of FP16's range: other windows may reach further than the measured ones
+# Limit for residual sums, to which every block adds. It leaves headroom and is not about
+# precision: with every sum in FP32 the classes of small networks agreed no better than without.
 RESIDUAL_LIMIT = 2.0**13
+
+_BLOCK = re.compile(r"encoder\.(?:sam\.blocks|tuning|attention)\.(\d+)\.")
+_LATE = re.compile(r"(?:encoder\.sam\.)?(neck|fusion|decoder)\.")
+LATE = ("neck", "fusion", "decoder")  # in order of execution
+STREAMS = {"image": "image", "dsm": "DSM"}  # by the graph's input
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """What was measured."""
+    """Measured activation ranges of a graph."""
 
     peaks: dict[str, float]  # largest magnitude of each activation that a node computes
-    parts: dict[str, str]  # part of the network of each activation
-    sums: tuple[str, ...]  # the residual streams' sums, in order
-    large: tuple[str, ...]  # those, and means, that FP16 is too small for
-    masked: tuple[str, ...]  # scores with a mask added, which is as large as it has to be
+    sections: dict[str, str]  # section of the network that computes each activation
+    sums: tuple[str, ...]  # sums of the residual streams, in order
+    large: tuple[str, ...]  # residual sums and means that are too large for FP16
+    masked: tuple[str, ...]  # scores with a mask added, whose magnitude is that of the mask
 
-    def part_peaks(self) -> dict[str, float]:
-        """Largest magnitude in each part of the network, in its order; masks aside."""
+    def section_peaks(self) -> dict[str, float]:
+        """Return the largest magnitude in each section, in order and without masked scores."""
         found: dict[str, float] = {}
         for name, peak in self.peaks.items():
             if name not in self.masked:
-                found[self.parts[name]] = max(peak, found.get(self.parts[name], 0.0))
+                found[self.sections[name]] = max(peak, found.get(self.sections[name], 0.0))
         return found
 
-    def parts_with(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The parts that some activations are in."""
-        return tuple(dict.fromkeys(self.parts[name] for name in names))
+    def sections_with(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the sections that compute some activations."""
+        return tuple(dict.fromkeys(self.sections[name] for name in names))
 
 
-def ranges_of(source: Path, windows: Windows, threads: int = 0) -> Ranges:
-    """Measure an FP32 file on windows.
+def measure_ranges(source: Path, windows: Windows, threads: int = 0) -> Ranges:
+    """Measure the activation ranges of an FP32 file on windows.
 
     Raises:
-        ResourceError: no room for a temporary copy of the graph.
+        ResourceError: There is no space for a temporary copy of the graph.
     """
     model = ir.load(source)
     peaks = {name: Probe(name) for name in _computed(model)}
     means = dict(_means(model))
-    sums, parts, masked = residual_sums(model), parts_of(model), tuple(_masked(model))
+    sums, sections, masked = residual_sums(model), section_names(model), tuple(_masked(model))
     del model
-    gc.collect()  # a graph holds cycles, and its weights with them
-    found = measured(source, (*peaks.values(), *means.values()), windows, threads)
+    gc.collect()  # a graph contains reference cycles that keep its weights alive
+    found = measure_peaks(source, (*peaks.values(), *means.values()), windows, threads)
     reached = {name: float(found[probe]) for name, probe in peaks.items()}
     large = [name for name in sums if not reached[name] <= RESIDUAL_LIMIT]
     large += [mean for mean, probe in means.items() if not float(found[probe]) <= LIMIT]
-    return Ranges(reached, parts, sums, tuple(large), masked)
+    return Ranges(reached, sections, sums, tuple(large), masked)
 
 
 def residual_sums(model: ir.Model) -> tuple[str, ...]:
-    """Names of the sums that make a residual stream: what a LayerNormalization reads, or the next.
+    """Return the names of the sums in the residual streams.
 
-    They are Adds of which a LayerNormalization reads the result, or one of the operands.
+    These are the Adds whose result, or one of whose operands, a LayerNormalization reads.
     """
     read = {
         origin(node.inputs[0])
@@ -88,46 +92,77 @@ def residual_sums(model: ir.Model) -> tuple[str, ...]:
 
 
 def require_fit(model: ir.Model, ranges: Ranges) -> None:
-    """Refuse a converted graph in which an FP16 activation comes near FP16's end.
+    """Refuse a converted graph in which an FP16 activation comes close to FP16's limit.
 
     Args:
-        model: FP16, from the graph that was measured.
-        ranges: Of that graph.
+        model: FP16 graph, converted from the graph that was measured.
+        ranges: Ranges of that graph.
 
     Raises:
-        ExportError: names the activation and its peak.
+        ExportError: Names the activation and its peak.
     """
     for node in model.graph:
         casts = node.op_type == "Cast"
         value = origin(node.inputs[0] if casts else node.outputs[0])
         if node.outputs[0].dtype != HALF or value is None or value.name is None:
             continue
-        peak, maker = ranges.peaks.get(value.name, 0.0), value.producer()
+        peak, producer = ranges.peaks.get(value.name, 0.0), value.producer()
         if not peak <= LIMIT:
             readers = ", ".join(f"{reader.op_type} {reader.name}" for reader in node.successors())
             raise ExportError(
-                f"FP16 is refused: {ranges.parts[value.name]}: {maker.op_type if maker else ''} "
-                f"{value.name} reaches {peak:.6g}{f' and enters {readers}' if casts else ''}; FP16 "
-                f"ends at {HALF_MAX:.0f}, half of it is kept free for other windows; keep to FP32"
+                f"FP16 is refused: {ranges.sections[value.name]}: "
+                f"{producer.op_type if producer else ''} {value.name} reaches {peak:.6g}"
+                f"{f' and enters {readers}' if casts else ''}; the limit of FP16 is "
+                f"{HALF_MAX:.0f}, and half of it is reserved for other windows; use the FP32 file"
             )
 
 
 def origin(value: ir.Value | None) -> ir.Value | None:
-    """The activation that a value holds the numbers of, in another layout."""
+    """Return the activation that a value holds in another layout."""
     while value is not None and (node := value.producer()) and node.op_type in LAYOUT:
         value = node.inputs[0]
     return value
 
 
+def section_names(model: ir.Model) -> dict[str, str]:
+    """Return the section of the network that computes each activation, for example "block 3 image".
+
+    Sections follow from the names of the parameters, in order of execution. In the encoder they
+    are told apart by stream. Where the streams meet, the first operand decides, because a block
+    adds the other stream to its own.
+    """
+    names: dict[str, str] = {}
+    streams = {value.name: STREAMS.get(value.name or "", "") for value in model.graph.inputs}
+    reached = (0, "embedding")  # rank and section; constants may be shared with earlier sections
+    for node in model.graph:
+        reached = max([reached, *(_section(value.name or "") for value in node.inputs if value)])
+        stream = next((streams[v.name] for v in node.inputs if v and v.name in streams), "")
+        section = reached[1]
+        for value in node.outputs:
+            streams[value.name] = stream
+            apart = stream and section not in ("fusion", "decoder")
+            names[str(value.name)] = f"{section} {stream}" if apart else section
+    return names
+
+
+def _section(name: str) -> tuple[int, str]:
+    """Return rank and section of a parameter; the first section for any other value."""
+    if found := _BLOCK.match(name):
+        return 1 + int(found[1]), f"block {found[1]}"
+    if found := _LATE.match(name):
+        return 10_000 + LATE.index(found[1]), found[1]
+    return 0, "embedding"
+
+
 def _computed(model: ir.Model) -> Iterator[str]:
-    """Activations that nodes compute; layouts of them hold nothing larger."""
+    """Yield the activations that nodes compute; layouts of them hold nothing larger."""
     for node in model.graph:
         if node.op_type not in LAYOUT:
             yield from (str(value.name) for value in node.outputs if value.dtype == FLOAT)
 
 
 def _means(model: ir.Model) -> Iterator[tuple[str, Probe]]:
-    """Each mean, and the sums of magnitudes that it passes through at most."""
+    """Yield each mean with a probe of the sums that its computation passes through at most."""
     for node in model.graph:
         source = node.inputs[0] if node.op_type == "ReduceMean" else None
         if source is not None:
@@ -136,9 +171,10 @@ def _means(model: ir.Model) -> Iterator[tuple[str, Probe]]:
 
 
 def _masked(model: ir.Model) -> Iterator[str]:
+    """Yield the scores that a mask is added to."""
     for node in model.graph:
         constants = [value.const_value for value in node.inputs if value is not None]
         if node.op_type == "Add" and any(
-            constant is not None and constant.numpy().min() <= APART for constant in constants
+            constant is not None and constant.numpy().min() <= MASKED for constant in constants
         ):
             yield str(node.outputs[0].name)

@@ -1,59 +1,60 @@
-"""Which layers stay float: found by measuring, until enough pixels keep their class.
+"""Sensitivity search: which linear layers must stay in float for enough pixels to keep their class.
 
-Knows no graphs: layers are numbers with a kind and a cost, and what keeping some of them brings
-is asked of a function.
+Layers are numbers with a kind and a cost; a function measures a graph that keeps some in float.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from mfnet_export.precision.accuracy import Difference
 
-MAX_GROUPS = 16  # each costs one graph of the whole network written, loaded and run
-MAX_FLOAT = 0.5  # share of the multiplications; past it INT8 is not worth its name
+logger = logging.getLogger(__name__)
+
+MAX_GROUPS = 16  # each costs one whole graph that is written, loaded and run
+MAX_FLOAT = 0.5  # share of the multiplications; beyond it INT8 gains too little
 
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that stay float together: of one kind, from one stretch of the depth."""
+    """Layers of one kind and one range of depth, which stay in float together."""
 
-    name: str  # in words
-    layers: tuple[int, ...]  # indices into `quantise.layers_of`
-    share: float  # of all layers' weights, so of their multiplications
+    name: str
+    layers: tuple[int, ...]  # indices into `qdq.linear_layers`
+    share: float  # of the weights of all layers, and so of their multiplications
 
 
 @dataclass(frozen=True)
-class Found:
-    """The end of a search."""
+class SearchResult:
+    """The groups that stay in float, and the difference that remains."""
 
-    kept: tuple[Group, ...]  # in float, the most rewarding first; empty: all is INT8
-    difference: Difference  # from FP32, with those in float
-    measured: int  # graphs run on the way
+    kept: tuple[Group, ...]  # the most rewarding first; empty if all layers are INT8
+    difference: Difference
 
     @property
     def layers(self) -> frozenset[int]:
-        """Indices of the layers to keep."""
+        """Indices of the layers that stay in float."""
         return frozenset(index for group in self.kept for index in group.layers)
 
 
-Measure = Callable[[Collection[int]], Difference]  # of the graph that keeps these layers in float
+Measure = Callable[[Collection[int]], Difference]  # of the graph with these layers in float
 
 
-def groups_of(kinds: Sequence[str], sizes: Sequence[int]) -> list[Group]:
-    """Layers of one kind in as many stretches as `MAX_GROUPS` allows.
+def group_layers(kinds: Sequence[str], sizes: Sequence[int]) -> list[Group]:
+    """Group layers of one kind by depth, into at most `MAX_GROUPS` groups.
 
     Args:
-        kinds: Of each layer, in the graph's order.
-        sizes: Of each layer's weight, elements.
+        kinds: Kind of each layer, in the order of the graph.
+        sizes: Number of elements in the weight of each layer.
     """
     members = {kind: [i for i, other in enumerate(kinds) if other == kind] for kind in kinds}
     parts = max(1, MAX_GROUPS // max(len(members), 1))
     groups = []
     for kind, layers in members.items():
-        for part in range(min(parts, len(layers))):
-            count = min(parts, len(layers))
+        count = min(parts, len(layers))
+        for part in range(count):
             low, high = (len(layers) * bound // count for bound in (part, part + 1))
             chosen = tuple(layers[low:high])
             place = f"{low + 1}-{high}" if high > low + 1 else f"{high}"
@@ -62,32 +63,26 @@ def groups_of(kinds: Sequence[str], sizes: Sequence[int]) -> list[Group]:
     return groups
 
 
-def layers_to_keep(
-    groups: Sequence[Group],
-    measure: Measure,
-    target: float,
-    tell: Callable[[str], None] = lambda _: None,
-) -> Found:
-    """The layers without which INT8 keeps the class of a share `target` of the pixels.
+def search_float_layers(groups: Sequence[Group], measure: Measure, target: float) -> SearchResult:
+    """Find the groups of layers that must stay in float.
 
-    With everything in INT8 one group at a time goes back to float. Those that take most of the
-    logits' difference away for the multiplications they cost stay there, one after another, until
-    the target is reached or more than `MAX_FLOAT` of the multiplications would be float.
+    Each group is measured in float with all others in INT8. The groups that reduce the difference
+    of the logits most for the multiplications they cost are kept in float, one after another,
+    until the target is reached or `MAX_FLOAT` of the multiplications would be exceeded.
 
     Args:
-        groups: What may stay float.
-        measure: Runs a graph.
-        target: 0..1.
-        tell: Told what is being done.
+        groups: The groups that may stay in float.
+        measure: Runs the graph that keeps some layers in float.
+        target: Share of pixels (0 to 1) that must keep their class.
     """
-    difference, measured = measure(()), 1
+    difference = measure(())
     if difference.agreement >= target:
-        return Found((), difference, measured)
-    tell(f"{difference.agreement:.2%} keep their class; measuring {len(groups)} groups of layers")
-    gains = []
-    for group in groups:
-        gains.append((difference.mean_abs - measure(group.layers).mean_abs) / group.share)
-        measured += 1
+        return SearchResult((), difference)
+    share = difference.agreement
+    logger.info("%.2f%% keep their class; measuring %d groups of layers", 100 * share, len(groups))
+    gains = [
+        (difference.mean_abs - measure(group.layers).mean_abs) / group.share for group in groups
+    ]
     order = sorted(range(len(groups)), key=lambda index: -gains[index])
     kept: list[Group] = []
     for group in (groups[index] for index in order if gains[index] > 0):
@@ -95,8 +90,7 @@ def layers_to_keep(
             continue
         kept.append(group)
         difference = measure([index for other in kept for index in other.layers])
-        measured += 1
-        tell(f"{difference.agreement:.2%} with {group.name} in float")
+        logger.info("%.2f%% with %s in float", 100 * difference.agreement, group.name)
         if difference.agreement >= target:
             break
-    return Found(tuple(kept), difference, measured)
+    return SearchResult(tuple(kept), difference)

@@ -1,1 +1,1 @@
-"""The exact steps from a trained network to a fast one (DESIGN 4), a file an idea."""
+"""Exact rewrites of a network into an equal one with fewer operations."""

@@ -1,10 +1,11 @@
-"""Attention that computes nothing for the padding of its windows (DESIGN 4.4, 4.5).
+"""Attention over the real tokens of each window only.
 
-Padding tokens are zero before `qkv`, so each has the bias for its key and value: constants. They
-ask nothing, so only real tokens are queries. Full windows are one batch; the tokens of all other
-windows attend together, a constant mask keeping windows apart. Their padding follows as constant
-keys: without relative position all of a window's are equal and become one key with log(count)
-added to its score; with it they stand at their positions.
+Padding tokens are zero before `qkv`, so their keys and values are constants: the bias. Their
+outputs are not used, so only real tokens are queries. The full windows form one batch; the tokens
+of all partial windows attend together, with a constant mask that keeps the windows apart. The
+padding of the partial windows follows as constant keys. Without relative position these keys are
+equal within a window and become one key with log(count) added to its score; with relative
+position each stays at its place.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from torch import Tensor, nn
 from mfnet.sam import Block, get_rel_pos
 from mfnet_export.rewrites.tokens import TokenOrder
 
-# Added to a score that must not count: its exponential is 0 in any precision, and FP16 holds it
-# with as much room again for the score.
-APART = -(2.0**14)
+# Added to the scores of tokens in different windows: the exponential is 0 in any precision, and
+# FP16 has room for a score of the same magnitude on top.
+MASKED = -(2.0**14)
 
 
 class PaddingFreeAttention(nn.Module):
     """Multi-head attention over real tokens only, in the order of `TokenOrder`.
 
     Args:
-        block: SAM's; with `use_rel_pos` its tables take part.
-        order: Of the encoder's tokens.
+        block: SAM's block. Its relative-position tables are used if `use_rel_pos` is set.
+        order: Order of the encoder's tokens.
     """
 
     def __init__(self, block: Block, order: TokenOrder) -> None:
@@ -37,20 +38,20 @@ class PaddingFreeAttention(nn.Module):
         self.heads = attn.num_heads
         side = order.side if windowed else order.grid
         places = order.places % side
-        keys = places[:, 0] * side + places[:, 1]  # where in its window each token is
+        keys = places[:, 0] * side + places[:, 1]  # place of each token in its window
         full = order.full * side**2 if windowed else order.grid**2
         self.sizes = (full, order.grid**2 - full)
         self.groups = nn.ModuleList()
         if full:
             self.groups.append(TokenGroup(attn, side, keys[: side**2]))
         if order.grid**2 > full:
-            own, padding = order.rest_window, order.rest_padding[order.rest_window]
-            mask = torch.where(own[:, None] == own, 0.0, APART).to(attn.qkv.weight)
+            own, padding = order.partial_window, order.partial_padding[order.partial_window]
+            mask = torch.where(own[:, None] == own, 0.0, MASKED).to(attn.qkv.weight)
             group = TokenGroup(attn, side, keys[full:], mask, padding)
             self.groups.append(group)
 
     def forward(self, block: Block, qkv: Tensor) -> Tensor:
-        """(B, T, 3D) of real tokens -> (B, T, D), before the projection."""
+        """Attend in a batch of real tokens, (B, T, 3D) -> (B, T, D), before the projection."""
         tokens = sum(self.sizes)
         parts = qkv.reshape(-1, tokens, 3, self.heads, qkv.shape[-1] // (3 * self.heads))
         if len(self.groups) == 1:
@@ -72,10 +73,10 @@ class TokenGroup(nn.Module):
 
     Args:
         attn: SAM's attention.
-        side: Tokens a side of a window.
-        keys: Where in its window, row by row, each token is, (n,).
+        side: Tokens per side of a window.
+        keys: Place of each token in its window, counted row by row, (n,).
         mask: Added to the scores of token pairs, (n, n).
-        padding: Whether each position of a token's window is padding, (n, side²).
+        padding: True for each padded position of a token's window, (n, side²).
     """
 
     table: Tensor | None  # (n, d, 2 side)
@@ -103,7 +104,7 @@ class TokenGroup(nn.Module):
             if position is None:
                 counted = padding.sum(1, keepdim=True).to(mask).log()
             else:
-                counted = torch.where(padding, 0.0, APART).to(mask)
+                counted = torch.where(padding, 0.0, MASKED).to(mask)
                 position = torch.cat([position, onehot], dim=1)
             self.padding = counted.shape[1]
             mask = torch.cat([mask, counted], dim=1)
@@ -115,7 +116,7 @@ class TokenGroup(nn.Module):
         self.register_buffer("padding_value", self._padding_rows(value))
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Three (B, m, heads, d), m a multiple of n -> (B', n, heads, d)."""
+        """Attend, three (B, m, heads, d) with m a multiple of n -> (B', n, heads, d)."""
         q, k, v = (x.reshape(-1, self.tokens, *x.shape[2:]).permute(0, 2, 1, 3) for x in (q, k, v))
         k, v = self._padded(k, self.padding_key), self._padded(v, self.padding_value)
         scores = (q if self.scale == 1 else q * self.scale) @ k.transpose(-2, -1)
@@ -127,16 +128,16 @@ class TokenGroup(nn.Module):
         return out
 
     def _relative(self, q: Tensor, table: Tensor) -> Tensor:
-        """Products with the tables' rows and columns, (B', heads, n, d) -> (..., n, 2 side).
+        """Multiply queries with the table rows of their token, (B', heads, n, d) -> (..., 2 side).
 
-        A product a token, since each token has its own distances.
+        One product per token, because each token has its own distances.
         """
         heads, dim = q.shape[1], q.shape[3]
         products = q.permute(2, 0, 1, 3).reshape(self.tokens, -1, dim) @ table
         return products.reshape(self.tokens, -1, heads, products.shape[-1]).permute(1, 2, 0, 3)
 
     def _padding_rows(self, bias: Tensor) -> Tensor | None:
-        """Zeros for the tokens and the bias for the padding, (heads, n + padding, d)."""
+        """Return zeros for the tokens and the bias for the padding, (heads, n + padding, d)."""
         if not self.padding or not bias.any():
             return None
         return torch.cat(
@@ -154,9 +155,9 @@ class TokenGroup(nn.Module):
 
 
 def _tables(attn: Any, side: int, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of both tables for each token, (n, d, 2 side), and what picks them for each position.
+    """Return the rows of both tables for each token, (n, d, 2 side), and a selection matrix.
 
-    The second, (2 side, side²), has a one for the row and a one for the column of a position.
+    The matrix, (2 side, side²), has a one for the row and a one for the column of each position.
     """
     down, across = (
         get_rel_pos(side, side, table.detach()) for table in (attn.rel_pos_h, attn.rel_pos_w)

@@ -1,4 +1,4 @@
-"""Steps on the attention weights of every block: tables, scale and biases (DESIGN 4.5, 4.6)."""
+"""Rewrites of the attention weights of every block: tables, scale and biases."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from mfnet.model.network import MFNet
 from mfnet.sam import Block
 from mfnet.tuning.base import BlockTuning, wide
 from mfnet_export.rewrites.encoder import FastEncoder
-from mfnet_export.rewrites.surgery import shell, with_children, with_weights
+from mfnet_export.rewrites.surgery import shallow_copy, with_children, with_weights
 
 Change = Callable[[Block, BlockTuning], tuple[Block, BlockTuning]]
 
 
-def without_zero_tables(network: MFNet) -> MFNet:
-    """Leave out relative position where both tables of a block are zero."""
+def drop_zero_tables(network: MFNet) -> MFNet:
+    """Drop the relative position of every block whose tables are both zero."""
 
     def change(block: Block, tuning: BlockTuning) -> tuple[Block, BlockTuning]:
         attn = block.attn
         if not attn.use_rel_pos or attn.rel_pos_h.any() or attn.rel_pos_w.any():
             return block, tuning
-        attn = shell(attn)
+        attn = shallow_copy(attn)
         attn.use_rel_pos = False
         del attn._parameters["rel_pos_h"], attn._parameters["rel_pos_w"]
         return with_children(block, attn=attn), tuning
 
-    return _with_blocks(network, change)
+    return _change_blocks(network, change)
 
 
-def with_scaled_queries(network: MFNet) -> MFNet:
-    """Put attention's 1 / sqrt(d) into the queries' weights, and out of the tables they meet."""
+def scale_queries(network: MFNet) -> MFNet:
+    """Move the scale 1 / sqrt(d) of attention into the weights of the queries.
+
+    The relative-position tables, which are multiplied with the queries, are divided by it.
+    """
 
     def change(block: Block, tuning: BlockTuning) -> tuple[Block, BlockTuning]:
         scale = block.attn.scale
@@ -46,7 +49,7 @@ def with_scaled_queries(network: MFNet) -> MFNet:
         if scaled is None:
             return block, tuning
         bias = wide(attn.qkv.bias) * wide(gain)
-        if scaled is tuning:  # the queries are SAM's
+        if scaled is tuning:  # the queries come from SAM's weights
             weight = wide(attn.qkv.weight) * wide(gain)[:, None]
             qkv = with_weights(attn.qkv, weight=weight, bias=bias)
         else:
@@ -60,14 +63,15 @@ def with_scaled_queries(network: MFNet) -> MFNet:
             attn = with_weights(attn, **tables)
         return with_children(block, attn=attn), scaled
 
-    return _with_blocks(network, change)
+    return _change_blocks(network, change)
 
 
-def without_key_bias(network: MFNet) -> MFNet:
-    """Drop the keys' bias and move the values' behind the projection.
+def drop_key_bias(network: MFNet) -> MFNet:
+    """Drop the bias of the keys and move the bias of the values behind the projection.
 
-    A query meets the same bias in every key, padding too, which softmax takes out; the weights of
-    the values add up to one, so their bias passes through. Padding is then zero.
+    The bias of the keys adds the same to all scores of a query, padding included, and cancels in
+    the softmax. The softmax weights add up to one, so the bias of the values passes through
+    unchanged. Padding keys and values are zero afterwards.
     """
 
     def change(block: Block, tuning: BlockTuning) -> tuple[Block, BlockTuning]:
@@ -75,7 +79,9 @@ def without_key_bias(network: MFNet) -> MFNet:
         queries, keys, values = wide(attn.qkv.bias).chunk(3)
         if not (keys.any() or values.any()):
             return block, tuning
-        if tuning.with_qkv_gain(torch.ones_like(attn.qkv.bias)) is None:  # may hold a bias itself
+        if (
+            tuning.with_qkv_gain(torch.ones_like(attn.qkv.bias)) is None
+        ):  # it may hold a bias itself
             return block, tuning
         bias = torch.cat([queries, torch.zeros_like(keys), torch.zeros_like(values)])
         through: Tensor = wide(attn.proj.bias) + wide(attn.proj.weight) @ values
@@ -86,13 +92,13 @@ def without_key_bias(network: MFNet) -> MFNet:
         )
         return with_children(block, attn=attn), tuning
 
-    return _with_blocks(network, change)
+    return _change_blocks(network, change)
 
 
-def _with_blocks(network: MFNet, change: Change) -> MFNet:
-    """The network with each block and its tuning changed, or itself if none was.
+def _change_blocks(network: MFNet, change: Change) -> MFNet:
+    """Return the network with each block and its tuning changed, or itself if none changes.
 
-    Attention without padding holds scale, biases and tables of its own: then it is too late.
+    Padding-free attention holds copies of scale, biases and tables, so nothing changes after it.
     """
     encoder = network.encoder
     if isinstance(encoder, FastEncoder) and encoder.attention is not None:

@@ -1,4 +1,4 @@
-"""Steps on normalisation and pooling, wherever they stand (DESIGN 4.6)."""
+"""Rewrites of normalisation and pooling layers, wherever they are in the network."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ from mfnet.model.fusion import ChannelNorm
 from mfnet.model.network import MFNet
 from mfnet.sam import LayerNorm2d
 from mfnet.tuning.base import wide
-from mfnet_export.rewrites.surgery import replaced, with_children, with_weights
+from mfnet_export.rewrites.surgery import replace_modules, with_children, with_weights
 
 
 class SpatialMean(nn.Module):
-    """Mean over rows and columns: pooling to 1 x 1, which torch exports as an index computation."""
+    """Mean over rows and columns."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, 1, 1)."""
         return x.mean((2, 3), keepdim=True)
 
 
-def with_plain_means(network: MFNet) -> MFNet:
-    """Put a mean in place of each pooling to 1 x 1."""
+def use_plain_means(network: MFNet) -> MFNet:
+    """Replace each pooling to 1 x 1, which torch exports as index arithmetic, with a mean."""
 
-    def mean_from_pool(module: nn.Module) -> nn.Module | None:
+    def replace(module: nn.Module) -> nn.Module | None:
         pools = isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
         return SpatialMean() if pools else None
 
-    return replaced(network, mean_from_pool)
+    return replace_modules(network, replace)
 
 
-def with_native_norms(network: MFNet) -> MFNet:
-    """Put LayerNorm over the last axis in place of SAM's LayerNorm2d, written out over channels."""
+def use_native_norms(network: MFNet) -> MFNet:
+    """Replace SAM's hand-written LayerNorm2d with a LayerNorm over the last axis."""
 
-    def native(module: nn.Module) -> nn.Module | None:
+    def replace(module: nn.Module) -> nn.Module | None:
         if not isinstance(module, LayerNorm2d):
             return None
         norm = ChannelNorm(len(module.weight))
         norm.ln.weight, norm.ln.bias, norm.ln.eps = module.weight, module.bias, module.eps
         return norm.eval()
 
-    return replaced(network, native)
+    return replace_modules(network, replace)
 
 
-def with_folded_batch_norms(network: MFNet) -> MFNet:
-    """Fold each BatchNorm into the convolution before it, or the 1x1 convolution behind it.
+def fold_batch_norms(network: MFNet) -> MFNet:
+    """Fold each BatchNorm into the convolution before it, or the 1x1 convolution after it.
 
-    The one before the decoder's attention stays: behind it stands a 3x3 convolution whose zero
-    padding is not the norm's.
+    The BatchNorm before the decoder's attention stays: a 3x3 convolution follows it, and the zero
+    padding of that convolution comes after the norm.
     """
 
-    def folded(module: nn.Module) -> nn.Module | None:
+    def replace(module: nn.Module) -> nn.Module | None:
         if isinstance(module, nn.Sequential):
-            return _folded_sequence(module)
+            return _fold_in_sequence(module)
         if isinstance(module, DecoderBlock) and isinstance(module.norm2, nn.BatchNorm2d):
-            gain, shift = _affine(module.norm2)
+            gain, shift = _gain_and_shift(module.norm2)
             first = module.mlp.fc1
             assert first.bias is not None
             weight = wide(first.weight)
@@ -70,36 +70,37 @@ def with_folded_batch_norms(network: MFNet) -> MFNet:
                 ),
             )
             made = with_children(module, norm2=nn.Identity(), mlp=mlp)
-            return replaced(made, folded)
+            return replace_modules(made, replace)
         return None
 
-    return replaced(network, folded)
+    return replace_modules(network, replace)
 
 
-def _folded_sequence(module: nn.Sequential) -> nn.Sequential | None:
-    """The sequence with each BatchNorm that follows a convolution folded into it."""
+def _fold_in_sequence(module: nn.Sequential) -> nn.Sequential | None:
+    """Fold each BatchNorm that follows a convolution in a sequence; None if there is none."""
     items = dict(module._modules)
     changed: dict[str, nn.Module] = {}
     for (name, layer), (following, norm) in pairwise(items.items()):
         if isinstance(layer, nn.Sequential) and len(layer) == 1:  # as in official files
             layer = layer[0]
         if isinstance(norm, nn.BatchNorm2d) and isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            changed |= {name: _folded(layer, norm), following: nn.Identity()}
+            changed |= {name: _fold(layer, norm), following: nn.Identity()}
     return with_children(module, **changed) if changed else None
 
 
-def _folded(layer: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> nn.Module:
-    gain, shift = _affine(norm)
+def _fold(layer: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> nn.Module:
+    gain, shift = _gain_and_shift(norm)
     bias = shift if layer.bias is None else shift + gain * wide(layer.bias)
-    # outputs are the first axis of a convolution's weight, the second of a transposed one's
+    # The output channels are the first axis of a convolution's weight, the second of a
+    # transposed convolution's.
     axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
     shape = [1] * layer.weight.ndim
     shape[axis] = -1
     return with_weights(layer, weight=wide(layer.weight) * gain.reshape(shape), bias=bias)
 
 
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Gain and shift of a BatchNorm in eval mode, float64."""
+def _gain_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return the gain and the shift of a BatchNorm in eval mode, in float64."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     gain = wide(norm.weight) / torch.sqrt(wide(norm.running_var) + norm.eps)

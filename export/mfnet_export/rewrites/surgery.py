@@ -1,4 +1,4 @@
-"""Exchange parts of a module without touching the module. Knows no networks."""
+"""Copies of a module with some parts exchanged; the module itself is never changed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def shell(module: Module) -> Module:
-    """A module of its own around the same children, parameters and buffers."""
+def shallow_copy(module: Module) -> Module:
+    """Return a new module that holds the same children, parameters and buffers."""
     made = copy.copy(module)
     for registry in ("_modules", "_parameters", "_buffers"):
         made.__dict__[registry] = dict(module.__dict__[registry])
@@ -20,15 +20,15 @@ def shell(module: Module) -> Module:
 
 
 def with_children(module: Module, **children: nn.Module) -> Module:
-    """A shell with some children exchanged."""
-    made = shell(module)
+    """Return a shallow copy with some children exchanged."""
+    made = shallow_copy(module)
     made._modules.update(children)
     return made
 
 
 def with_weights(module: Module, **weights: Tensor) -> Module:
-    """A shell with some parameters exchanged, each rounded once to the type of the old one."""
-    made = shell(module)
+    """Return a shallow copy with some parameters exchanged, rounded once to the module's dtype."""
+    made = shallow_copy(module)
     for name, weight in weights.items():
         old = made._parameters[name]
         like = next(module.parameters()) if old is None else old
@@ -38,13 +38,16 @@ def with_weights(module: Module, **weights: Tensor) -> Module:
     return made
 
 
-def replaced(module: Module, make: Callable[[nn.Module], nn.Module | None]) -> Module:
-    """The module with each descendant exchanged for which `make` gives another, or itself."""
+def replace_modules(module: Module, replace: Callable[[nn.Module], nn.Module | None]) -> Module:
+    """Return the module with each descendant for which `replace` returns another exchanged.
+
+    Returns the module itself if nothing is exchanged.
+    """
     changed = {}
     for name, child in module._modules.items():
         if child is not None:
-            other = make(child)
-            made = replaced(child, make) if other is None else other
+            other = replace(child)
+            made = replace_modules(child, replace) if other is None else other
             if made is not child:
                 changed[name] = made
     return with_children(module, **changed) if changed else module

@@ -1,9 +1,9 @@
-"""The order in which a padding-free encoder keeps its tokens. Knows indices, no weights.
+"""Token order of an encoder without window padding.
 
-A grid of tokens falls into attention windows; those at the right and at the bottom reach over its
-edge. Full windows come first, one after the other, then the tokens of the others, window by
-window. Everything but attention works token by token, so one reordering before the first block
-and one after the last are enough.
+Attention windows divide the token grid; those at the right and bottom edges reach beyond it. The
+tokens of the full windows come first, one window after the other, followed by those of the partial
+windows, window by window. Everything but attention works token by token, so one reordering before
+the first block and one after the last are enough.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenOrder:
-    """Tokens of a grid (row by row) sorted by attention window."""
+    """The tokens of a square grid, sorted by attention window."""
 
-    grid: int  # tokens a side
-    side: int  # tokens a side of an attention window
+    grid: int  # tokens per side
+    side: int  # tokens per side of an attention window
 
     @cached_property
     def windows(self) -> tuple[tuple[tuple[int, int], ...], ...]:
@@ -42,11 +42,6 @@ class TokenOrder:
         """Number of full windows."""
         return sum(len(tokens) == self.side**2 for tokens in self.windows)
 
-    @property
-    def rest(self) -> int:
-        """Tokens in the others."""
-        return self.grid**2 - self.full * self.side**2
-
     @cached_property
     def places(self) -> Tensor:
         """(row, column) of every token in this order, (T, 2)."""
@@ -63,14 +58,14 @@ class TokenOrder:
         return torch.argsort(self.forward)
 
     @cached_property
-    def rest_window(self) -> Tensor:
-        """Which of the other windows each of their tokens is in, (rest,)."""
+    def partial_window(self) -> Tensor:
+        """Index of the partial window of each token in a partial window, (tokens,)."""
         sizes = torch.tensor([len(tokens) for tokens in self.windows[self.full :]])
         return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
 
     @cached_property
-    def rest_padding(self) -> Tensor:
-        """Whether each position of the other windows is padding, (windows, side²) bool."""
+    def partial_padding(self) -> Tensor:
+        """True for the padded positions of each partial window, (windows, side²)."""
         real = [
             {(row % self.side) * self.side + column % self.side for row, column in tokens}
             for tokens in self.windows[self.full :]

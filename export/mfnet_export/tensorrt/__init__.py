@@ -1,1 +1,1 @@
-"""TensorRT plans from ONNX files."""
+"""TensorRT plans built from ONNX files. Needs no PyTorch."""

@@ -1,22 +1,22 @@
-"""ONNX file to TensorRT plan: the whole build, one visible function. Needs no PyTorch."""
+"""ONNX file to TensorRT plan."""
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mfnet_export.errors import ExportError
-from mfnet_export.files import size_text, staged
-from mfnet_export.tensorrt.config import config_from_options
-from mfnet_export.tensorrt.engine import EngineFacts, facts_of_engine
+from mfnet_export.files import ExportError, staged_output
+from mfnet_export.report import labelled, size_text
+from mfnet_export.tensorrt.config import config_from_options, timing_cache
 from mfnet_export.tensorrt.machine import PlanMachine, plan_machine
 from mfnet_export.tensorrt.network import FLOATS, network_from_onnx
 from mfnet_export.tensorrt.options import PlanOptions
-from mfnet_export.tensorrt.progress import Watch, watch_build, watched
-from mfnet_export.tensorrt.timing_cache import timings
+from mfnet_export.tensorrt.progress import Watch, monitor_build, run_watched
 from mfnet_runtime.backends.onnx_file import contract_in_onnx
 from mfnet_runtime.backends.tensorrt.engine import recording_logger
 from mfnet_runtime.backends.tensorrt.plan_file import PLAN_SUFFIX, PlanFacts, sidecar_of
@@ -24,23 +24,28 @@ from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import NO_MEMORY, ModelError, ResourceError, UsageError
 from mfnet_runtime.files import sha256_from_file
 
-Tell = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
+# Names of TensorRT's fused attention kernels: _gemm_mha_v2_..., kgen_mha, fmha_v2_...
+FUSED = re.compile(r"(^|_)f?mha(_|$)|fused_multihead_attention", re.IGNORECASE)
+OPAQUE = "ForeignNode"  # TensorRT 8.6 hides the whole encoder in one such layer
+IDLE = ("signal", "wait", "shape_call")  # types of layers that compute nothing
 
 
 @dataclass(frozen=True)
 class PlanReport:
-    """What was built."""
+    """A plan that was built."""
 
     output: Path
     size: int  # bytes
     facts: PlanFacts
-    attentions: int  # in the graph, of a head size that TensorRT has fused kernels for
-    warnings: tuple[str, ...]  # the last that TensorRT gave
+    attentions: int  # in the graph, with a head size that TensorRT has fused kernels for
+    warnings: tuple[str, ...]  # the last warnings of TensorRT
     seconds: float
 
     @property
     def caution(self) -> str:
-        """What is slower than it should be; empty if nothing is known to be."""
+        """A warning if attentions run unfused, and so slower than they could; else empty."""
         fused = self.facts.fused_attentions
         if self.facts.contract.precision != "fp16" or fused is None or fused >= self.attentions:
             return ""
@@ -50,7 +55,7 @@ class PlanReport:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types only."""
+        """Return plain JSON types."""
         return {
             "output": str(self.output),
             "bytes": self.size,
@@ -62,7 +67,7 @@ class PlanReport:
         }
 
     def lines(self) -> list[str]:
-        """For people, ending in what to do next."""
+        """Return the report as text that ends in the next command."""
         facts, profile = self.facts, self.facts.profile
         major, minor = facts.compute_capability
         fused = "?" if facts.fused_attentions is None else facts.fused_attentions
@@ -73,44 +78,76 @@ class PlanReport:
             f"{facts.contract.precision}",
             f"batches of {profile.smallest} to {profile.largest}, best at {profile.best}",
             f"{layers} layers, {fused} fused attention kernels for {self.attentions} attentions",
+            *([f"warning: {self.caution}"] if self.caution else []),
         ]
-        if self.caution:
-            rows.append(f"warning: {self.caution}")
-        rows = [f"{'plan' if not index else '':8}  {row}" for index, row in enumerate(rows)]
-        return [*rows, f"next: mfnet-run {self.output} SCENES -o OUT"]
+        return [*labelled("plan", rows), f"next: mfnet-run {self.output} SCENES -o OUT"]
 
 
-def plan_from_onnx(
-    source: Path, target: Path, options: PlanOptions, tell: Tell = lambda _: None
-) -> PlanReport:
-    """Build the plan of an ONNX file and write it, with its facts beside it.
+def plan_from_onnx(source: Path, target: Path, options: PlanOptions) -> PlanReport:
+    """Build the plan of an ONNX file and write it with its facts beside it.
 
-    Both files appear, or are replaced, only on success.
+    Both files are replaced only on success.
 
     Args:
         source: FP16 or FP32 ONNX file with a contract.
-        target: Ending in `.plan`.
-        options: What to ask of TensorRT.
-        tell: Told what is being done, a few words each.
+        target: File to write, with the suffix `.plan`.
+        options: How to build it.
 
     Raises:
-        UsageError: no such file or folder, or options this TensorRT or GPU cannot follow.
-        NoBuilderError: no TensorRT or no GPU here.
-        ModelError: the file has no contract, or one that plans cannot keep.
-        ExportError: TensorRT cannot read the file or build it.
-        ResourceError: the GPU's memory, or the disk, is full; or the GPU failed.
+        UsageError: A file or folder is missing, or TensorRT or the GPU does not support an option.
+        NoBuilderError: This machine has no TensorRT or no GPU.
+        ModelError: The file has no contract, or one that plans do not support.
+        ExportError: TensorRT cannot read or build the file.
+        ResourceError: The GPU's memory or the disk is full, or the GPU failed.
     """
     started = time.perf_counter()
     contract = _contract_from_source(source, target)
-    with plan_machine() as machine, staged(target) as partial:
-        tell(f"building with {machine.text}, which takes minutes")
-        plan, attentions, warnings = _built(machine, source, contract, options, tell)
-        counts = facts_of_engine(machine.trt, plan)
+    with plan_machine() as machine, staged_output(target) as partial:
+        logger.info("building with %s, which takes minutes", machine.text)
+        plan, attentions, warnings = _build(machine, source, contract, options)
+        layers, fused = _inspect(machine.trt, plan)
         partial.write_bytes(plan)
-        facts = _facts(machine, source, partial, contract, options, counts)
+        facts = PlanFacts(
+            contract=contract,
+            plan_sha256=sha256_from_file(partial),
+            onnx_sha256=sha256_from_file(source),
+            tensorrt=machine.trt.__version__,
+            cuda=machine.device.cuda,
+            driver=machine.device.driver,
+            gpu=machine.device.name,
+            compute_capability=machine.device.compute_capability,
+            profile=options.batches,
+            version_compatible=options.version_compatible,
+            hardware=options.hardware_compatible,
+            weights=not options.strip_weights,
+            layers=layers,
+            fused_attentions=fused,
+        )
         sidecar_of(partial).write_text(facts.to_json(), encoding="utf-8")
     seconds = time.perf_counter() - started
     return PlanReport(target, len(plan), facts, attentions, warnings, seconds)
+
+
+def count_layers(text: str) -> tuple[int | None, int | None]:
+    """Count the layers and the fused attentions in the JSON of TensorRT's engine inspector.
+
+    Args:
+        text: Each layer is an object, or just its name if the plan was built with less detail.
+
+    Returns:
+        Both counts, None where TensorRT does not list them.
+    """
+    try:
+        layers = list(json.loads(text)["Layers"])
+    except (ValueError, KeyError, TypeError):
+        return None, None
+    entries = [layer if isinstance(layer, dict) else {"Name": str(layer)} for layer in layers]
+    working = [entry for entry in entries if entry.get("LayerType") not in IDLE]
+    if any(OPAQUE in entry.get("Name", "") for entry in working):
+        return len(working), None
+    # Other fields, such as the metadata, repeat the names of the graph's own nodes.
+    names = [(entry.get("Name", ""), entry.get("TacticName", "")) for entry in working]
+    return len(working), sum(any(FUSED.search(name) for name in pair) for pair in names)
 
 
 def _contract_from_source(source: Path, target: Path) -> Contract:
@@ -121,43 +158,42 @@ def _contract_from_source(source: Path, target: Path) -> Contract:
     contract = contract_in_onnx(source)
     if contract.precision not in FLOATS:
         raise ModelError(
-            f"{source}: is {contract.precision.upper()}, plans are built from FP16 or FP32 files; "
-            "export one with mfnet-export --fp16"
+            f"{source}: is {contract.precision.upper()}, but plans are built from FP16 or FP32 "
+            "files; export one with mfnet-export --fp16"
         )
     return contract
 
 
-def _built(
-    machine: PlanMachine, source: Path, contract: Contract, options: PlanOptions, tell: Tell
+def _build(
+    machine: PlanMachine, source: Path, contract: Contract, options: PlanOptions
 ) -> tuple[bytes, int, tuple[str, ...]]:
-    """The plan, attentions in the graph, and TensorRT's warnings."""
+    """Return the plan, the number of attentions in the graph and TensorRT's warnings."""
     trt, watch = machine.trt, Watch()
-    logger = recording_logger(trt)
-    builder = trt.Builder(logger)
-    portable = options.version_compatible or options.hardware != "none"
-    read = network_from_onnx(trt, builder, logger, source, contract, portable, tell)
-    config = config_from_options(machine, builder, read, contract, options)
-    watch_build(trt, config, watch)
+    log = recording_logger(trt)
+    builder = trt.Builder(log)
+    portable = options.version_compatible or options.hardware_compatible != "none"
+    parsed = network_from_onnx(trt, builder, log, source, contract, native_only=portable)
+    config = config_from_options(machine, builder, parsed, contract, options)
+    monitor_build(trt, config, watch)
 
     def build() -> Any:
-        with machine.device.current():  # of this thread
-            return builder.build_serialized_network(read.network, config)
+        with machine.device.current():  # the GPU's context belongs to a thread
+            return builder.build_serialized_network(parsed.network, config)
 
-    with timings(config, options.timing_cache, tell):
-        memory = watched(build, watch, tell)
+    with timing_cache(config, options.timing_cache):
+        memory = run_watched(build, watch)
         if memory is None:
-            raise _build_fault(machine, source, logger.errors)
-    return bytes(memory), read.graph.attentions, tuple(logger.warnings)
+            raise _build_error(machine, source, log.reason)
+    return bytes(memory), parsed.graph.attentions, tuple(log.warnings)
 
 
-def _build_fault(machine: PlanMachine, source: Path, errors: list[str]) -> Exception:
-    """Why TensorRT gave no plan.
+def _build_error(machine: PlanMachine, source: Path, reason: str) -> Exception:
+    """Return the reason for a failed build.
 
     Raises:
-        DeviceLostError: the GPU failed; TensorRT does not tell that from other faults.
+        DeviceLostError: The GPU failed, which TensorRT does not tell from other errors.
     """
     machine.device.memory()
-    reason = "; ".join(errors) or "it does not say why"
     if NO_MEMORY.search(reason):
         return ResourceError(
             f"{source}: {machine.text} ran out of memory while building ({reason}); use smaller "
@@ -169,27 +205,20 @@ def _build_fault(machine: PlanMachine, source: Path, errors: list[str]) -> Excep
     )
 
 
-def _facts(
-    machine: PlanMachine,
-    source: Path,
-    plan: Path,
-    contract: Contract,
-    options: PlanOptions,
-    counts: EngineFacts,
-) -> PlanFacts:
-    return PlanFacts(
-        contract=contract,
-        plan_sha256=sha256_from_file(plan),
-        onnx_sha256=sha256_from_file(source),
-        tensorrt=machine.trt.__version__,
-        cuda=machine.device.cuda,
-        driver=machine.device.driver,
-        gpu=machine.device.name,
-        compute_capability=machine.device.compute_capability,
-        profile=options.profile,
-        version_compatible=options.version_compatible,
-        hardware=options.hardware,
-        weights=not options.strip_weights,
-        layers=counts.layers,
-        fused_attentions=counts.fused_attentions,
-    )
+def _inspect(trt: Any, plan: bytes) -> tuple[int | None, int | None]:
+    """Load a plan as a runtime would, and count its layers and fused attentions.
+
+    Raises:
+        ExportError: The plan does not load.
+    """
+    log = recording_logger(trt)
+    runtime = trt.Runtime(log)
+    runtime.engine_host_code_allowed = True  # version-compatible plans contain trusted code
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None and NO_MEMORY.search(log.reason):
+        return None, None  # the builder's memory may not be free yet
+    if engine is None:
+        raise ExportError(f"the plan just built does not load ({log.reason})")
+    inspector = engine.create_engine_inspector()
+    text = inspector and inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    return count_layers(text or "")

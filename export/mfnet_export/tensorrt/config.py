@@ -1,84 +1,123 @@
-"""Options to TensorRT's builder configuration. Runs no build."""
+"""TensorRT's builder configuration, and its timing cache in a file."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from mfnet_export.files import staged_output
 from mfnet_export.tensorrt.machine import PlanMachine
-from mfnet_export.tensorrt.network import TrtNetwork, allow_fp16
+from mfnet_export.tensorrt.network import ParsedNetwork, allow_fp16
 from mfnet_export.tensorrt.options import PlanOptions
 from mfnet_runtime.backends.base import specs_of
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
 
+logger = logging.getLogger(__name__)
+
 GIB = 1 << 30
 VENDOR = ("CUBLAS", "CUBLAS_LT", "CUDNN")  # tactic sources; TensorRT 11 has none of them
-# Hardware compatibility needs a GPU of this compute capability or newer.
+# Oldest GPU (compute capability) for each level of hardware compatibility.
 OLDEST_GPU = {"same_compute_capability": (7, 5), "ampere_plus": (8, 0)}
 
 
 def config_from_options(
-    machine: PlanMachine, builder: Any, read: TrtNetwork, contract: Contract, options: PlanOptions
+    machine: PlanMachine,
+    builder: Any,
+    parsed: ParsedNetwork,
+    contract: Contract,
+    options: PlanOptions,
 ) -> Any:
-    """An `IBuilderConfig` that is complete but for the timing cache and the progress monitor.
+    """Return an `IBuilderConfig`, complete except for timing cache and progress monitor.
 
-    TF32 is never used: a file in FP32 is the reference that others are compared with.
+    TF32 is always off, because FP32 plans are a reference for others.
 
     Raises:
-        UsageError: this TensorRT or this GPU cannot do what an option asks.
+        UsageError: This version of TensorRT or this GPU does not support an option.
     """
     trt = machine.trt
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # lets the inspector name kernels
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector names kernels
     if contract.precision == "fp16":
-        allow_fp16(trt, config, read)
+        allow_fp16(trt, config, parsed)
     if options.workspace is not None:
         size = int(options.workspace * GIB)
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size)
-    if options.level is not None:
-        config.builder_optimization_level = options.level
+    if options.opt_level is not None:
+        config.builder_optimization_level = options.opt_level
     if options.own_kernels:
-        config.set_tactic_sources(_without_vendor(trt, config.get_tactic_sources()))
-    if options.hardware != "none":
-        config.hardware_compatibility_level = _hardware_level(machine, options.hardware)
-    for flag in _flags(options):
-        config.set_flag(_of_version(trt, "BuilderFlag", flag))
-    config.add_optimization_profile(_profile(builder, contract, options))
+        sources = config.get_tactic_sources()  # one bit each
+        for name, source in trt.TacticSource.__members__.items():
+            if name in VENDOR:
+                sources &= ~(1 << int(source))
+        config.set_tactic_sources(sources)
+    if options.hardware_compatible != "none":
+        config.hardware_compatibility_level = _hardware_level(machine, options.hardware_compatible)
+    flags = {
+        "VERSION_COMPATIBLE": options.version_compatible,
+        "REFIT": options.refittable,
+        "STRIP_PLAN": options.strip_weights,
+        # Allows a refit with the same weights, which unlike REFIT costs no speed.
+        "REFIT_IDENTICAL": options.strip_weights and not options.refittable,
+    }
+    for flag in (name for name, used in flags.items() if used):
+        config.set_flag(_member(trt, "BuilderFlag", flag))
+    profile, batches = builder.create_optimization_profile(), options.batches
+    for spec in specs_of(contract)[0]:
+        sizes = (batches.smallest, batches.best, batches.largest)
+        profile.set_shape(spec.name, *((size, *spec.shape[1:]) for size in sizes))
+    config.add_optimization_profile(profile)
     return config
 
 
-def _flags(options: PlanOptions) -> list[str]:
-    """Names of the builder flags that options stand for."""
-    flags = []
-    if options.version_compatible:
-        flags.append("VERSION_COMPATIBLE")
-    if options.strip_weights:
-        flags.append("STRIP_PLAN")
-    if options.refittable:
-        flags.append("REFIT")
-    elif options.strip_weights:
-        flags.append("REFIT_IDENTICAL")  # costs no speed, as REFIT does
-    return flags
+@contextmanager
+def timing_cache(config: Any, path: Path | None) -> Iterator[None]:
+    """Use the timing cache in a file for a build, and update the file if the block succeeds.
+
+    A cache that is damaged, or of another GPU or TensorRT, is replaced by a new one.
+
+    Args:
+        config: Configuration of the build in the block.
+        path: The file; None uses none.
+
+    Raises:
+        UsageError: The folder does not exist, or the file cannot be read.
+        ResourceError: The file cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    with staged_output(path) as partial:
+        try:
+            content = path.read_bytes() if path.exists() else b""
+        except OSError as fault:
+            raise UsageError(f"{path}: cannot be read ({fault.strerror})") from fault
+        if not _set_cache(config, content):
+            logger.info("%s is damaged, or of another GPU or TensorRT: starting anew", path.name)
+            _set_cache(config, b"")
+        yield
+        partial.write_bytes(bytes(config.get_timing_cache().serialize()))
 
 
-def _of_version(trt: Any, group: str, name: str) -> Any:
-    """A value of an enumeration that older versions lack."""
-    values = getattr(trt, group).__members__
-    if name not in values:
+def _set_cache(config: Any, content: bytes) -> bool:
+    """Return False if TensorRT rejects the cache."""
+    cache = config.create_timing_cache(content)
+    return cache is not None and bool(config.set_timing_cache(cache, False))
+
+
+def _member(trt: Any, group: str, name: str) -> Any:
+    """Return a member of an enumeration that older versions may lack."""
+    members = getattr(trt, group).__members__
+    if name not in members:
         raise UsageError(
             f"TensorRT {trt.__version__} has no {group}.{name}; leave the option out, "
             "or install TensorRT 10 or newer"
         )
-    return values[name]
-
-
-def _without_vendor(trt: Any, sources: int) -> int:
-    """A set of tactic sources (bits) without those of other libraries."""
-    for name, source in trt.TacticSource.__members__.items():
-        if name in VENDOR:
-            sources &= ~(1 << int(source))
-    return sources
+    return members[name]
 
 
 def _hardware_level(machine: PlanMachine, level: str) -> Any:
@@ -88,16 +127,4 @@ def _hardware_level(machine: PlanMachine, level: str) -> Any:
             f"--hardware-compatible {level}: {machine.device.name} has compute capability "
             f"{here[0]}.{here[1]}, needed is {oldest[0]}.{oldest[1]} or newer"
         )
-    return _of_version(machine.trt, "HardwareCompatibilityLevel", level.upper())
-
-
-def _profile(builder: Any, contract: Contract, options: PlanOptions) -> Any:
-    """All inputs at the three batches."""
-    profile, batches = builder.create_optimization_profile(), options.profile
-    inputs, _ = specs_of(contract)
-    for spec in inputs:
-        shapes = [
-            (batch, *spec.shape[1:]) for batch in (batches.smallest, batches.best, batches.largest)
-        ]
-        profile.set_shape(spec.name, *shapes)
-    return profile
+    return _member(machine.trt, "HardwareCompatibilityLevel", level.upper())

@@ -1,4 +1,4 @@
-"""What builds plans: TensorRT with its builder, and a GPU. Knows no networks."""
+"""The machine that builds plans: TensorRT with its builder, and a GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mfnet_runtime.errors import ModelError, UsageError, missing_package
 
 
 class NoBuilderError(ModelError):
-    """This machine cannot build plans (exit 3)."""
+    """This machine cannot build plans (exit code 3)."""
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,21 @@ class PlanMachine:
 
     @property
     def text(self) -> str:
-        """`TensorRT 10.13.3.9 on NVIDIA H200`."""
+        """Versions and names, for example `TensorRT 10.13.3.9 on NVIDIA H200`."""
         return f"TensorRT {self.trt.__version__} on {self.device.name}"
 
 
 @contextmanager
 def plan_machine() -> Iterator[PlanMachine]:
-    """This machine's first GPU, opened, and its TensorRT.
-
-    The GPU comes first: without one TensorRT's objects are made all the same and crash later.
+    """Open this machine's first GPU and import its TensorRT.
 
     Raises:
-        NoBuilderError: says what is missing, and how to install it.
-        ResourceError: the GPU's memory is full.
+        NoBuilderError: Says what is missing and how to install it.
+        ResourceError: The GPU's memory is full.
     """
-    trt = _tensorrt()
     try:
+        trt = _import_tensorrt()
+        # Without a GPU, TensorRT's objects can be created but crash later.
         device = CudaDevice()
     except UsageError as fault:
         raise NoBuilderError(str(fault)) from fault
@@ -55,24 +54,21 @@ def plan_machine() -> Iterator[PlanMachine]:
 
 
 def require_builder() -> None:
-    """Refuse a machine that cannot build plans, before work begins that would be for nothing.
+    """Refuse a machine that cannot build plans, before any work is done for one.
 
     Raises:
-        NoBuilderError: says what is missing, and how to install it.
+        NoBuilderError: Says what is missing and how to install it.
     """
     with plan_machine():
         pass
 
 
-def _tensorrt() -> Any:
+def _import_tensorrt() -> Any:
     try:
         trt = import_module("tensorrt")
-    except ModuleNotFoundError as fault:
-        remedy = missing_package(fault.name)
-        if remedy is None:
-            raise
-        raise NoBuilderError(remedy) from fault
-    except (ImportError, OSError) as fault:  # the bindings are there, their libraries are not
+    except ModuleNotFoundError:
+        raise
+    except (ImportError, OSError) as fault:  # bindings without their libraries
         raise NoBuilderError(
             f"TensorRT does not load ({fault}); install it again: pip install 'mfnet[gpu]'"
         ) from fault

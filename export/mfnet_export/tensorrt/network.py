@@ -1,101 +1,128 @@
 """ONNX file to TensorRT network, checked against its contract.
 
-Strongly typed where TensorRT can, so that every tensor has the type it has in the file. TensorRT
-8.6 cannot: where FP16 is allowed it may also compute in FP16 what the file has in FP32, so nodes
-in FP32 are told so one by one. Native LayerNormalization is not among them: its sums are in FP32
-unless asked otherwise, whatever its tensors are.
+Where TensorRT supports it the network is strongly typed: every tensor has the type that it has in
+the file. TensorRT 8.6 does not support it and, where FP16 is allowed, may compute FP32 nodes in
+FP16, so those nodes are constrained one by one. LayerNormalization is not constrained: its sums
+are in FP32 by default, whatever its tensors are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
-from mfnet_export.errors import ExportError
-from mfnet_export.tensorrt.graph import PlanGraph, graph_from_onnx
+from mfnet_export.files import ExportError
 from mfnet_runtime.backends.base import specs_of
 from mfnet_runtime.backends.model_checks import require_graph
 from mfnet_runtime.contract import Contract
 
-FLOATS = {"fp32": np.float32, "fp16": np.float16}  # precisions that plans are built in
+logger = logging.getLogger(__name__)
+
+FLOATS = {"fp32": np.float32, "fp16": np.float16}  # precisions that plans can have
+# Head sizes that TensorRT has fused attention kernels for; that of the fusion decoder is 8.
+FUSED_HEADS = range(16, 257)
 
 
 @dataclass(frozen=True)
-class TrtNetwork:
-    """A network and what was learnt of it on the way."""
+class GraphFacts:
+    """Facts of an ONNX graph that TensorRT's parser does not give."""
+
+    nodes: tuple[tuple[str, str], ...]  # name and operator, in the order of the file
+    fp32_nodes: frozenset[str]  # names of the nodes that compute in FP32
+    attentions: int  # attentions with a head size in FUSED_HEADS
+
+
+@dataclass(frozen=True)
+class ParsedNetwork:
+    """A TensorRT network and the graph it was parsed from."""
 
     network: Any  # INetworkDefinition
-    parser: Any  # holds the weights: must live until the plan is built
-    graph: PlanGraph
+    parser: Any  # owns the weights: must live until the plan is built
+    graph: GraphFacts
 
 
-def strongly_typed(trt: Any) -> bool:
-    """Whether this TensorRT keeps to the types of a file."""
-    return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+def graph_from_onnx(path: Path) -> GraphFacts:
+    """Read the graph of an ONNX file without its weights.
+
+    Args:
+        path: A valid file that contains its shapes, as mfnet-export writes it.
+    """
+    graph = onnx.load(path, load_external_data=False).graph
+    types = {value.name: value.type.tensor_type for value in (*graph.value_info, *graph.output)}
+    single = {
+        node.name
+        for node in graph.node
+        if node.op_type != "Cast"
+        and any(types[n].elem_type == onnx.TensorProto.FLOAT for n in node.output if n in types)
+    }
+    weights = {name for node in graph.node if node.op_type == "Softmax" for name in node.output}
+    read = (node for node in graph.node if node.op_type == "MatMul" and node.input[0] in weights)
+    heads = (types[node.output[0]].shape.dim[-1].dim_value for node in read)
+    return GraphFacts(
+        nodes=tuple((node.name, node.op_type) for node in graph.node),
+        fp32_nodes=frozenset(single),
+        attentions=sum(head in FUSED_HEADS for head in heads),
+    )
 
 
 def network_from_onnx(
-    trt: Any,
-    builder: Any,
-    logger: Any,
-    path: Path,
-    contract: Contract,
-    native_only: bool,
-    tell: Callable[[str], None],
-) -> TrtNetwork:
-    """Read a file into a network.
+    trt: Any, builder: Any, log: Any, path: Path, contract: Contract, native_only: bool
+) -> ParsedNetwork:
+    """Parse an ONNX file.
 
     Args:
-        trt: The module.
+        trt: The TensorRT module.
         builder: Its builder.
-        logger: Of the same module.
+        log: A recording logger of the same module.
         path: The file; weights beside it are found.
-        contract: The file's own.
-        native_only: No plugins, which plans for other versions or GPUs cannot hold.
-        tell: Told of each node that cannot be read.
+        contract: The contract in the file.
+        native_only: Use no plugins, which plans for other versions or GPUs cannot contain.
 
     Raises:
-        ExportError: TensorRT cannot read the file.
-        ModelError: its inputs or outputs are not those of its contract.
+        ExportError: TensorRT cannot read the file; every node it rejects is logged.
+        ModelError: The inputs or outputs are not those of the contract.
     """
-    network = builder.create_network(1 << int(_mode(trt)))
-    parser = trt.OnnxParser(network, logger)
+    created = trt.NetworkDefinitionCreationFlag
+    # Since TensorRT 10 the batch is always explicit.
+    mode = created.STRONGLY_TYPED if _has_strong_types(trt) else created.EXPLICIT_BATCH
+    network = builder.create_network(1 << int(mode))
+    parser = trt.OnnxParser(network, log)
     if native_only:
         parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
     graph = graph_from_onnx(path)
     if not parser.parse_from_file(str(path)):
         faults = [_fault_text(parser.get_error(i), graph) for i in range(parser.num_errors)]
         for fault in faults:
-            tell(fault)
+            logger.info(fault)
         raise ExportError(
             f"{path}: TensorRT {trt.__version__} cannot read it "
-            f"({faults[0] if faults else logger.reason}); export it again with mfnet-export"
+            f"({faults[0] if faults else log.reason}); export it again with mfnet-export"
         )
     _require_contract(trt, network, path, contract)
-    return TrtNetwork(network, parser, graph)
+    return ParsedNetwork(network, parser, graph)
 
 
-def allow_fp16(trt: Any, config: Any, read: TrtNetwork) -> None:
-    """Let a weakly typed network compute in FP16, but where its file computes in FP32.
+def allow_fp16(trt: Any, config: Any, parsed: ParsedNetwork) -> None:
+    """Let a weakly typed network compute in FP16, except for the FP32 nodes of its file.
 
-    Nothing there is left to TensorRT: a node that FP16 would overflow in is run in FP32, or the
-    build fails. A strongly typed network needs no leave.
+    The FP32 nodes run in FP32 or the build fails, because FP16 might overflow in them. A strongly
+    typed network needs no such settings.
 
     Raises:
-        ExportError: a node that is to be in FP32 is not among TensorRT's layers.
+        ExportError: An FP32 node is not among TensorRT's layers.
     """
-    if strongly_typed(trt):
+    if _has_strong_types(trt):
         return
     config.set_flag(trt.BuilderFlag.FP16)
-    if not read.graph.islands:
-        return
-    config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-    network, left = read.network, set(read.graph.islands)
-    for index in range(network.num_layers):
+    network, left = parsed.network, set(parsed.graph.fp32_nodes)
+    if left:
+        config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    for index in range(network.num_layers if left else 0):
         layer = network.get_layer(index)
         if layer.name in left:
             left.remove(layer.name)
@@ -109,14 +136,15 @@ def allow_fp16(trt: Any, config: Any, read: TrtNetwork) -> None:
         )
 
 
-def _mode(trt: Any) -> Any:
-    """How a network is created; the batch is explicit without saying since 10."""
-    created = trt.NetworkDefinitionCreationFlag
-    return created.STRONGLY_TYPED if strongly_typed(trt) else created.EXPLICIT_BATCH
+def _has_strong_types(trt: Any) -> bool:
+    return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
-def _fault_text(fault: Any, graph: PlanGraph) -> str:
-    """`node_add_10 (Add): not supported`; TensorRT 8.6 tells the node's index alone."""
+def _fault_text(fault: Any, graph: GraphFacts) -> str:
+    """Format a parser error, for example `node_add_10 (Add): not supported`.
+
+    The node is looked up by its index, the only thing that TensorRT 8.6 gives.
+    """
     name, operator = "", ""
     if 0 <= fault.node() < len(graph.nodes):
         name, operator = graph.nodes[fault.node()]

@@ -1,66 +1,103 @@
-"""How a plan is to be built. Knows no TensorRT."""
+"""Options of a TensorRT plan."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import click
 
 from mfnet_runtime.backends.tensorrt.plan_file import HARDWARE, PLAN_SUFFIX, Profile
+from mfnet_runtime.console import option_group
 from mfnet_runtime.errors import UsageError
 
-LEVELS = range(6)  # TensorRT's builder optimisation levels
-
-
-# Kernels are chosen for the largest batch: scenes run whole batches but for their last.
+# Kernels are chosen for the largest batch: all batches of a scene but the last are full.
 BATCHES = Profile(1, 16, 16)
 
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What TensorRT is asked for beside the network."""
+    """How TensorRT builds a plan, with the names of the options of `mfnet-export`."""
 
-    profile: Profile = BATCHES
-    timing_cache: Path | None = None  # read if there, then written: makes later builds shorter
-    level: int | None = None  # 0 (fast build) to 5 (long search); None: TensorRT's own, 3
-    workspace: float | None = None  # GiB a kernel may use; None: all of the GPU
-    own_kernels: bool = False  # no cuBLAS, no cuDNN
-    version_compatible: bool = False  # later versions of TensorRT run it too, and the lean runtime
-    hardware: str = "none"  # other GPUs that run it too, one of HARDWARE
+    batches: Profile = BATCHES
+    timing_cache: Path | None = None  # read if present, then written; shortens later builds
+    opt_level: int | None = None  # 0 (fast build) to 5 (long search); None: TensorRT's own, 3
+    workspace: float | None = None  # GiB that a kernel may use; None: all of the GPU
+    own_kernels: bool = False  # without cuBLAS and cuDNN
+    version_compatible: bool = False  # runs on later versions, and on the lean runtime
+    hardware_compatible: str = "none"  # which other GPUs run it, one of HARDWARE
     refittable: bool = False  # weights can be exchanged later
-    strip_weights: bool = False  # leave them out; the plan must be refitted before use
-
-    def __post_init__(self) -> None:
-        if self.level is not None and self.level not in LEVELS:
-            raise UsageError(f"--opt-level {self.level}: expected {LEVELS[0]} to {LEVELS[-1]}")
-        if self.workspace is not None and not 0 < self.workspace < 1024:
-            raise UsageError(f"--workspace {self.workspace:g}: expected GiB, more than 0")
-        if self.hardware not in HARDWARE:
-            raise UsageError(f"--hardware-compatible {self.hardware}: not one of {HARDWARE}")
-
-
-@dataclass(frozen=True)
-class PlanWish:
-    """A plan to build after an export."""
-
-    options: PlanOptions
-    required: bool  # False: only where this machine can build one
+    strip_weights: bool = False  # without weights; must be refitted before use
 
 
 def plan_beside(onnx: Path) -> Path:
-    """best.fp16.onnx -> best.fp16.plan."""
+    """Return the path of a file's plan: best.fp16.onnx -> best.fp16.plan."""
     return onnx.with_suffix(PLAN_SUFFIX)
 
 
 def profile_from_text(text: str) -> Profile:
-    """`1,8,16` -> smallest, best and largest batch.
+    """Parse smallest, best and largest batch, for example `1,8,16`.
 
     Raises:
-        UsageError: not three ascending numbers from 1.
+        UsageError: The text is not three ascending numbers from 1.
     """
     try:
         smallest, best, largest = (int(part) for part in text.split(","))
     except ValueError as fault:
-        raise UsageError(f"--batches {text}: expected MIN,OPT,MAX, as 1,8,16") from fault
+        raise UsageError(f"--batches {text}: expected MIN,OPT,MAX, for example 1,8,16") from fault
     if not 1 <= smallest <= best <= largest:
-        raise UsageError(f"--batches {text}: expected three ascending numbers, from 1")
+        raise UsageError(f"--batches {text}: expected three ascending numbers from 1")
     return Profile(smallest, best, largest)
+
+
+def _parse_batches(context: click.Context, option: click.Parameter, text: str) -> Profile:
+    return profile_from_text(text)
+
+
+def _parse_hardware(context: click.Context, option: click.Parameter, level: str) -> str:
+    return level.replace("-", "_")
+
+
+def _flag(name: str, text: str) -> Any:
+    return click.option(name, is_flag=True, help=text)
+
+
+_OPTIONS = (
+    click.option(
+        "--batches",
+        default="1,16,16",
+        show_default=True,
+        metavar="MIN,OPT,MAX",
+        callback=_parse_batches,
+        help="Batch sizes of the plan.",
+    ),
+    click.option(
+        "--timing-cache",
+        type=click.Path(path_type=Path),
+        help="File with kernel timings, which shortens later builds.",
+    ),
+    click.option(
+        "--opt-level",
+        type=click.IntRange(0, 5),
+        help="From 0 (fast build) to 5 (long search) [default: 3].",
+    ),
+    click.option(
+        "--workspace",
+        type=click.FloatRange(0, 1024, min_open=True),
+        metavar="GIB",
+        help="GPU memory for a kernel [default: all].",
+    ),
+    _flag("--own-kernels", "Use TensorRT's own kernels only, without cuBLAS and cuDNN."),
+    _flag("--version-compatible", "Run on later versions of TensorRT and its lean runtime too."),
+    click.option(
+        "--hardware-compatible",
+        type=click.Choice([level.replace("_", "-") for level in HARDWARE]),
+        default="none",
+        callback=_parse_hardware,
+        help="Run on other GPUs too.",
+    ),
+    _flag("--refittable", "Allow the weights to be exchanged later."),
+    _flag("--strip-weights", "Leave out the weights; the plan must be refitted before use."),
+)
+plan_options = option_group(PlanOptions, _OPTIONS, "plan_options", "TensorRT plan")

@@ -1,108 +1,100 @@
-"""A long call into TensorRT that tells how far it is and can be interrupted. Knows no networks.
+"""A long call into TensorRT that reports progress and can be interrupted.
 
-TensorRT holds its thread for minutes and Python acts on Ctrl-C in the main thread alone, so the
-call runs in a thread of its own. TensorRT ends it early through its progress monitor; 8.6 has none
-and ends when it ends.
+TensorRT occupies its thread for minutes, and Python handles Ctrl-C in the main thread only, so the
+call runs in a thread of its own. TensorRT's progress monitor ends it early; 8.6 has no monitor
+and builds to the end.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event, Thread
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
-LOOK = 0.2  # seconds between looks at how far it is
-QUIET = 60.0  # seconds without a word after which the time is told
+POLL = 0.2  # seconds between looks at the progress
+QUIET = 60.0  # seconds without a message after which the elapsed time is reported
 
 
 @dataclass
 class Watch:
-    """What the two threads know of each other."""
+    """State shared by the two threads."""
 
     stopped: bool = False
-    phase: str = ""  # the outermost that runs, as `Building Engine 2/5`
+    phase: str = ""  # outermost phase that runs, for example `Building Engine 2/5`
 
 
-def watch_build(trt: Any, config: Any, watch: Watch) -> None:
-    """Let a build configuration report to a watch, where TensorRT can."""
+def monitor_build(trt: Any, config: Any, watch: Watch) -> None:
+    """Let a build report its progress to a watch, if this version of TensorRT can."""
     if not hasattr(trt, "IProgressMonitor"):  # before 9
         return
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Does next to nothing: it is called amid timings."""
+        """Does very little, because it is called while kernels are timed."""
 
         def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)  # pybind11 wants it called by name
-            self._outermost: dict[str, int] = {}  # to its steps
+            trt.IProgressMonitor.__init__(self)  # pybind11 requires this explicit call
+            self._steps: dict[str, int] = {}  # of the outermost phases
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             if parent_phase is None:
-                self._outermost[phase_name] = num_steps
+                self._steps[phase_name] = num_steps
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            if phase_name in self._outermost:
-                watch.phase = f"{phase_name} {step + 1}/{self._outermost[phase_name]}"
+            if phase_name in self._steps:
+                watch.phase = f"{phase_name} {step + 1}/{self._steps[phase_name]}"
             return not watch.stopped
 
         def phase_finish(self, phase_name: str) -> None:
-            self._outermost.pop(phase_name, None)
+            self._steps.pop(phase_name, None)
 
     config.progress_monitor = Monitor()
 
 
-def watched(call: Callable[[], T], watch: Watch, tell: Callable[[str], None]) -> T:
-    """Run a call in a thread; an interrupt stops the watch and waits for the call to end.
+def run_watched(call: Callable[[], T], watch: Watch) -> T:
+    """Run a call in a thread of its own and log its progress.
 
-    A second interrupt does not wait.
+    An interrupt stops the watch and waits for the call to end; a second interrupt does not wait.
 
     Raises:
-        Exception: whatever the call raises.
+        Exception: Whatever the call raises.
     """
-    started = time.monotonic()
-    worker = _Worker(call)
-    told, spoken = "", started
+    results: list[T] = []
+    faults: list[BaseException] = []
+    ended = Event()
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as fault:  # raised again below, in the thread of the caller
+            faults.append(fault)
+        finally:
+            ended.set()
+
+    worker = Thread(target=run, name="mfnet-build", daemon=True)
+    started = spoken = time.monotonic()
+    phase = ""
     try:
         worker.start()
-        while not worker.ended.wait(LOOK):
+        while not ended.wait(POLL):
             now = time.monotonic()
-            if watch.phase != told:
-                tell(told := watch.phase)
-                spoken = now
+            if watch.phase != phase:
+                phase, spoken = watch.phase, now
+                logger.info(phase)
             elif now - spoken >= QUIET:
-                tell(f"still at it, {(now - started) / 60:.0f} min")
                 spoken = now
+                logger.info("still building after %.0f min", (now - started) / 60)
     except BaseException:
         watch.stopped = True
         if worker.ident is not None:
-            tell("stopping: TensorRT ends at its next step")
-            worker.ended.wait()
+            logger.info("stopping: TensorRT ends at its next step")
+            ended.wait()
         raise
-    return worker.result()
-
-
-class _Worker(Thread, Generic[T]):
-    """A thread with a result."""
-
-    def __init__(self, call: Callable[[], T]) -> None:
-        super().__init__(name="mfnet-build", daemon=True)
-        self.ended = Event()
-        self._call = call
-        self._fault: BaseException | None = None
-        self._results: list[T] = []
-
-    def run(self) -> None:
-        try:
-            self._results.append(self._call())
-        except BaseException as fault:  # raised again in `result`
-            self._fault = fault
-        finally:
-            self.ended.set()
-
-    def result(self) -> T:
-        if self._fault is not None:
-            raise self._fault
-        return self._results[0]
+    if faults:
+        raise faults[0]
+    return results[0]

@@ -1,6 +1,6 @@
-"""The windows parity is proven on: cut from real scenes or drawn, and noise. Deterministic.
+"""Sample windows for validation: cut from real scenes or drawn, and noise. Deterministic.
 
-Real windows go through the runtime's own reader and scaling. Knows no networks and no engines.
+Real windows are read and scaled by the runtime's own code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneReader
 from mfnet_runtime.tiling.grid import Offset, WindowGrid
 
-NOISE_WINDOWS = 2  # what no scene shows: every value, and only the extreme ones
+NOISE_WINDOWS = 2  # inputs that no scene has: uniform noise, and zeros and ones only
 SEED = 2024
 
 Floats = npt.NDArray[np.float32]
@@ -31,17 +31,17 @@ Window = tuple[Floats, Floats]  # image (3, row, column) and dsm (1, row, column
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Scaled windows and where they come from."""
+    """Scaled windows and their origin."""
 
     image: Floats  # (n, 3, window, window) in [0, 1]
     dsm: Floats  # (n, 1, window, window) in [0, 1]
-    source: str  # in words
+    source: str  # origin, for reports
 
     def __len__(self) -> int:
         return len(self.image)
 
     def feed(self, part: slice | npt.NDArray[np.int64], backend: Backend) -> Arrays:
-        """Some of the windows, in the number type that a backend takes."""
+        """Return some of the windows in the number type that a backend expects."""
         return {
             spec.name: getattr(self, spec.name)[part].astype(spec.dtype, copy=False)
             for spec in backend.inputs
@@ -55,20 +55,20 @@ def sample_windows(
     *,
     bands: Sequence[int] | None = None,
 ) -> Windows:
-    """`count` windows of scenes, or of a synthetic town without any, and two of noise.
+    """Return `count` windows of scenes or of a synthetic town, and two of noise.
 
     Args:
-        contract: Gives window and scaling.
-        scenes: A folder with image/ and dsm/; None draws a town.
-        count: At least 1; a small scene may hold fewer.
+        contract: Contract with the window size and the scaling.
+        scenes: Folder with image/ and dsm/; None draws a synthetic town.
+        count: At least 1; small scenes may give fewer.
         bands: 1-based image bands of the scenes; None takes all but alpha.
 
     Raises:
-        UsageError: no scenes there, none with a valid pixel, or `count` below 1.
-        SceneError: a scene is damaged or does not fit the contract.
+        UsageError: There is no scene, no valid pixel, or `count` is below 1.
+        SceneError: A scene is damaged or does not fit the contract.
     """
     if count < 1:
-        raise UsageError(f"{count} windows asked for; expected at least 1")
+        raise UsageError(f"--windows {count}: expected at least 1")
     if scenes is None:
         found, origin = synthetic_windows(contract.window, count), "of a synthetic town"
     else:
@@ -76,18 +76,20 @@ def sample_windows(
         origin = f"of {scenes.name}"
         if not found:
             raise UsageError(f"{scenes}: no window with a valid pixel; choose other scenes")
-    pairs = found + noise_windows(contract.window)
-    return Windows(
-        np.stack([image for image, _ in pairs]),
-        np.stack([dsm for _, dsm in pairs]),
-        f"{len(found)} {origin}, {NOISE_WINDOWS} of noise",
-    )
+    source = f"{len(found)} {origin}, {NOISE_WINDOWS} of noise"
+    return stack_windows(found + noise_windows(contract.window), source)
+
+
+def stack_windows(pairs: Sequence[Window], source: str) -> Windows:
+    """Stack pairs of image and DSM windows."""
+    images, heights = zip(*pairs, strict=True)
+    return Windows(np.stack(images), np.stack(heights), source)
 
 
 def windows_from_scenes(
     scenes: Sequence[Scene], contract: Contract, count: int, bands: Sequence[int] | None = None
 ) -> list[Window]:
-    """Windows spread over scenes, evenly in each, leaving out those without a valid pixel."""
+    """Cut windows evenly spread over scenes, without those that have no valid pixel."""
     used = scenes[:count]
     found: list[Window] = []
     for index, scene in enumerate(used):
@@ -98,12 +100,12 @@ def windows_from_scenes(
 
 
 def synthetic_windows(window: int, count: int) -> list[Window]:
-    """Windows of drawn towns, each scaled by its own heights whatever the contract's rule."""
+    """Draw windows of towns, each scaled by its own heights whatever the contract says."""
     return [_window_from_town(window, SEED + index) for index in range(count)]
 
 
 def noise_windows(window: int) -> list[Window]:
-    """One window of uniform noise, one of zeros and ones."""
+    """Return one window of uniform noise and one of zeros and ones."""
     rng = np.random.default_rng(SEED)
     uniform = rng.random((4, window, window), np.float32)
     extreme = rng.integers(0, 2, (4, window, window)).astype(np.float32)
@@ -129,7 +131,7 @@ def _windows_from_reader(reader: SceneReader, contract: Contract, count: int) ->
 
 
 def _spread(places: list[tuple[Offset, Offset]], count: int) -> Iterator[tuple[Offset, Offset]]:
-    """`count` evenly spaced places first, then all others, for where those hold nothing."""
+    """Yield `count` evenly spaced places, then all others in case those have no valid pixel."""
     chosen = {(2 * index + 1) * len(places) // (2 * count) for index in range(count)}
     rest = [index for index in range(len(places)) if index not in chosen]
     return (places[index] for index in [*sorted(chosen), *rest])

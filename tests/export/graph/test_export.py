@@ -10,12 +10,11 @@ import onnx_ir as ir
 import pytest
 import torch
 from networks import random_network
-from onnx import TensorProto, helper
 
 import mfnet_export.graph.export
-from mfnet_export.errors import ExportError
+from mfnet_export.files import ExportError
 from mfnet_export.graph.export import onnx_from_network
-from mfnet_export.graph.passes import SHAPE_OPERATORS, clean, require_static
+from mfnet_export.graph.passes import SHAPE_OPERATORS, require_static
 from mfnet_export.rewrites.steps import STEPS
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import METADATA_KEY, Contract
@@ -110,9 +109,7 @@ def test_merged_weights_alone_are_inside(made: Made) -> None:
 
 @pytest.fixture
 def without_torch_export(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        mfnet_export.graph.export, "_ir_from_network", lambda *_: ir.load(made.onnx)
-    )
+    monkeypatch.setattr(mfnet_export.graph.export, "_trace", lambda *_: ir.load(made.onnx))
 
 
 @pytest.mark.usefixtures("without_torch_export", "above_2_gib")
@@ -167,39 +164,3 @@ def test_what_torch_cannot_export_is_one_line(
     with pytest.raises(ExportError, match=r"cannot export this network \(no lowering .*magic\)"):
         onnx_from_network(random_network("none"), CONTRACT, tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
-
-
-def shape_model() -> ir.Model:
-    """A Resize by sizes read off the batch, and a shape the output needs."""
-    kind = TensorProto.FLOAT
-    nodes = [
-        helper.make_node("Shape", ["image"], ["shape"], start=0, end=2),
-        helper.make_node("Concat", ["shape", "side"], ["sizes"], axis=0),
-        helper.make_node("Resize", ["image", "", "", "sizes"], ["logits"], mode="linear"),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "resize",
-        [helper.make_tensor_value_info("image", kind, ["N", 3, 8, 8])],
-        [helper.make_tensor_value_info("logits", kind, ["N", 3, 32, 32])],
-        [helper.make_tensor("side", TensorProto.INT64, [2], [32, 32])],
-        doc_string="/home/somebody",
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    return ir.from_proto(onnx.shape_inference.infer_shapes(model))
-
-
-def test_shape_arithmetic_is_refused_until_cleaned() -> None:
-    model = shape_model()
-    with pytest.raises(ExportError, match="nothing else, but has 1 x operator Shape: "):
-        require_static(model, "N")
-    clean(model)
-    require_static(model, "N")
-    assert [node.op_type for node in model.graph] == ["Resize"]
-    assert model.graph.doc_string is None
-    onnx.checker.check_model(ir.to_proto(model), full_check=True)
-    with pytest.raises(ExportError, match="Resize of size N"):
-        require_static(model, "batch")
-    model.graph.inputs[0].shape = ir.Shape([2, 3, 8, 8])
-    with pytest.raises(ExportError, match="1 x input image of fixed batch"):
-        require_static(model, "N")

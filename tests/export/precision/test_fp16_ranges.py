@@ -1,9 +1,9 @@
-"""Ranges measured on windows, what they raise to FP32, and what they refuse."""
+"""Activation ranges: what is kept in FP32, and what is refused."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,20 +11,19 @@ import onnx
 import onnx_ir as ir
 import pytest
 from networks import onnx_with_outlier, onnx_with_weights
-from onnx import TensorProto, helper, numpy_helper
-from onnx.shape_inference import infer_shapes
+from onnx import helper
+from onnx_graphs import make_graph
 
-from mfnet_export.errors import ExportError
-from mfnet_export.precision.fp16_cast import halve
+from mfnet_export.files import ExportError
+from mfnet_export.precision.fp16_cast import cast_to_fp16
 from mfnet_export.precision.fp16_ranges import (
     LIMIT,
     RESIDUAL_LIMIT,
-    ranges_of,
+    measure_ranges,
     require_fit,
     residual_sums,
+    section_names,
 )
-from mfnet_export.precision.probe import Probe, measured
-from mfnet_export.precision.sections import parts_of
 from mfnet_export.validation.sample_windows import Windows, sample_windows
 
 if TYPE_CHECKING:
@@ -36,50 +35,20 @@ def windows(made: Made) -> Windows:
     return sample_windows(made.contract, count=1)
 
 
-def small_file(path: Path, *nodes: onnx.NodeProto, **constants: npt.ArrayLike) -> Path:
-    """image and dsm of 8 px in, logits out."""
-    kind = TensorProto.FLOAT
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [
-            helper.make_tensor_value_info(n, kind, ["N", c, 8, 8])
-            for n, c in (("image", 3), ("dsm", 1))
-        ],
-        [helper.make_tensor_value_info("logits", kind, ["N", 3, "r", "c"])],
-        [numpy_helper.from_array(np.asarray(v, np.float32), name) for name, v in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(infer_shapes(model), path)
+def small_file(path: Path, *nodes: onnx.NodeProto, **constants: Any) -> Path:
+    """Write a graph from image and dsm of 8 px to logits."""
+    inputs = {"image": ["N", 3, 8, 8], "dsm": ["N", 1, 8, 8]}
+    onnx.save(make_graph(*nodes, inputs=inputs, outputs=["logits"], **constants), path)
     return path
 
 
-def small_windows(*peaks: float) -> Windows:
-    image = np.zeros((len(peaks), 3, 8, 8), np.float32)
-    image[:, 1, 2, 3] = peaks
-    return Windows(image, np.ones((len(peaks), 1, 8, 8), np.float32), "drawn")
+def small_windows(value: float) -> Windows:
+    return Windows(np.full((1, 3, 8, 8), value, "f4"), np.ones((1, 1, 8, 8), "f4"), "drawn")
 
 
-def test_peaks_are_taken_inside_the_graph(tmp_path: Path) -> None:
-    nodes = [
-        helper.make_node("Mul", ["image", "four"], ["scaled"]),
-        helper.make_node("Add", ["scaled", "dsm"], ["logits"]),
-    ]
-    path = small_file(tmp_path / "a.onnx", *nodes, four=4.0)
-    before = path.read_bytes()
-    probes = [Probe("scaled"), Probe("logits"), Probe("logits", sums=(2, 3)), Probe("scaled")]
-    found = measured(path, probes, small_windows(0.5, -0.75, 0.25))
-    assert {probe: float(peak) for probe, peak in found.items()} == {
-        Probe("scaled"): 3.0,
-        Probe("logits"): 3.0,
-        Probe("logits", sums=(2, 3)): 66.0,  # the window of 0.5: 63 ones and 4 * 0.5 + 1
-    }
-    assert path.read_bytes() == before
-
-
-def test_every_part_of_the_network_is_told(made: Made, windows: Windows) -> None:
-    ranges = ranges_of(made.onnx, windows)
-    assert list(ranges.part_peaks()) == [
+def test_every_section_of_the_network_has_a_peak(made: Made, windows: Windows) -> None:
+    ranges = measure_ranges(made.onnx, windows)
+    assert list(ranges.section_peaks()) == [
         f"{part} {stream}"
         for part, streams in (
             ("embedding", ("DSM", "image")),
@@ -89,21 +58,21 @@ def test_every_part_of_the_network_is_told(made: Made, windows: Windows) -> None
         )
         for stream in streams
     ] + ["fusion", "decoder"]
-    assert all(0 < peak < 100 for peak in ranges.part_peaks().values())
+    assert all(0 < peak < 100 for peak in ranges.section_peaks().values())
     assert ranges.large == ()
     assert len(ranges.sums) == 2 * (1 + 2 * 2)  # a stream: its position, and two sums a block
 
 
-def test_parts_follow_names_even_where_a_constant_is_shared(made: Made) -> None:
+def test_sections_follow_names_even_if_a_constant_is_shared(made: Made) -> None:
     """Both patch embeddings share a bias, and both streams their norms."""
     model = ir.load(made.onnx)
-    parts = parts_of(model)
+    sections = section_names(model)
     for node in model.graph:
         for value in node.inputs:
             if value is not None and ".blocks.1.norm" in str(value.name):
-                assert parts[str(node.outputs[0].name)] in ("block 1 image", "block 1 DSM")
+                assert sections[str(node.outputs[0].name)] in ("block 1 image", "block 1 DSM")
     softmaxes = [node for node in model.graph if node.op_type == "Softmax"]
-    assert [parts[str(node.outputs[0].name)] for node in softmaxes] == [
+    assert [sections[str(node.outputs[0].name)] for node in softmaxes] == [
         "block 0 image",
         "block 0 DSM",
         "block 1 image",
@@ -112,30 +81,32 @@ def test_parts_follow_names_even_where_a_constant_is_shared(made: Made) -> None:
     ]
     first, second, *_ = (node for node in model.graph if node.op_type == "Conv")
     found = {
-        str(node.inputs[0].name): parts[str(node.outputs[0].name)]  # type: ignore[union-attr]
+        str(node.inputs[0].name): sections[str(node.outputs[0].name)]  # type: ignore[union-attr]
         for node in (first, second)
     }
     assert found == {"image": "embedding image", "dsm": "embedding DSM"}
 
 
-def test_large_residual_sums_are_raised(made: Made, windows: Windows, tmp_path: Path) -> None:
+def test_large_residual_sums_are_kept_in_fp32(made: Made, windows: Windows, tmp_path: Path) -> None:
     path = onnx_with_outlier(made.onnx, tmp_path / "outlier.onnx", 20_000)
-    ranges = ranges_of(path, windows)
+    ranges = measure_ranges(path, windows)
     sums = residual_sums(ir.load(path))
     assert ranges.sums == sums
-    # Of ten sums, the last before the outlier grows and the last of all are small.
+    # The first sums, before the outlier, and the last ones are small.
     assert set(ranges.large) == set(sums) - set(sums[:2]) - set(sums[-2:])
     assert all(ranges.peaks[name] > RESIDUAL_LIMIT for name in ranges.large)
-    assert ranges.parts_with(ranges.large) == (
+    assert ranges.sections_with(ranges.large) == (
         "block 0 image",
         "block 0 DSM",
         "block 1 image",
         "block 1 DSM",
     )
-    halve(model := ir.load(path), ranges.large)
+    cast_to_fp16(model := ir.load(path), ranges.large)
     require_fit(model, ranges)
-    halve(model := ir.load(path))
-    with pytest.raises(ExportError, match=r"block 0 image: Add \w+ reaches 4\d\d\d\d; FP16 ends"):
+    cast_to_fp16(model := ir.load(path))
+    with pytest.raises(
+        ExportError, match=r"block 0 image: Add \w+ reaches 4\d\d\d\d; the limit of FP16"
+    ):
         require_fit(model, ranges)
 
 
@@ -150,8 +121,8 @@ def test_a_large_stream_that_leaves_fp32_is_refused(
     path = onnx_with_weights(
         made.onnx, tmp_path / "a.onnx", **{".1.attn.proj.bias": up, ".1.lin2.bias": up}
     )
-    ranges = ranges_of(path, windows)
-    halve(model := ir.load(path), ranges.large)
+    ranges = measure_ranges(path, windows)
+    cast_to_fp16(model := ir.load(path), ranges.large)
     with pytest.raises(ExportError, match=r"block 1 image: Add \w+ reaches 6.* and enters .*Conv"):
         require_fit(model, ranges)
 
@@ -170,9 +141,9 @@ def test_large_scores_are_refused_by_name(made: Made, windows: Windows, tmp_path
         array[:, : 2 * len(array)] *= 200  # queries and keys
 
     path = onnx_with_weights(made.onnx, tmp_path / "a.onnx", **{weight: grow})
-    ranges = ranges_of(path, windows)
+    ranges = measure_ranges(path, windows)
     assert ranges.large == ()
-    halve(model := ir.load(path), ranges.sums)
+    cast_to_fp16(model := ir.load(path), ranges.sums)
     name = scores.outputs[0].name
     with pytest.raises(ExportError, match=rf"block 0 image: MatMul {name} reaches \d+") as raised:
         require_fit(model, ranges)
@@ -186,24 +157,24 @@ def test_a_mean_of_large_sums_is_fp32(tmp_path: Path) -> None:
         helper.make_node("ReduceMean", ["a"], ["mean"], axes=[2, 3]),
         helper.make_node("Sigmoid", ["mean"], ["logits"]),
     ]
-    windows = Windows(np.ones((1, 3, 8, 8), "f4"), np.ones((1, 1, 8, 8), "f4"), "drawn")
+    windows = small_windows(1)
     for high, large in ((900.0, ("mean",)), (400.0, ())):
         path = small_file(tmp_path / "a.onnx", *nodes, high=high)
-        ranges = ranges_of(path, windows)
+        ranges = measure_ranges(path, windows)
         assert ranges.large == large
         assert ranges.peaks["mean"] == high < LIMIT
-        halve(model := ir.load(path), ranges.large)
+        cast_to_fp16(model := ir.load(path), ranges.large)
         require_fit(model, ranges)
         kinds = {node.op_type: node.outputs[0].dtype for node in model.graph}
         assert kinds["ReduceMean"] == (ir.DataType.FLOAT if large else ir.DataType.FLOAT16)
 
 
-def test_masks_are_not_told_as_peaks(tmp_path: Path) -> None:
+def test_masks_are_not_reported_as_peaks(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Add", ["image", "mask"], ["masked"]),
         helper.make_node("Softmax", ["masked"], ["logits"]),
     ]
     path = small_file(tmp_path / "a.onnx", *nodes, mask=[0.0] * 7 + [-16384])
-    ranges = ranges_of(path, small_windows(0.5))
+    ranges = measure_ranges(path, small_windows(0))
     assert ranges.peaks["masked"] == 16384
-    assert max(ranges.part_peaks().values()) < 1
+    assert max(ranges.section_peaks().values()) < 1

@@ -11,8 +11,8 @@ from torch import Tensor
 from mfnet.checkpoints.checkpoint import checkpoint_from_official, network_from_checkpoint
 from mfnet.model.network import MFNet
 from mfnet.tuning import tuning_names
-from mfnet_export import merged_from_network
-from mfnet_export.rewrites.steps import STEPS, merged
+from mfnet_export import merge
+from mfnet_export.rewrites.steps import STEPS
 from mfnet_runtime.errors import UsageError
 
 NAMES = [step.name for step in STEPS]
@@ -47,7 +47,7 @@ def test_exact_on_official_checkpoints(name: str) -> None:
     window = INDEX[name].get("window", 256)
     checkpoint = checkpoint_from_official(reference_state(name), window=window)
     network = network_from_checkpoint(checkpoint).double()
-    assert difference(network, merged_from_network(network), 1) <= EXACT
+    assert difference(network, merge(network).network, 1) <= EXACT
 
 
 @pytest.mark.parametrize("tables", ["random", "zero"])
@@ -56,7 +56,7 @@ def test_exact_on_official_checkpoints(name: str) -> None:
 def test_exact_in_every_shape(tuning: str, window: int, tables: str) -> None:
     # 4, 14, 16 and 32 tokens a side: windows of 14 are none, one, one and four full ones
     network = example(tuning, window, tables)
-    assert difference(network, merged_from_network(network), 1 if window == 512 else 3) <= EXACT
+    assert difference(network, merge(network).network, 1 if window == 512 else 3) <= EXACT
 
 
 @pytest.mark.parametrize("tables", ["random", "zero"])
@@ -65,7 +65,7 @@ def test_exact_in_every_shape(tuning: str, window: int, tables: str) -> None:
 def test_every_step_is_exact_alone_and_can_be_left_out(tuning: str, name: str, tables: str) -> None:
     network = example(tuning, 256, tables)
     others = [other for other in NAMES if other != name]
-    alone, rest = merged(network, without=others), merged(network, without=[name])
+    alone, rest = merge(network, without=others), merge(network, without=[name])
     assert alone.steps in ((name,), ())
     assert name not in rest.steps
     assert difference(network, alone.network) <= EXACT
@@ -73,17 +73,17 @@ def test_every_step_is_exact_alone_and_can_be_left_out(tuning: str, name: str, t
 
 
 def test_only_steps_that_change_something_are_reported() -> None:
-    assert merged(example("lora", 64, "zero")).steps == tuple(NAMES)
-    assert "zero-tables" not in merged(example("lora", 64, "random")).steps
-    assert "merge-tuning" not in merged(example("none", 64, "random")).steps
+    assert merge(example("lora", 64, "zero")).steps == tuple(NAMES)
+    assert "zero-tables" not in merge(example("lora", 64, "random")).steps
+    assert "merge-tuning" not in merge(example("none", 64, "random")).steps
     # a window of 256 px has just the 16 x 16 tokens of the tiny position embedding
-    assert "resize-position" not in merged(example("lora", 256, "random")).steps
+    assert "resize-position" not in merge(example("lora", 256, "random")).steps
 
 
-def test_work_saved_is_told() -> None:
-    work = merged(example("lora", 256, "zero")).work()
-    assert all(after.before == before.after for before, after in pairwise(work))
-    saved = {step.name: step.before - step.after for step in work}
+def test_saved_work_is_counted() -> None:
+    costs = merge(example("lora", 256, "zero")).costs()
+    assert all(after.before == before.after for before, after in pairwise(costs))
+    saved = {step.name: step.before - step.after for step in costs}
     assert min(saved["window-padding"], saved["dsm-band"], saved["zero-tables"]) > 0
 
 
@@ -92,7 +92,7 @@ def test_the_original_stays_as_it_was(tuning: str) -> None:
     network = random_network(tuning).double()
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     modules, before = list(network.modules()), logits(network)
-    merged_from_network(network)
+    merge(network)
     assert all(a is b for a, b in zip(network.modules(), modules, strict=True))
     assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
     assert torch.equal(logits(network), before)
@@ -100,26 +100,26 @@ def test_the_original_stays_as_it_was(tuning: str) -> None:
 
 @pytest.mark.parametrize("tuning", tuning_names())
 def test_merged_twice_is_merged_once(tuning: str) -> None:
-    once = merged_from_network(random_network(tuning))
-    assert merged_from_network(once) is once
-    assert merged(once).steps == ()
+    once = merge(random_network(tuning)).network
+    assert merge(once).network is once
+    assert merge(once).steps == ()
 
 
 @pytest.mark.parametrize("name", ["query-scale", "key-bias", "zero-tables"])
 def test_what_was_left_out_stays_out_once_attention_has_no_padding(name: str) -> None:
     network = example("none", 256, "zero")
-    partly = merged_from_network(network, without=[name])
-    assert difference(network, merged_from_network(partly)) <= EXACT
+    partly = merge(network, without=[name]).network
+    assert difference(network, merge(partly).network) <= EXACT
 
 
 def test_without_steps_it_is_the_network_itself() -> None:
     network = random_network("lora")
-    assert merged_from_network(network, without=NAMES) is network
+    assert merge(network, without=NAMES).network is network
 
 
 def test_unchanged_weights_are_shared() -> None:
     network = random_network("adapter")
-    made = merged_from_network(network)
+    made = merge(network).network
     for name in ("fusion.fpn2x.0.weight", "decoder.b4.attn.qkv.0.weight"):
         assert made.get_parameter(name) is network.get_parameter(name)
     blocks = made.encoder.sam.blocks[0], network.encoder.sam.blocks[0]
@@ -128,5 +128,5 @@ def test_unchanged_weights_are_shared() -> None:
 
 
 def test_unknown_step_lists_the_known() -> None:
-    with pytest.raises(UsageError, match=r"no rewrite named fuse; there are merge-tuning, "):
-        merged(random_network("none"), without=["fuse"])
+    with pytest.raises(UsageError, match=r"no rewrite named fuse; choose from merge-tuning, "):
+        merge(random_network("none"), without=["fuse"])

@@ -1,4 +1,4 @@
-"""Opset 18 to 17: the same bits out of ONNX Runtime, and what cannot be said is refused."""
+"""Graph passes: static shapes, and opset 18 lowered to 17 with the same bits."""
 
 from __future__ import annotations
 
@@ -7,42 +7,35 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from onnx_graphs import make_graph, run_graph
 
-from mfnet_export.errors import ExportError
-from mfnet_export.graph.lower import lower
+from mfnet_export.files import ExportError
+from mfnet_export.graph.passes import clean, lower, require_static
 
-INTEGERS = {"last": [-1], "plane": [2, 3], "sizes": [2, 4], "pads": [0, 0, 1, 0, 0, 0, 2, 3]}
+CONSTANTS: dict[str, Any] = {
+    "last": [-1],
+    "plane": [2, 3],
+    "sizes": [2, 4],
+    "pads": [0, 0, 1, 0, 0, 0, 2, 3],
+    "scales": [1.0, 1.0, 2.0, 2.0],
+}
 
 
 def model_of(*nodes: onnx.NodeProto, opset: int = 18) -> ir.Model:
-    """x (N, 6, 4, 4) in; every value that no node reads out."""
+    """Make a graph from x (N, 6, 4, 4) to every value that no node reads."""
     read = {name for node in nodes for name in node.input}
-    made = [name for node in nodes for name in node.output if name not in read]
-    constants = [
-        numpy_helper.from_array(np.array(value, np.int64), name) for name, value in INTEGERS.items()
-    ]
-    constants.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"))
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 6, 4, 4])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in made],
-        constants,
-    )
+    outputs = [name for node in nodes for name in node.output if name not in read]
+    inputs = {"x": ["N", 6, 4, 4]}
     return ir.from_proto(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        make_graph(*nodes, inputs=inputs, outputs=outputs, opset=opset, **CONSTANTS)
     )
 
 
 def run(model: ir.Model) -> list[Any]:
-    session = onnxruntime.InferenceSession(
-        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
     x = np.random.default_rng(0).normal(size=(2, 6, 4, 4)).astype(np.float32)
-    return list(session.run(None, {"x": x}))
+    return run_graph(ir.to_proto(model), x=x)
 
 
 def test_the_same_bits_come_out() -> None:
@@ -75,7 +68,7 @@ def test_the_same_bits_come_out() -> None:
     ("node", "reason"),
     [
         (helper.make_node("Mish", ["x"], ["y"]), r"Mish \(n\) .* no rule"),
-        (helper.make_node("ReduceMean", ["x"], ["y"], noop_with_empty_axes=1), "does nothing"),
+        (helper.make_node("ReduceMean", ["x"], ["y"], noop_with_empty_axes=1), "reduces no axes"),
         (helper.make_node("Split", ["x"], ["a", "b"], axis=0, num_outputs=2), "parts of N"),
         (helper.make_node("Pad", ["x", "pads", "", "last"], ["y"]), "some axes only"),
         (helper.make_node("Resize", ["x", "", "scales"], ["y"], antialias=1), "antialiasing"),
@@ -88,7 +81,7 @@ def test_the_same_bits_come_out() -> None:
         ),
     ],
 )
-def test_what_opset_17_cannot_say_is_refused_by_name(node: onnx.NodeProto, reason: str) -> None:
+def test_what_opset_17_lacks_is_refused_by_name(node: onnx.NodeProto, reason: str) -> None:
     node.name = "n"
     with pytest.raises(ExportError, match=reason):
         lower(model_of(node))
@@ -106,3 +99,34 @@ def test_an_older_graph_stays_as_it_is() -> None:
     before = ir.to_proto(model)
     lower(model)
     assert ir.to_proto(model) == before
+
+
+def shape_model() -> ir.Model:
+    """Make a graph with a Resize to sizes computed from the batch."""
+    nodes = [
+        helper.make_node("Shape", ["image"], ["shape"], start=0, end=2),
+        helper.make_node("Concat", ["shape", "side"], ["sizes"], axis=0),
+        helper.make_node("Resize", ["image", "", "", "sizes"], ["y"], mode="linear"),
+    ]
+    model = make_graph(*nodes, inputs={"image": ["N", 3, 8, 8]}, opset=18, side=[32, 32])
+    model.graph.doc_string = "/home/somebody"
+    model.graph.output[0].CopyFrom(
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3, 32, 32])
+    )
+    return ir.from_proto(model)
+
+
+def test_shape_arithmetic_is_refused_until_cleaned() -> None:
+    model = shape_model()
+    with pytest.raises(ExportError, match="may be dynamic, but it has 1 x operator Shape; "):
+        require_static(model, "N")
+    clean(model)
+    require_static(model, "N")
+    assert [node.op_type for node in model.graph] == ["Resize"]
+    assert model.graph.doc_string is None
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    with pytest.raises(ExportError, match="Resize with size N"):
+        require_static(model, "batch")
+    model.graph.inputs[0].shape = ir.Shape([2, 3, 8, 8])
+    with pytest.raises(ExportError, match="1 x input image with a fixed batch"):
+        require_static(model, "N")
