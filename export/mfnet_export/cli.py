@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mfnet_export.options import ExportOptions, require_unset
-from mfnet_export.tensorrt.options import PlanOptions, plan_beside, plan_options
+from mfnet_export.tensorrt.options import HEADING, PlanOptions, plan_beside, plan_options
 from mfnet_runtime.console import (
     GroupedCommand,
     debug_option,
@@ -39,28 +39,36 @@ def _option(name: str, text: str, **kind: Any) -> Any:
     return click.option(name, default=default, show_default=shown, help=text, **kind)
 
 
-_EXPORT_OPTIONS = (
-    _option("--scenes", "Folder of scenes to validate on [default: drawn].", type=PATH),
-    _option("--windows", "Number of windows to validate on.", type=click.IntRange(1)),
-    _option("--bands", "Image bands of the scenes, for example 1,2,3.", callback=_parse_bands),
-    _option("--window", "Pixels per side; official .pth only [default: 256].", type=int),
-    _option("--classes", "JSON class table that replaces the checkpoint's.", type=PATH),
-    _option("--no-rewrite", "Leave out a rewrite; repeatable.", multiple=True, metavar="STEP"),
-    _option("--fp16", "Also write NAME.fp16.onnx for GPUs, and its plan on one.", is_flag=True),
-    _option("--int8", "Also write NAME.int8.onnx.", is_flag=True),
-    _option("--calibrate", "Folder of scenes that --int8 takes its ranges from.", type=PATH),
-    _option("--calibration-windows", "Number of windows of them.", type=int),
-    _option("--max-drop", "Points of mIoU that FP16 and INT8 may lose.", type=PERCENT),
-    _option("--max-disagree", "Percent of pixels whose class they may change.", type=PERCENT),
-    _option("--plan", "Build a TensorRT plan, or fail where that is impossible.", is_flag=True),
-)
+_GROUPS = {
+    "Export": (
+        _option("--window", "Pixels per side; official .pth only [default: 256].", type=int),
+        _option("--classes", "JSON class table that replaces the checkpoint's.", type=PATH),
+        _option("--no-rewrite", "Leave out a rewrite; repeatable.", multiple=True, metavar="STEP"),
+    ),
+    "Validation": (
+        _option("--scenes", "Folder of scenes to validate on [default: drawn].", type=PATH),
+        _option("--windows", "Number of windows to validate on.", type=click.IntRange(1)),
+        _option("--bands", "Image bands of the scenes, for example 1,2,3.", callback=_parse_bands),
+    ),
+    "FP16 and INT8": (
+        _option("--fp16", "Also write NAME.fp16.onnx for GPUs, and its plan on one.", is_flag=True),
+        _option("--int8", "Also write NAME.int8.onnx.", is_flag=True),
+        _option("--calibrate", "Folder of scenes that --int8 takes its ranges from.", type=PATH),
+        _option("--calibration-windows", "Number of windows of them.", type=int),
+        _option("--max-drop", "Points of mIoU that FP16 and INT8 may lose.", type=PERCENT),
+        _option("--max-disagree", "Percent of pixels whose class they may change.", type=PERCENT),
+    ),
+    HEADING: (
+        _option("--plan", "Build a TensorRT plan, or fail where that is impossible.", is_flag=True),
+    ),
+}
 
 
 @click.command("mfnet-export", cls=GroupedCommand)
 @click.option("--ckpt", type=PATH, help="best.pt, or an official .pth.")
 @click.option("--onnx", type=PATH, help="FP16 or FP32 ONNX file to build a plan of.")
 @click.option("-o", "--out", type=PATH, help="ONNX file, or plan of --onnx [default: beside it].")
-@option_group(ExportOptions, _EXPORT_OPTIONS, "options", "Export")
+@option_group(ExportOptions, "options", _GROUPS)
 @plan_options
 @json_option
 @debug_option

@@ -87,10 +87,7 @@ def network_from_onnx(
         ExportError: TensorRT cannot read the file; every node it rejects is logged.
         ModelError: The inputs or outputs are not those of the contract.
     """
-    created = trt.NetworkDefinitionCreationFlag
-    # Since TensorRT 10 the batch is always explicit.
-    mode = created.STRONGLY_TYPED if _has_strong_types(trt) else created.EXPLICIT_BATCH
-    network = builder.create_network(1 << int(mode))
+    network = builder.create_network(1 << int(_creation_flag(trt)))
     parser = trt.OnnxParser(network, log)
     if native_only:
         parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
@@ -138,6 +135,12 @@ def allow_fp16(trt: Any, config: Any, parsed: ParsedNetwork) -> None:
 
 def _has_strong_types(trt: Any) -> bool:
     return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+
+def _creation_flag(trt: Any) -> Any:
+    """Return the flag to create a network with; since TensorRT 10 the batch is always explicit."""
+    flags = trt.NetworkDefinitionCreationFlag
+    return flags.STRONGLY_TYPED if _has_strong_types(trt) else flags.EXPLICIT_BATCH
 
 
 def _fault_text(fault: Any, graph: GraphFacts) -> str:

@@ -12,6 +12,7 @@ from mfnet_runtime.backends.tensorrt.plan_file import HARDWARE, PLAN_SUFFIX, Pro
 from mfnet_runtime.console import option_group
 from mfnet_runtime.errors import UsageError
 
+HEADING = "TensorRT plan"  # in the help
 # Kernels are chosen for the largest batch: all batches of a scene but the last are full.
 BATCHES = Profile(1, 16, 16)
 
@@ -100,4 +101,4 @@ _OPTIONS = (
     _flag("--refittable", "Allow the weights to be exchanged later."),
     _flag("--strip-weights", "Leave out the weights; the plan must be refitted before use."),
 )
-plan_options = option_group(PlanOptions, _OPTIONS, "plan_options", "TensorRT plan")
+plan_options = option_group(PlanOptions, "plan_options", {HEADING: _OPTIONS})

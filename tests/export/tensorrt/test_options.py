@@ -163,7 +163,9 @@ def test_a_failed_build_keeps_the_onnx_files(
 
 def test_an_interrupt_is_one_line(trt: FakeTensorRT, source: Path, capsys: Capture) -> None:
     trt.script |= {"build": _thread.interrupt_main, "pause": 0.02, "steps": 500}
-    assert_refused(capsys, run("--onnx", source, "--plan"), 130, "interrupted; no partial output was kept")
+    assert_refused(
+        capsys, run("--onnx", source, "--plan"), 130, "interrupted; no partial output was kept"
+    )
     assert os.listdir(source.parent) == [source.name]
 
 
