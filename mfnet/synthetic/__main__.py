@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from mfnet.synthetic import MIN_SIZE, PIXEL, write_town
-from mfnet_runtime.console import debug_option, run_command
+from mfnet_runtime.console import debug_option, run_command, say
 
 
 @click.command("mfnet.synthetic", context_settings={"show_default": True})
@@ -24,9 +24,9 @@ def command(out: Path, train: int, test: int, size: int, seed: int) -> None:
     for part, count, first in (("test", test, seed), ("train", train, seed + 1000)):
         scenes = {f"{part}_{index + 1}": first + index for index in range(count)}
         if scenes:
-            # One scene shows what gaps in a DSM do.
+            # One scene demonstrates gaps in a DSM.
             write_town(out / part, scenes, (size, size), nodata=["train_1"])
-            click.echo(f"{out / part}: {count} scenes of {size} x {size} px, {PIXEL} m a pixel")
+            say(f"{out / part}: {count} scenes of {size} x {size} px, {PIXEL} m per pixel")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What stands in a block of the synthetic town; a block is a box long along u."""
+"""Blocks of the synthetic town: houses, flats, shops and parks; a block is a box along u."""
 
 from __future__ import annotations
 
