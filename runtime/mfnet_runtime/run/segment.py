@@ -176,7 +176,7 @@ def segment_one(run: Run, scene: Scene, paths: OutputPaths, label: str) -> Scene
 def do_all(
     tasks: Sequence[Task], backend: Backend, sizes: BatchSize, label: str, quiet: bool
 ) -> Iterator[Receipt]:
-    """Do tasks one after the other in this process; whatever does them may reorder them."""
+    """Do tasks one after the other in this process; their receipts may come in any order."""
     with progress(sum(len(task.grid) for task in tasks), label, quiet) as tick:
         for task in tasks:
             yield do(task, backend, sizes, tick)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,38 +139,6 @@ def test_bytes_are_on_disk_before_names_and_the_class_map_comes_last(
     assert calls[:5] == ["sync"] * 5
     assert sorted(calls[5:10]) == FILES
     assert calls[9:] == ["a.tif", "sync"], "the folder's names too"
-
-
-LIMITED = """
-import resource, signal, sys
-sys.path[:] = {path!r}
-import test_finish as here
-from pathlib import Path
-sound = here.finish_scene
-def limited(*words):
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-    return sound(*words)
-here.finish_scene = limited
-try:
-    here.finished(Path({folder!r}))
-except here.ResourceError as fault:
-    print(fault)
-"""
-
-
-@pytest.mark.parametrize("share", [0.001, 0.4, 0.97])
-def test_a_disk_that_is_full_at_any_time(tmp_path: Path, share: float) -> None:
-    """A limit of the file size stands for it: writing fails from some byte on."""
-    finished(tmp_path)
-    limit = int(share * (tmp_path / "a.tif").stat().st_size)
-    write_old(tmp_path)
-    path = [str(Path(__file__).parent), *sys.path]
-    code = LIMITED.format(path=path, limit=limit, folder=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "check free space and write permission" in done.stdout
-    assert_old(tmp_path)
 
 
 def test_polygons_need_georeferencing(tmp_path: Path) -> None:
