@@ -1,7 +1,4 @@
-"""Coordinate reference systems: which are equal, what they state, and points from one to another.
-
-Opens and reads nothing.
-"""
+"""Coordinate reference systems: compare, describe, and transform points between them."""
 
 from __future__ import annotations
 
@@ -21,15 +18,15 @@ _VERTICAL = {"geoidgrids", "geoid_crs", "vunits", "vto_meter"}  # of PROJ's para
 
 
 class ProjectionError(ValueError):
-    """Points have no place in another CRS. Whoever knows the files says which."""
+    """Points cannot be transformed to another CRS; the caller adds the files."""
 
 
 @dataclass(frozen=True)
 class HeightSystem:
-    """What a CRS states about heights; None what it does not."""
+    """What a CRS states about heights."""
 
-    datum: str | None  # "EGM96 geoid", say
-    unit: str | None  # "metre", say
+    datum: str | None  # for example "EGM96 geoid"; None: not stated
+    unit: str | None  # for example "metre"
 
 
 def same_horizontally(one: CRS | None, other: CRS | None) -> bool:
@@ -45,7 +42,7 @@ def _horizontal(crs: CRS) -> dict[str, Any]:
 
 
 def short_name(crs: CRS | None) -> str:
-    """`EPSG:32632`, or the CRS's own name, or `unknown`."""
+    """Return `EPSG:32632`, or the CRS's own name, or `unknown`."""
     if not crs:
         return "unknown"
     code = crs.to_string()
@@ -55,7 +52,7 @@ def short_name(crs: CRS | None) -> str:
 
 
 def datum_name(crs: CRS | None) -> str | None:
-    """The datum that positions refer to, as the CRS names it."""
+    """Return the CRS's name of the datum that positions refer to."""
     parts = _parts(crs)
     if not parts:
         return None
@@ -65,7 +62,7 @@ def datum_name(crs: CRS | None) -> str | None:
 
 
 def height_system(crs: CRS | None) -> HeightSystem:
-    """The vertical part of a compound CRS."""
+    """Return the vertical part of a compound CRS."""
     parts = _parts(crs)
     if len(parts) < 2:
         return HeightSystem(None, None)
@@ -76,7 +73,7 @@ def height_system(crs: CRS | None) -> HeightSystem:
 
 
 def ellipsoid(crs: CRS) -> tuple[float, float] | None:
-    """Semi-major axis, metres, and flattening of the figure that positions refer to."""
+    """Return the semi-major axis (metres) and flattening of the ellipsoid of positions."""
     parts = _parts(crs)
     base = parts[0].get("base_crs", parts[0]) if parts else {}
     figure = (base.get("datum") or base.get("datum_ensemble") or {}).get("ellipsoid", {})
@@ -107,7 +104,7 @@ def reproject_points(source: CRS, target: CRS, x: Array, y: Array) -> tuple[Arra
 
 
 def _parts(crs: CRS | None) -> list[dict[str, Any]]:
-    """The horizontal CRS, and the vertical one if there is one, as PROJJSON."""
+    """Return the horizontal CRS, and the vertical one if there is one, as PROJJSON."""
     described = _described(crs)
     if not described:
         return []

@@ -1,7 +1,7 @@
-"""How many square metres pixels cover. Opens nothing.
+"""Area of pixels, classes and polygons in square metres.
 
-In a projected CRS that is the area in its plane: what Web Mercator, say, takes for it. In a
-geographic one it is the area on the ellipsoid, which differs from row to row.
+In a projected CRS this is the area in its plane, with the distortion of the projection (large in
+Web Mercator). In a geographic CRS it is the area on the ellipsoid, which differs from row to row.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ Squares = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class GroundArea:
-    """Of the pixels of a scene."""
+    """Area of the pixels of a scene."""
 
-    above: Squares  # (rows + 1,) m2 of one column of pixels, from the top down to each row's edge
-    uniform: bool  # whether all pixels have the same
-    how: str  # "plane of EPSG:32632", say
+    above: Squares  # (rows + 1,) m2 of one column of pixels above each row's edge
+    uniform: bool  # all pixels have the same area
+    how: str  # for example "plane of EPSG:32632"
 
     def of_ring(self, columns: Squares, rows: Squares) -> float:
-        """m2 inside of a closed ring along the edges of pixels; (n,) pixel coordinates."""
+        """Return the m2 in a closed ring along edges of pixels, (n,) pixel coordinates."""
         # Green's theorem: along horizontal edges, their length times the area above them
         above = self.above[rows[:-1].astype(np.int64)]
         return abs(float(np.sum(above * np.diff(columns))))
 
 
 def ground_area(place: Mapping[str, Any], height: int) -> GroundArea | None:
-    """The area of pixels; None without a CRS or transform, or on a turned geographic grid.
+    """Return the area of pixels; None without georeferencing or on a rotated geographic grid.
 
     Args:
-        place: `crs` and `transform`, as far as the scene has them.
-        height: Rows.
+        place: `crs` and `transform`, if the scene has them.
+        height: Rows of the scene.
     """
     crs, grid = place.get("crs"), place.get("transform")
     if not crs or grid is None:
@@ -61,13 +61,13 @@ def ground_area(place: Mapping[str, Any], height: int) -> GroundArea | None:
 
 
 def area_from_equator(latitudes: Squares, axis: float, flattening: float) -> Squares:
-    """m2 on an ellipsoid between the equator and latitudes, a radian wide.
+    """Return the m2 on an ellipsoid between the equator and latitudes, one radian wide.
 
     Snyder, Map Projections: A Working Manual (1987), equation 3-12, times half the squared axis.
 
     Args:
-        latitudes: Radians, south negative.
-        axis: Semi-major, metres.
+        latitudes: Radians, negative in the south.
+        axis: Semi-major axis, metres.
         flattening: 0 for a sphere.
     """
     squared = flattening * (2 - flattening)  # eccentricity
@@ -80,11 +80,11 @@ def area_from_equator(latitudes: Squares, axis: float, flattening: float) -> Squ
 
 
 class ClassAreas:
-    """Adds up the pixels of each class, and their area.
+    """Pixels of each class, and their area.
 
     Args:
-        ground: Of the scene's pixels; None where that is not known.
-        classes: Their number.
+        ground: Area of the scene's pixels; None if it is unknown.
+        classes: Number of classes.
     """
 
     def __init__(self, ground: GroundArea | None, classes: int) -> None:
@@ -92,7 +92,7 @@ class ClassAreas:
         self._cells = np.diff(ground.above) if ground else np.zeros(1)
         if ground and ground.uniform:
             self._cells = self._cells[:1]
-        # Whole numbers: the same areas in whatever pieces the rows come
+        # integers, so that areas do not depend on the pieces in which rows arrive
         self._counts = np.zeros((len(self._cells), classes), np.int64)
 
     def add(self, start: int, rows: Rows) -> None:
@@ -106,10 +106,10 @@ class ClassAreas:
 
     @property
     def pixels(self) -> list[int]:
-        """Of each class."""
+        """Pixels of each class."""
         return [int(count) for count in self._counts.sum(axis=0)]
 
     @property
     def m2(self) -> list[float] | None:
-        """Of each class; None where it is not known."""
+        """Area of each class; None if it is unknown."""
         return [float(area) for area in self._cells @ self._counts] if self.how else None

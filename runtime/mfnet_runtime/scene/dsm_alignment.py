@@ -33,10 +33,14 @@ class Alignment:
     resampling: str | None  # None: the DSM is on the image's grid already
     overlap: float  # share of the image that lies on the DSM
     steps: tuple[float, float]  # DSM rows and columns across an image pixel
-    finer: float  # DSM pixels across an image pixel
     corner: tuple[float, float]  # (row, column) of the image's first corner, in DSM pixels
     height_unit: str | None  # as stated by the DSM; heights are never converted
     height_datum: str | None
+
+    @property
+    def finer(self) -> float:
+        """DSM pixels across an image pixel."""
+        return math.sqrt(self.steps[0] * self.steps[1])
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types only."""
@@ -83,7 +87,7 @@ def align(band: HeightBand, image: Grid, dsm: Grid, resampling: str | None) -> A
     stated = height_system(dsm.crs)
     unit, datum = band.unit or stated.unit, stated.datum
     if resampling is None:
-        return Alignment(image, dsm, None, 1.0, (1.0, 1.0), 1.0, (0.0, 0.0), unit, datum)
+        return Alignment(image, dsm, None, 1.0, (1.0, 1.0), (0.0, 0.0), unit, datum)
     try:
         rows, columns = dsm_coordinates(image, dsm)
     except ProjectionError as fault:
@@ -98,30 +102,25 @@ def align(band: HeightBand, image: Grid, dsm: Grid, resampling: str | None) -> A
             f"image lies on its columns {columns.min():.0f} to {columns.max():.0f} and rows "
             f"{rows.min():.0f} to {rows.max():.0f}; give the DSM of this place"
         )
-    # DSM pixels for a row and a column of the image, along the lines through its middle
-    middle = SAMPLES // 2
-    down, across = (
-        [float(at[-1, middle] - at[0, middle]) / image.height for at in (rows, columns)],
-        [float(at[middle, -1] - at[middle, 0]) / image.width for at in (rows, columns)],
+    on_dsm = (rows >= 0) & (rows < dsm.height) & (columns >= 0) & (columns < dsm.width)
+    middle = SAMPLES // 2  # steps are measured along the lines through the middle of the image
+    steps = [
+        math.hypot(
+            float(at[-1, middle] - at[0, middle]) / image.height,
+            float(at[middle, -1] - at[middle, 0]) / image.width,
+        )
+        for at in (rows, columns)
+    ]
+    corner = float(rows[0, 0]), float(columns[0, 0])
+    found = Alignment(
+        image, dsm, resampling, float(on_dsm.mean()), (steps[0], steps[1]), corner, unit, datum
     )
-    finer = math.sqrt(abs(down[0] * across[1] - down[1] * across[0]))
-    if not 1 / MAX_RATIO <= finer <= MAX_RATIO:
+    if not 1 / MAX_RATIO <= found.finer <= MAX_RATIO:
         raise SceneError(
-            f"{band.path}: an image pixel is {finer:.3g} DSM pixels wide, expected "
+            f"{band.path}: an image pixel is {found.finer:.3g} DSM pixels wide, expected "
             f"{1 / MAX_RATIO:.3g} to {MAX_RATIO}; check CRS and pixel size of both with gdalinfo"
         )
-    on_dsm = (rows >= 0) & (rows < dsm.height) & (columns >= 0) & (columns < dsm.width)
-    return Alignment(
-        image=image,
-        dsm=dsm,
-        resampling=resampling,
-        overlap=float(on_dsm.mean()),
-        steps=(math.hypot(down[0], across[0]), math.hypot(down[1], across[1])),
-        finer=finer,
-        corner=(float(rows[0, 0]), float(columns[0, 0])),
-        height_unit=unit,
-        height_datum=datum,
-    )
+    return found
 
 
 def dsm_coordinates(image: Grid, dsm: Grid) -> tuple[Coordinates, Coordinates]:

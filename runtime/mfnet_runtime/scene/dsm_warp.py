@@ -55,8 +55,6 @@ class WarpedDsm:
     def __init__(self, band: HeightBand, alignment: Alignment, folder: Path | None = None) -> None:
         self._band, self._alignment, self._folder = band, alignment, folder
         self._opened = ExitStack()
-        if folder is not None and (folder / NAME).exists():
-            _ = self._warped  # rasterio wants it opened by the thread that closes it
 
     def read(self, window: Window) -> tuple[FloatArray, BoolArray]:
         """Read heights of a window of the image and their validity, each (row, column).
@@ -92,7 +90,11 @@ class WarpedDsm:
             with _writing(folder), TemporaryDirectory(prefix=".dsm.", dir=folder) as made:
                 self._warp(self._alignment.image, Path(made) / NAME)
                 replace_files([(Path(made) / NAME, path)])
-        return HeightBand(path, self._opened.enter_context(rasterio.open(path, driver="GTiff")))
+        dataset = rasterio.open(path, driver="GTiff")
+        self._opened.callback(
+            dataset.close
+        )  # no `with`: its end must be in the thread of its start
+        return HeightBand(path, dataset)
 
     def _warp(self, image: Grid, path: Path) -> None:
         """Warp what lies under a grid, all of the image's or a window of it."""

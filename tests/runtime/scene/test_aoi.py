@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import struct
 import sys
 from contextlib import closing
 from itertools import pairwise
@@ -195,32 +194,23 @@ def feature(geometry: Any) -> Any:
     return {"type": "Feature", "properties": {}, "geometry": geometry}
 
 
-def wkb(rings: list[Any], kind: int = 3) -> bytes:
-    """A polygon; points have as many coordinates as they have."""
-    parts = [struct.pack("<BII", 1, kind, len(rings))]
-    for points in rings:
-        parts.append(struct.pack("<I", len(points)))
-        parts += [struct.pack(f"<{len(point)}d", *point) for point in points]
-    return b"".join(parts)
-
-
-def write_geopackage(path: Path, geometries: Any, layers: str = "a", **more: Any) -> Path:
-    raw = pytest.importorskip("pyogrio.raw", reason="pyogrio is not installed")
-    for layer in layers:
-        raw.write(
-            path,
-            geometry=np.array(geometries, object),
-            field_data=[],
-            fields=[],
-            **{"geometry_type": "Unknown", "crs": "EPSG:32632", "layer": layer, **more},
-        )
+def write_geojson(folder: Path, data: Any, **more: Any) -> Path:
+    path = folder / "a b#c.geojson"
+    path.write_text(json.dumps({**data, **more}), encoding="utf-8-sig")
     return path
 
 
-def rings_in(area: Area) -> Any:
-    return [[ring.tolist() for ring in polygon] for polygon in area.polygons]
+def write_geopackage(folder: Path, data: Any, layers: str = "a", crs: Any = "EPSG:32632") -> Path:
+    raw = pytest.importorskip("pyogrio.raw", reason="pyogrio is not installed")
+    _, _, geometries, _ = raw.read(write_geojson(folder, data))
+    path = folder / "a b#c.gpkg"
+    given = {"field_data": [], "fields": [], "geometry_type": "Unknown", "crs": crs}
+    for layer in layers:
+        raw.write(path, geometry=geometries, layer=layer, **given)
+    return path
 
 
+@pytest.mark.parametrize("write", [write_geojson, write_geopackage])
 @pytest.mark.parametrize(
     ("data", "polygons"),
     [
@@ -234,26 +224,16 @@ def rings_in(area: Area) -> Any:
         ({"type": "Polygon", "coordinates": [[[*point, 9.0] for point in SQUARE]]}, [[SQUARE]]),
     ],
 )
-def test_geojson(tmp_path: Path, data: Any, polygons: Any) -> None:
-    path = tmp_path / "area.geojson"
-    path.write_text(json.dumps(data), encoding="utf-8-sig")
+def test_polygons_of_a_file(tmp_path: Path, write: Any, data: Any, polygons: Any) -> None:
+    path = write(tmp_path, data)
     area = area_from_file(path)
-    assert rings_in(area) == polygons
-    assert area.crs == CRS.from_user_input("OGC:CRS84")
+    assert [[ring.tolist() for ring in polygon] for polygon in area.polygons] == polygons
+    assert area.crs == CRS.from_user_input("OGC:CRS84" if write is write_geojson else "EPSG:32632")
     assert area.name == str(path)
 
 
-def test_geopackage(tmp_path: Path) -> None:
-    many = struct.pack("<BII", 1, 6, 2) + wkb([SQUARE]) + wkb([INNER])
-    with_heights = wkb([[[*point, 9.0] for point in SQUARE]], 1003)
-    geometries = [wkb([SQUARE, INNER]), None, wkb([]), many, with_heights]
-    area = area_from_file(write_geopackage(tmp_path / "a b#c.gpkg", geometries))
-    assert rings_in(area) == [[SQUARE, INNER], [SQUARE], [INNER], [SQUARE]]
-    assert area.crs == CRS.from_epsg(32632)
-
-
 def test_geopackage_needs_pyogrio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_geopackage(tmp_path / "a.gpkg", [wkb([SQUARE])])
+    path = write_geopackage(tmp_path, POLYGON)
     monkeypatch.setitem(sys.modules, "pyogrio", None)
     with pytest.raises(ModuleNotFoundError, match="pyogrio"):
         area_from_file(path)
@@ -289,33 +269,31 @@ def test_files_without_an_area(tmp_path: Path, content: str, message: str) -> No
     assert str(raised.value).startswith(f"{path}: ")
 
 
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
 @pytest.mark.parametrize(
-    ("geometries", "more", "message"),
+    ("data", "more", "message"),
     [
-        ([struct.pack("<BIdd", 1, 1, 0, 0)], {}, "holds Point, not polygons"),
-        ([wkb([SQUARE])], {"layers": "ab"}, r"has 2 layers \(a, b\)"),
-        ([wkb([SQUARE])], {"crs": None}, "states no CRS"),
-        ([None], {}, "holds no polygons"),
+        ({"type": "Point", "coordinates": [1, 2]}, {}, "holds Point, not polygons"),
+        (POLYGON, {"layers": "ab"}, r"has 2 layers \(a, b\)"),
+        (POLYGON, {"crs": None}, "states no CRS"),
+        (feature(None), {}, "holds no polygons"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:'crs' was not provided")
-def test_geopackages_without_an_area(
-    tmp_path: Path, geometries: Any, more: Any, message: str
-) -> None:
+def test_geopackages_without_an_area(tmp_path: Path, data: Any, more: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        area_from_file(write_geopackage(tmp_path / "area.gpkg", geometries, **more))
+        area_from_file(write_geopackage(tmp_path, data, **more))
 
 
 @pytest.mark.parametrize("length", [3, 20, 100])
 def test_a_damaged_geometry_is_not_left_out(tmp_path: Path, length: int) -> None:
-    path = write_geopackage(tmp_path / "a.gpkg", [wkb([SQUARE]), wkb([INNER])])
+    path = write_geopackage(tmp_path, {"type": "FeatureCollection", "features": [feature(POLYGON)]})
     with closing(sqlite3.connect(path)) as file:
         triggers = file.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
         for (name,) in triggers:
             file.execute(f'DROP TRIGGER "{name}"')
         file.execute("UPDATE a SET geom = substr(geom, 1, ?) WHERE fid = 1", (length,))
         file.commit()
-    with pytest.raises(UsageError, match=r"a\.gpkg: no area can be read"):
+    with pytest.raises(UsageError, match=r"\.gpkg: no area can be read"):
         area_from_file(path)
 
 
@@ -324,9 +302,7 @@ def test_a_damaged_geometry_is_not_left_out(tmp_path: Path, length: int) -> None
              "http://www.opengis.net/def/crs/EPSG/0/32632"],
 )  # fmt: skip
 def test_names_of_crs(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "a.geojson"
-    path.write_text(json.dumps({**POLYGON, "crs": {"properties": {"name": name}}}))
-    assert area_from_file(path).crs
+    assert area_from_file(write_geojson(tmp_path, POLYGON, crs={"properties": {"name": name}})).crs
 
 
 @pytest.mark.parametrize("name", ["{}/crs.wkt", "crs.wkt", "http://127.0.0.1/crs", "/vsicurl/a"])
@@ -336,11 +312,9 @@ def test_a_crs_is_no_file_and_no_url(
     """GDAL would open either."""
     (tmp_path / "crs.wkt").write_text(CRS.from_epsg(32632).to_wkt())
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "a.geojson"
     crs = {"properties": {"name": name.format(tmp_path)}}
-    path.write_text(json.dumps({**POLYGON, "crs": crs}))
-    with pytest.raises(UsageError, match=r"a\.geojson: no area .*is no name such as urn:ogc"):
-        area_from_file(path)
+    with pytest.raises(UsageError, match=r"\.geojson: no area .*is no name such as urn:ogc"):
+        area_from_file(write_geojson(tmp_path, POLYGON, crs=crs))
 
 
 def test_no_regular_files_and_long_ones(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,12 @@ def test_parts_are_parts_of_the_whole(tmp_path: Path, name: str) -> None:
     assert (sample.dsm_valid != part.dsm_valid).mean() < 0.01
     both = sample.dsm_valid & part.dsm_valid
     np.testing.assert_allclose(sample.dsm[both], part.dsm[both], atol=0.5)  # of hills with noise
+
+
+def test_the_first_read_may_be_in_another_thread(tmp_path: Path) -> None:
+    with opened(scene(tmp_path, FINER)) as reader, ThreadPoolExecutor(1) as pool:
+        part = pool.submit(reader.read, 0, 10).result()
+        np.testing.assert_array_equal(part.dsm, reader.read(0, 10).dsm)
 
 
 def test_a_sample_beside_the_dsm_has_no_heights(tmp_path: Path) -> None:
