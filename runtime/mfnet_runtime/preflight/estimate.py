@@ -101,7 +101,7 @@ def estimate(
         windows,
         len(blocks),
         needs.of(max(len(block.under) for block in blocks)),
-        # blocks, overviews, and both once more in the finished file
-        pixels + pixels // 3 + pixels * 4 // 3,
+        # a warped DSM; blocks, overviews, and both once more in the finished file
+        reader.disk + pixels + pixels // 3 + pixels * 4 // 3,
         windows * seconds,
     )

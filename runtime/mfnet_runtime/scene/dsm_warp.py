@@ -78,6 +78,16 @@ class WarpedDsm:
             with rasterio.open(path) as dataset:
                 return HeightBand(path, dataset).read(Window(0, 0, window.width, window.height))
 
+    @property
+    def disk(self) -> int:
+        """Bytes of the warped DSM, and of the copy that GDAL reads meanwhile."""
+        image, window = self._alignment.image, _window_under(self._alignment.image, self._alignment)
+        pixels = sum(
+            -(-height // TILE) * -(-width // TILE) * TILE**2
+            for height, width in ((image.height, image.width), (window.height, window.width))
+        )
+        return pixels * np.dtype(np.float32).itemsize
+
     def close(self) -> None:
         """Close the warped DSM, and remove it unless it is kept in a folder."""
         self._opened.close()

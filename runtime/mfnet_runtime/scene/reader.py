@@ -137,6 +137,11 @@ class SceneReader:
         return int(np.dtype(self.image.dataset.dtypes[0]).itemsize)
 
     @property
+    def disk(self) -> int:
+        """Bytes of temporary files that reading takes: those of a DSM to be warped."""
+        return self._heights.disk if isinstance(self._heights, WarpedDsm) else 0
+
+    @property
     def profile(self) -> dict[str, Any]:
         """CRS and transform of the image, or its ground control points; None if it has none."""
         points, crs = self.image.dataset.gcps

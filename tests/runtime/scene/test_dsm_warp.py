@@ -205,6 +205,7 @@ def test_the_warped_dsm_is_kept_and_used_again(
     with opened(made, work=work) as reader:
         assert list(work.iterdir()) == []  # no work before heights are read
         first = reader.read(0, 90)
+        assert 0 < (work / "dsm.tif").stat().st_size < reader.disk
     assert [path.name for path in work.iterdir()] == ["dsm.tif"]
     monkeypatch.setattr(dsm_warp, "_write", None)
     np.testing.assert_array_equal(warped(made, work=work)[0], first.dsm)
@@ -232,6 +233,7 @@ def test_the_same_grid_is_read_as_it_is(tmp_path: Path) -> None:
     np.testing.assert_array_equal(heights[valid], read(made.dsm)[valid])
     with SceneReader(made) as plain, opened(made) as reader:
         assert plain.alignment is None
+        assert plain.disk == reader.disk == 0
         assert reader.alignment is not None
         assert reader.alignment.to_json()["resampling"] is None
         assert "DSM is on the image's grid, 140 x 120 px of 2 metre" in reader.alignment.sentence()
