@@ -80,16 +80,6 @@ def apply_transform(
     )
 
 
-def require_single_band(path: Path, dataset: Any, role: str) -> None:
-    """Raise SceneError unless the raster has one band of plain numbers."""
-    if dataset.count != 1:
-        raise SceneError(
-            f"{path}: {role} has {dataset.count} bands, expected 1; "
-            "choose one with --dsm-band, or extract it with gdal_translate -b"
-        )
-    require_plain_numbers(path, dataset, 1)
-
-
 def require_plain_numbers(path: Path, dataset: Any, band: int) -> None:
     """Raise SceneError if a band holds palette indices or complex numbers."""
     if dataset.colorinterp[band - 1] is ColorInterp.palette:

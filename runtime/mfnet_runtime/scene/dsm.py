@@ -10,7 +10,7 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
-from mfnet_runtime.raster.grid import require_plain_numbers, require_single_band
+from mfnet_runtime.raster.grid import require_plain_numbers
 from mfnet_runtime.raster.open import reading
 from mfnet_runtime.scene.normalize import BoolArray, FloatArray
 
@@ -33,15 +33,17 @@ class HeightBand:
     def __init__(
         self, path: Path, dataset: Any, band: int | None = None, nodata: float | None = None
     ) -> None:
-        if band is None:
-            require_single_band(path, dataset, "DSM")
-        elif not 1 <= band <= dataset.count:
+        if band is None and dataset.count != 1:
+            raise SceneError(
+                f"{path}: DSM has {dataset.count} bands, expected 1; "
+                "choose one with --dsm-band, or extract it with gdal_translate -b"
+            )
+        if band is not None and not 1 <= band <= dataset.count:
             raise SceneError(
                 f"{path}: heights asked for in band {band}, the file has {dataset.count}; "
                 "choose one, counted from 1, with --dsm-band"
             )
-        else:
-            require_plain_numbers(path, dataset, band)
+        require_plain_numbers(path, dataset, band or 1)
         self.path = path
         self.dataset = dataset
         self.band = band or 1
