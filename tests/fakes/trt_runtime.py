@@ -85,11 +85,9 @@ class Engine(Refusing):
         self._plan, self._logger = plan, logger
         graph = onnx.load_from_string(plan.onnx).graph
         self._values = {value.name: value for value in (*graph.input, *graph.output)}
-        largest = plan.profile["image"][2][0]
         vars(self).update(
             num_io_tensors=len(self._values),
-            device_memory_size=ACTIVATIONS * largest,
-            device_memory_size_v2=ACTIVATIONS * largest,
+            device_memory_size=ACTIVATIONS * plan.profile["image"][2][0],
         )
 
     def get_tensor_name(self, index: int) -> str:

@@ -116,8 +116,6 @@ class Execution:
         """Return the bytes of activations for the current shapes, or else for the largest batch."""
         if hasattr(self._context, "update_device_memory_size_for_shapes"):
             return int(self._context.update_device_memory_size_for_shapes())
-        if hasattr(self.engine.raw, "device_memory_size_v2"):
-            return int(self.engine.raw.device_memory_size_v2)
         return int(self.engine.raw.device_memory_size)
 
     def _require(self, done: bool, what: str) -> None:
