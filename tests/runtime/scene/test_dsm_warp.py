@@ -215,7 +215,8 @@ def test_a_warp_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     work = tmp_path / "work"
     work.mkdir()
     checksums = count()
-    monkeypatch.setattr(dsm_warp.zlib, "crc32", lambda data, start: next(checksums))
+    crc32 = "mfnet_runtime.scene.dsm_warp.zlib.crc32"
+    monkeypatch.setattr(crc32, lambda data, start: next(checksums))
     with pytest.raises(ResourceError, match=r"work: the DSM warped .* read back differ"):
         warped(scene(tmp_path, FINER), work=work)
     assert list(work.iterdir()) == []
