@@ -1,4 +1,4 @@
-"""`mfnet-export` end to end, good and bad input: exit code, one line, nothing half-written."""
+"""`mfnet-export` end to end. The fault matrix has damaged and foreign checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -17,7 +17,6 @@ from networks import INDEX, onnx_with_weights, reference_state, reference_window
 from support import write_scene
 
 import mfnet_export.export
-from mfnet.checkpoints.checkpoint import FORMAT
 from mfnet_export.cli import main
 from mfnet_export.rewrites.steps import STEPS
 from mfnet_runtime.backends import backend_from_file
@@ -189,44 +188,6 @@ def test_faults_midway_leave_nothing(
     assert os.listdir(best.parent) == ["best.pt"]
 
 
-class Canary:
-    """Touches a file when unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.path,)
-
-
-def test_damaged_and_foreign_checkpoints(best: Path, tmp_path: Path, capsys: Capture) -> None:
-    whole, canary = best.read_bytes(), tmp_path / "canary"
-    for content in (whole[: len(whole) // 2], whole[:-50], b"", b"\x08\x07onnx"):
-        best.write_bytes(content)
-        assert_refused(capsys, run("--ckpt", best), 3, "best.pt is damaged", "; copy it again")
-    torch.save({"format": FORMAT, "weights": Canary(canary)}, best)
-    assert_refused(capsys, run("--ckpt", best), 3, "best.pt is damaged or holds more", "; copy")
-    torch.save({"model": torch.zeros(3)}, best)
-    assert_refused(capsys, run("--ckpt", best), 3, "best.pt holds format None", "give the best.pt")
-    torch.save({"image_encoder.pos_embed": torch.zeros(1)}, best)
-    assert_refused(capsys, run("--ckpt", best), 3, "SAM's own weights")
-    assert os.listdir(tmp_path) == ["best.pt"]
-
-
-def test_unusable_weights_name_the_file(best: Path, capsys: Capture) -> None:
-    content = torch.load(best, weights_only=True)
-    weight = content["weights"]["decoder.p3.weights"]
-    weight.fill_(float("nan"))
-    torch.save(content, best)
-    part = "best.pt: weights hold NaN or infinities (1 tensors): decoder.p3.weights"
-    assert_refused(capsys, run("--ckpt", best), 3, part, "copy it again")
-    del content["weights"]["decoder.p3.weights"]
-    torch.save(content, best)
-    part = "best.pt: weights do not fit"
-    assert_refused(capsys, run("--ckpt", best), 3, part, "p3.weights is missing", "copy it again")
-    assert os.listdir(best.parent) == ["best.pt"]
-
-
 def test_missing_files_and_unusable_outputs(best: Path, tmp_path: Path, capsys: Capture) -> None:
     whole = best.read_bytes()
     assert_refused(capsys, run("--ckpt", tmp_path / "no.pt"), 2, "no.pt: no such file", "--ckpt")
@@ -247,12 +208,6 @@ def test_missing_files_and_unusable_outputs(best: Path, tmp_path: Path, capsys: 
         assert_refused(capsys, code, 2, part)
     assert sorted(os.listdir(tmp_path)) == ["best.pt", "folder.onnx", "same.onnx"]
     assert best.read_bytes() == whole
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc, which nobody can write")
-def test_a_folder_that_cannot_be_written(best: Path, capsys: Capture) -> None:
-    code = run("--ckpt", best, "-o", "/proc/best.onnx")
-    assert_refused(capsys, code, 5, "/proc/best.onnx cannot be written", "another folder")
 
 
 @pytest.mark.parametrize(

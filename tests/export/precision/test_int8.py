@@ -19,7 +19,7 @@ from support import UTM, write_raster, write_scene
 from mfnet_export.cli import main
 from mfnet_export.files import ExportError
 from mfnet_export.options import ExportOptions
-from mfnet_export.precision import accuracy
+from mfnet_export.precision import accuracy, int8_search
 from mfnet_export.precision.accuracy import SceneScores
 from mfnet_export.precision.calibration import CalibrationSet, Probe, measure_peaks
 from mfnet_export.precision.int8 import Int8Report, int8_from_onnx
@@ -157,9 +157,14 @@ def test_the_same_bytes_twice(
 
 
 def test_too_large_a_difference_is_refused(
-    made: Made, calibration: CalibrationSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    made: Made,
+    calibration: CalibrationSet,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level("INFO")
+    monkeypatch.setattr(int8_search, "MAX_GROUPS", 4)  # each costs a graph
     target = tmp_path / "best.int8.onnx"
     target.write_text("old")
     message = r"change their class \(allowed 0 %\) with [1-9]\d* of .*nothing was written"
