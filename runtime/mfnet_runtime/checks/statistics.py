@@ -74,12 +74,12 @@ class Statistics:
 
     @property
     def where(self) -> str:
-        """Words for a text: nothing if all pixels were read."""
+        """The words " in the sample", or nothing if all pixels were read."""
         return "" if self.share == 1 else " in the sample"
 
     @property
     def common(self) -> tuple[float, float]:
-        """Percentiles 1 and 99: the lowest and the highest of all bands; zeros without pixels."""
+        """Percentiles 1 and 99, the extremes over all bands; zeros if no pixel is valid."""
         if not self.sample.size:
             return 0.0, 0.0
         low, high = np.percentile(self.sample, (1, 99), axis=1)
@@ -87,7 +87,7 @@ class Statistics:
 
     @property
     def causes(self) -> str:
-        """`masked` in words."""
+        """`masked` as text."""
         return ", ".join(f"{name} {share:.1%}" for name, share in self.masked.items())
 
 
