@@ -18,9 +18,10 @@ from mfnet_export.files import ExportError, folder_size, staged_output
 from mfnet_export.graph.export import onnx_from_network
 from mfnet_export.options import ExportOptions
 from mfnet_export.precision import fp16, int8
+from mfnet_export.precision.accuracy import PrecisionReport
 from mfnet_export.precision.calibration import calibration_set
-from mfnet_export.precision.fp16 import Fp16Report, fp16_from_onnx
-from mfnet_export.precision.int8 import Int8Report, int8_from_onnx
+from mfnet_export.precision.fp16 import fp16_from_onnx
+from mfnet_export.precision.int8 import int8_from_onnx
 from mfnet_export.report import labelled, size_text
 from mfnet_export.rewrites.steps import StepCost, merge
 from mfnet_export.tensorrt.build import PlanReport, plan_from_onnx
@@ -48,8 +49,8 @@ class ExportReport:
     parity: ParityReport
     contract: Contract
     seconds: float
-    int8: Int8Report | None = None
-    fp16: Fp16Report | None = None
+    int8: PrecisionReport | None = None
+    fp16: PrecisionReport | None = None
     plan: PlanReport | None = None
     no_plan: str = ""  # what this machine lacks to build an optional plan
 

@@ -16,7 +16,7 @@ from mfnet.data.scenes import open_labelled_scenes
 from mfnet.training.evaluate import evaluate
 from mfnet_export.files import ExportError
 from mfnet_export.options import ExportOptions
-from mfnet_export.report import share_text
+from mfnet_export.report import labelled, share_text, size_text
 from mfnet_export.validation.sample_windows import Windows
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.errors import UsageError
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 Logits = npt.NDArray[np.float32]
 Engine = Callable[[Path], Backend]  # opens a graph
-NO_LABELS = "mIoU        not measured: the scenes have no label/"
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,25 @@ class SceneScores:
         return {**asdict(self), "mean_iou": list(self.mean_iou), "drop_points": self.drop}
 
 
+@dataclass(frozen=True)
+class PrecisionReport:
+    """An FP16 or INT8 file and its difference from FP32."""
+
+    name: str  # fp16 or int8
+    output: Path
+    size: int  # bytes, including weights beside the file
+    facts: dict[str, Any]  # plain JSON types; in the provenance of the file's contract too
+    rows: list[str]  # the facts as text
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {"output": str(self.output), "bytes": self.size, **self.facts}
+
+    def lines(self) -> list[str]:
+        """Return the report as text."""
+        return labelled(self.name, [f"{self.output}  {size_text(self.size)}", *self.rows])
+
+
 def logits_of(backend: Backend, windows: Windows) -> list[Logits]:
     """Run a backend window by window; return copies of the logits (1, classes, row, column)."""
     ones = (slice(index, index + 1) for index in range(len(windows)))
@@ -89,6 +107,11 @@ def measure_difference(expected: Sequence[Logits], found: Sequence[Logits]) -> D
         max_abs=float(np.max([np.abs(a - b).max() for a, b in pairs])),
         span=float(np.max(expected) - np.min(expected)),
     )
+
+
+def scores_row(scores: SceneScores | None, name: str) -> str:
+    """Return the scores of a graph as text, or that there are none."""
+    return scores.line(name) if scores else "mIoU        not measured: the scenes have no label/"
 
 
 def require_scores(

@@ -9,10 +9,9 @@ from __future__ import annotations
 import gc
 import logging
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial as bound
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
@@ -20,16 +19,14 @@ from mfnet_export.files import ExportError, folder_size, staged_output
 from mfnet_export.graph.export import require_valid, save
 from mfnet_export.options import ExportOptions
 from mfnet_export.precision.accuracy import (
-    NO_LABELS,
-    Difference,
-    SceneScores,
+    PrecisionReport,
     logits_of,
     measure_difference,
     require_scores,
+    scores_row,
 )
 from mfnet_export.precision.fp16_cast import HALF_MAX, cast_to_fp16, emulate_fp16
 from mfnet_export.precision.fp16_ranges import Ranges, measure_ranges, require_fit
-from mfnet_export.report import labelled, size_text
 from mfnet_export.validation.sample_windows import Windows
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import METADATA_KEY
@@ -42,53 +39,9 @@ SUFFIX = ".fp16.onnx"
 MAX_SHIFT = 0.05
 
 
-@dataclass(frozen=True)
-class Fp16Report:
-    """The FP16 file and its difference from FP32."""
-
-    output: Path
-    size: int  # bytes, including weights beside the file
-    source: str  # origin of the windows
-    peaks: dict[str, float]  # largest magnitude in each section of the network
-    float_parts: tuple[str, ...]  # sections with residual sums or means in FP32
-    lossy: tuple[str, ...]  # weights too small for FP16
-    difference: Difference  # of the emulated graph
-    scores: SceneScores | None  # None without labels
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return {"output": str(self.output), "bytes": self.size, **self.facts()}
-
-    def facts(self) -> dict[str, Any]:
-        """Return the facts for the provenance in the contract."""
-        return {
-            "converter": f"mfnet {installed_version('mfnet')}",
-            "windows": self.source,
-            "peaks": {section: float(f"{peak:.4g}") for section, peak in self.peaks.items()},
-            "float_parts": list(self.float_parts),
-            "lossy_weights": list(self.lossy),
-            "emulated_difference": asdict(self.difference),
-            "emulated_scores": self.scores.to_json() if self.scores else None,
-        }
-
-    def lines(self) -> list[str]:
-        """Return the report as text."""
-        section, peak = max(self.peaks.items(), key=lambda entry: entry[1])
-        kept = ", ".join(self.float_parts)
-        rows = [
-            f"{self.output}  {size_text(self.size)}",
-            f"peak        {peak:.4g} in {section}, limit {HALF_MAX:.0f}; on {self.source}",
-            f"in FP32     {f'residual sums and means of {kept}' if kept else 'nothing'}",
-            *([f"lossy       {', '.join(self.lossy)}"] if self.lossy else []),
-            f"{self.difference.line('windows')}; emulated on the CPU",
-            f"{self.scores.line('FP16')}, emulated" if self.scores else NO_LABELS,
-        ]
-        return labelled("fp16", rows)
-
-
 def fp16_from_onnx(
     source: Path, target: Path, windows: Windows, options: ExportOptions, threads: int = 0
-) -> Fp16Report:
+) -> PrecisionReport:
     """Write the FP16 graph of an FP32 file if it is close enough to it.
 
     Large residual sums and means stay in FP32, see `fp16_ranges`.
@@ -131,22 +84,31 @@ def fp16_from_onnx(
                 "--max-disagree; nothing was written"
             )
         scores = require_scores("FP16", engine, (source, trial), [options.scenes], options)
-        report = Fp16Report(
-            output=target,
-            size=0,
-            source=windows.source,
-            peaks=ranges.section_peaks(),
-            float_parts=ranges.sections_with(ranges.large),
-            lossy=lossy,
-            difference=found,
-            scores=scores,
-        )
+        kept, peaks = ranges.sections_with(ranges.large), ranges.section_peaks()
+        sections = ", ".join(kept)
+        section, peak = max(peaks.items(), key=lambda entry: entry[1])
+        facts = {
+            "converter": f"mfnet {installed_version('mfnet')}",
+            "windows": windows.source,
+            "peaks": {name: float(f"{reached:.4g}") for name, reached in peaks.items()},
+            "float_parts": list(kept),
+            "lossy_weights": list(lossy),
+            "emulated_difference": asdict(found),
+            "emulated_scores": scores.to_json() if scores else None,
+        }
+        rows = [
+            f"peak        {peak:.4g} in {section}, limit {HALF_MAX:.0f}; on {windows.source}",
+            f"in FP32     {f'residual sums and means of {sections}' if kept else 'nothing'}",
+            *([f"lossy       {', '.join(lossy)}"] if lossy else []),
+            f"{found.line('windows')}; emulated on the CPU",
+            f"{scores_row(scores, 'FP16')}{', emulated' if scores else ''}",
+        ]
         model, _ = _convert(source, ranges)
-        signed = replace(contract, precision="fp16").with_provenance(fp16=report.facts())
+        signed = replace(contract, precision="fp16").with_provenance(fp16=facts)
         model.metadata_props[METADATA_KEY] = signed.to_json()
         save(model, partial)
         require_valid(partial, "FP16")
-        return replace(report, size=folder_size(partial.parent))
+        return PrecisionReport("fp16", target, folder_size(partial.parent), facts, rows)
 
 
 def _convert(source: Path, ranges: Ranges) -> tuple[ir.Model, tuple[str, ...]]:

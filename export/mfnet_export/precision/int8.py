@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial as bound
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
@@ -20,17 +19,16 @@ from mfnet_export.files import ExportError, folder_size, staged_output
 from mfnet_export.graph.export import require_valid, save
 from mfnet_export.options import ExportOptions
 from mfnet_export.precision.accuracy import (
-    NO_LABELS,
     Difference,
-    SceneScores,
+    PrecisionReport,
     logits_of,
     measure_difference,
     require_scores,
+    scores_row,
 )
 from mfnet_export.precision.calibration import CalibrationSet, Probe, measure_peaks
-from mfnet_export.precision.int8_search import SearchResult, group_layers, search_float_layers
+from mfnet_export.precision.int8_search import group_layers, search_float_layers
 from mfnet_export.precision.qdq import linear_layers, quantise, smooth
-from mfnet_export.report import labelled, size_text
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.version import installed_version
@@ -40,49 +38,9 @@ logger = logging.getLogger(__name__)
 SUFFIX = ".int8.onnx"
 
 
-@dataclass(frozen=True)
-class Int8Report:
-    """The INT8 file and its difference from FP32."""
-
-    output: Path
-    size: int  # bytes, including weights beside the file
-    calibrated: str  # origin of the calibration windows
-    layers: int  # linear layers in the graph
-    search: SearchResult
-    scores: SceneScores | None  # None without labels
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return {"output": str(self.output), "bytes": self.size, **self.facts()}
-
-    def facts(self) -> dict[str, Any]:
-        """Return the facts for the provenance in the contract."""
-        return {
-            "quantiser": f"mfnet {installed_version('mfnet')}, static, symmetric, "
-            "weights by channel",
-            "calibrated": self.calibrated,
-            "linear_layers": self.layers,
-            "float_layers": [group.name for group in self.search.kept],
-            "difference": asdict(self.search.difference),
-            "scores": self.scores.to_json() if self.scores else None,
-        }
-
-    def lines(self) -> list[str]:
-        """Return the report as text."""
-        inside = self.layers - len(self.search.layers)
-        rows = [
-            f"{self.output}  {size_text(self.size)}",
-            f"calibrated on {self.calibrated}; {inside} of {self.layers} linear layers in INT8",
-            f"in float    {', '.join(group.name for group in self.search.kept) or 'nothing'}",
-            self.search.difference.line(),
-            self.scores.line("INT8") if self.scores else NO_LABELS,
-        ]
-        return labelled("int8", rows)
-
-
 def int8_from_onnx(
     source: Path, target: Path, windows: CalibrationSet, options: ExportOptions, threads: int = 0
-) -> Int8Report:
+) -> PrecisionReport:
     """Write the INT8 graph of an FP32 file if it is close enough to it.
 
     Args:
@@ -140,7 +98,23 @@ def int8_from_onnx(
         write(search.layers, partial, contract)
         folders = [options.scenes, options.calibrate]
         scores = require_scores("INT8", engine, (source, partial), folders, options)
-        report = Int8Report(target, 0, windows.fit.source, len(kinds), search, scores)
-        write(search.layers, partial, contract.with_provenance(int8=report.facts()))
+        kept = [group.name for group in search.kept]
+        facts = {
+            "quantiser": f"mfnet {installed_version('mfnet')}, static, symmetric, "
+            "weights by channel",
+            "calibrated": windows.fit.source,
+            "linear_layers": len(kinds),
+            "float_layers": kept,
+            "difference": asdict(search.difference),
+            "scores": scores.to_json() if scores else None,
+        }
+        inside = len(kinds) - len(search.layers)
+        rows = [
+            f"calibrated on {windows.fit.source}; {inside} of {len(kinds)} linear layers in INT8",
+            f"in float    {', '.join(kept) or 'nothing'}",
+            search.difference.line(),
+            scores_row(scores, "INT8"),
+        ]
+        write(search.layers, partial, contract.with_provenance(int8=facts))
         require_valid(partial, "INT8")
-        return replace(report, size=folder_size(partial.parent))
+        return PrecisionReport("int8", target, folder_size(partial.parent), facts, rows)

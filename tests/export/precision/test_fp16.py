@@ -19,8 +19,8 @@ from mfnet_export.files import ExportError
 from mfnet_export.inspect import inspect_file
 from mfnet_export.options import ExportOptions
 from mfnet_export.precision import accuracy
-from mfnet_export.precision.accuracy import SceneScores
-from mfnet_export.precision.fp16 import Fp16Report, fp16_from_onnx
+from mfnet_export.precision.accuracy import PrecisionReport, SceneScores
+from mfnet_export.precision.fp16 import fp16_from_onnx
 from mfnet_export.precision.fp16_ranges import measure_ranges
 from mfnet_export.validation.sample_windows import Windows, sample_windows
 from mfnet_runtime.backends import backend_from_file
@@ -40,12 +40,14 @@ def windows(made: Made) -> Windows:
 
 
 @pytest.fixture(scope="module")
-def made_fp16(made: Made, windows: Windows, tmp_path_factory: pytest.TempPathFactory) -> Fp16Report:
+def made_fp16(
+    made: Made, windows: Windows, tmp_path_factory: pytest.TempPathFactory
+) -> PrecisionReport:
     target = tmp_path_factory.mktemp("fp16") / "best.fp16.onnx"
     return fp16_from_onnx(made.onnx, target, windows, FP16, threads=1)
 
 
-def test_the_file_describes_itself(made: Made, made_fp16: Fp16Report) -> None:
+def test_the_file_describes_itself(made: Made, made_fp16: PrecisionReport) -> None:
     path = made_fp16.output
     assert os.listdir(path.parent) == [path.name]
     assert made_fp16.size == path.stat().st_size < 0.6 * made.onnx.stat().st_size
@@ -66,13 +68,13 @@ def test_the_file_describes_itself(made: Made, made_fp16: Fp16Report) -> None:
     assert after["activations"] == {"float16": before["activations"]["float32"] + 3}
 
 
-def test_a_cpu_refuses_it_with_the_remedy(made_fp16: Fp16Report) -> None:
+def test_a_cpu_refuses_it_with_the_remedy(made_fp16: PrecisionReport) -> None:
     for name in ("onnxruntime", "openvino"):
         with pytest.raises(ModelError, match=r"mfnet-export --onnx \S*best.fp16.onnx --plan"):
             backend_from_file(made_fp16.output, name)
 
 
-def test_report_as_text(made_fp16: Fp16Report) -> None:
+def test_report_as_text(made_fp16: PrecisionReport) -> None:
     first, *rest = made_fp16.lines()
     assert first.startswith(f"fp16      {made_fp16.output}  1.4 MB")
     text = "\n".join(rest)
@@ -86,9 +88,14 @@ def test_report_as_text(made_fp16: Fp16Report) -> None:
 def test_a_large_stream_is_kept_in_fp32(made: Made, windows: Windows, tmp_path: Path) -> None:
     source = onnx_with_outlier(made.onnx, tmp_path / "outlier.onnx", 20_000)
     report = fp16_from_onnx(source, tmp_path / "a.fp16.onnx", windows, FP16, threads=1)
-    assert report.float_parts == ("block 0 image", "block 0 DSM", "block 1 image", "block 1 DSM")
+    assert report.facts["float_parts"] == [
+        "block 0 image",
+        "block 0 DSM",
+        "block 1 image",
+        "block 1 DSM",
+    ]
     assert "residual sums and means of block 0 image, block 0 DSM" in "\n".join(report.lines())
-    assert report.difference.agreement > 0.99
+    assert report.facts["emulated_difference"]["agreement"] > 0.99
     activations = inspect_file(report.output)["graph"]["activations"]
     large = len(measure_ranges(source, windows).large)
     assert activations["float16"] > activations["float32"] > large
@@ -96,7 +103,7 @@ def test_a_large_stream_is_kept_in_fp32(made: Made, windows: Windows, tmp_path: 
 
 @pytest.mark.usefixtures("above_2_gib")
 def test_weights_may_be_beside_the_file(
-    made: Made, made_fp16: Fp16Report, windows: Windows, tmp_path: Path
+    made: Made, made_fp16: PrecisionReport, windows: Windows, tmp_path: Path
 ) -> None:
     source = tmp_path / "fp32" / "big.onnx"
     source.parent.mkdir()
@@ -105,7 +112,7 @@ def test_weights_may_be_beside_the_file(
     assert sorted(os.listdir(tmp_path)) == ["big.fp16.onnx", "big.fp16.onnx.data", "fp32"]
     sizes = [(tmp_path / f"big.fp16.onnx{end}").stat().st_size for end in ("", ".data")]
     assert report.size == sum(sizes)
-    assert report.difference == made_fp16.difference
+    assert report.facts == made_fp16.facts
 
 
 def test_refusals_leave_the_old_file(

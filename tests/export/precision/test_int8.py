@@ -20,9 +20,9 @@ from mfnet_export.cli import main
 from mfnet_export.files import ExportError
 from mfnet_export.options import ExportOptions
 from mfnet_export.precision import accuracy, int8_search
-from mfnet_export.precision.accuracy import SceneScores
+from mfnet_export.precision.accuracy import PrecisionReport, SceneScores
 from mfnet_export.precision.calibration import CalibrationSet, Probe, measure_peaks
-from mfnet_export.precision.int8 import Int8Report, int8_from_onnx
+from mfnet_export.precision.int8 import int8_from_onnx
 from mfnet_export.precision.qdq import linear_layers, quantise, smooth
 from mfnet_export.validation.sample_windows import Windows, sample_windows
 from mfnet_runtime.backends import backend_from_file
@@ -48,14 +48,14 @@ def calibration(made: Made) -> CalibrationSet:
 @pytest.fixture(scope="module")
 def made_int8(
     made: Made, calibration: CalibrationSet, tmp_path_factory: pytest.TempPathFactory
-) -> Int8Report:
+) -> PrecisionReport:
     folder = tmp_path_factory.mktemp("int8")
     return convert(made.onnx, folder / "best.int8.onnx", calibration)
 
 
 def convert(
     source: Path, target: Path, calibration: CalibrationSet, max_disagree: float = 20
-) -> Int8Report:
+) -> PrecisionReport:
     """Allow many pixels to change their class: with random weights many are undecided."""
     options = ExportOptions(int8=True, calibrate=target.parent, max_disagree=max_disagree)
     return int8_from_onnx(source, target, calibration, options, threads=1)
@@ -73,7 +73,9 @@ def measure(path: Path, names: list[str], calibration: CalibrationSet) -> dict[s
     return {probe.name: peak for probe, peak in found.items()}
 
 
-def test_pairs_are_symmetric_and_weights_have_a_scale_per_channel(made_int8: Int8Report) -> None:
+def test_pairs_are_symmetric_and_weights_have_a_scale_per_channel(
+    made_int8: PrecisionReport,
+) -> None:
     graph = onnx.load(made_int8.output).graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
@@ -93,10 +95,10 @@ def test_pairs_are_symmetric_and_weights_have_a_scale_per_channel(made_int8: Int
         assert pair[0] is not None
         assert pair[0].op_type == "DequantizeLinear"
         assert constants[pair[0].input[1]].shape == ()
-    assert layers == made_int8.layers > 0
+    assert layers == made_int8.facts["linear_layers"] > 0
 
 
-def test_the_file_describes_itself(made_int8: Int8Report) -> None:
+def test_the_file_describes_itself(made_int8: PrecisionReport) -> None:
     model = onnx.load(made_int8.output)
     (prop,) = model.metadata_props
     assert (prop.key, model.opset_import[0].version) == (METADATA_KEY, 17)
@@ -104,13 +106,13 @@ def test_the_file_describes_itself(made_int8: Int8Report) -> None:
     assert contract.precision == "int8"
     facts = contract.provenance["int8"]
     assert facts["calibrated"] == "8 drawn"
-    assert facts["difference"]["agreement"] == made_int8.search.difference.agreement
+    assert facts == made_int8.facts
     assert facts["float_layers"] == []
     assert contract.provenance["dataset"] == "town"
     assert str(made_int8.output.parent) not in prop.value
 
 
-def test_engines_agree(made: Made, made_int8: Int8Report, calibration: CalibrationSet) -> None:
+def test_engines_agree(made: Made, made_int8: PrecisionReport, calibration: CalibrationSet) -> None:
     pytest.importorskip("openvino")
     exact, held = logits(made.onnx, calibration.held), calibration.held
     one, other = (logits(made_int8.output, held, name) for name in ("onnxruntime", "openvino"))
@@ -147,7 +149,7 @@ def test_kept_layers_are_float(made: Made) -> None:
 
 
 def test_the_same_bytes_twice(
-    made: Made, made_int8: Int8Report, calibration: CalibrationSet, tmp_path: Path
+    made: Made, made_int8: PrecisionReport, calibration: CalibrationSet, tmp_path: Path
 ) -> None:
     target = tmp_path / "best.int8.onnx"
     again = convert(made.onnx, target, calibration)
@@ -177,7 +179,7 @@ def test_too_large_a_difference_is_refused(
 
 @pytest.mark.usefixtures("above_2_gib")
 def test_weights_beside_the_fp32_file_are_copied(
-    made: Made, calibration: CalibrationSet, made_int8: Int8Report, tmp_path: Path
+    made: Made, calibration: CalibrationSet, made_int8: PrecisionReport, tmp_path: Path
 ) -> None:
     source, target = tmp_path / "fp32" / "big.onnx", tmp_path / "int8" / "big.int8.onnx"
     for path in (source, target):
