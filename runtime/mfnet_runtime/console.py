@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, messages, progress, and common options.
+"""Shared by all commands: exit codes, messages, progress, and common options.
 
 Exit codes: 0 done and verified, 1 bug, 2 usage, 3 model refused, 4 some scenes failed and the
 rest are valid, 5 out of disk or memory, 130 and 143 interrupted.

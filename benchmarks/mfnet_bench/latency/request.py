@@ -1,4 +1,4 @@
-"""What a latency run is asked for; nonsense is refused before any file is read."""
+"""Options of a latency run, validated before any file is read."""
 
 from __future__ import annotations
 

@@ -38,13 +38,13 @@ class DsmFacts:
 
     @property
     def usable(self) -> bool:
-        """Whether there are heights, and the network can tell some from others."""
+        """True if there are heights, and the network can tell some from others."""
         found = self.statistics
         return bool(found.valid) and found.low < found.high and not self.span.constant
 
     @property
     def fixed(self) -> bool:
-        """Whether the model or the user gives the range, whatever the scene's heights are."""
+        """True if the model or the user fixes the range, whatever the scene's heights are."""
         return self.span.valid_pixels is None
 
 

@@ -1,1 +1,1 @@
-"""What runs on an NVIDIA GPU around the network. Imports no CUDA until a device is opened."""
+"""GPU memory, streams and kernels. CUDA is imported only when a device is opened."""

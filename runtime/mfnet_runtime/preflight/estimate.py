@@ -1,4 +1,4 @@
-"""What a run would cost: windows, memory, disk, and time in the backend."""
+"""Estimate the cost of a run: windows, memory, disk, and time in the backend."""
 
 from __future__ import annotations
 

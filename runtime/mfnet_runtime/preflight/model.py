@@ -1,4 +1,4 @@
-"""What a model file says about itself, and whether its engine accepts it; no GPU is touched."""
+"""Examine a model file: its contract, and its engine's verdict; no GPU is touched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether outputs can be written to their folder and fit on its disk."""
+"""Check that outputs can be written to their folder and fit on its disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a raster's header says: size, georeferencing, number type, storage."""
+"""Facts from a raster's header: size, georeferencing, number type, storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `--check` and `--dry-run` find out about a scene."""
+"""Results of `--check` and `--dry-run` for a scene."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which raster files may be opened: formats, sizes, and nothing that lies elsewhere.
+"""Limits on the raster files that may be opened: formats, sizes, and nothing that lies elsewhere.
 
 A header of a kilobyte can ask for terabytes, and a mask or overviews beside a file can name any
 file or URL. Both are checked before GDAL allocates or follows anything. This does not stop someone

@@ -40,7 +40,7 @@ class Task:
 
     @property
     def path(self) -> Path:
-        """Where the block goes."""
+        """Path of the block."""
         return self.folder / f"{self.grid.made.start:08d}-{self.grid.made_rows.start:08d}.tif"
 
 

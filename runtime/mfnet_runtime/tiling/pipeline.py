@@ -115,7 +115,7 @@ def segment_scene(
 
 
 def processor(backend: Backend, options: SegmentOptions) -> Processor:
-    """Where windows are cut and logits blended: as asked, or where the network runs.
+    """Choose where windows are cut and logits blended: as asked, or where the network runs.
 
     Raises:
         UsageError: a GPU is asked for, and the backend does not run there or the layer or protocol
