@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
+from mfnet_runtime.backends.base import HALF
 from mfnet_runtime.backends.tensorrt.plan_file import PlanFacts, Profile
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.labels import ClassTable
@@ -89,7 +90,7 @@ def rgbd_classes(image: npt.NDArray[np.uint8], dsm: npt.NDArray[Any]) -> npt.NDA
 def write_rgbd_model(path: Path, window: int = 32, **changes: Any) -> Path:
     """An ONNX file with a contract: logits = [image; dsm], so a class a band."""
     contract = Contract(window, RGBD, **changes)
-    kind = TensorProto.FLOAT16 if contract.precision == "fp16" else TensorProto.FLOAT
+    kind = TensorProto.FLOAT16 if contract.precision in HALF else TensorProto.FLOAT
     inputs = [
         helper.make_tensor_value_info("image", kind, ["N", 3, window, window]),
         helper.make_tensor_value_info("dsm", kind, ["N", 1, window, window]),

@@ -20,7 +20,7 @@ FORMAT = "mfnet-contract/1"
 METADATA_KEY = "mfnet.contract"
 MAX_WINDOW = 4096  # pixels; anything larger is a damaged file
 DSM_RULES = ("scene_minmax", "scene_percentile", "range")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8+fp16")
 MAX_JSON = 1 << 20  # characters; a contract has a few thousand
 MAX_DEPTH = 32  # of nested lists and objects
 

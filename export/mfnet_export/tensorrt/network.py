@@ -23,7 +23,7 @@ from mfnet_runtime.contract import Contract
 
 logger = logging.getLogger(__name__)
 
-FLOATS = {"fp32": np.float32, "fp16": np.float16}  # precisions that plans can have
+FLOATS = ("fp32", "fp16")  # precisions that plans can have
 # Head sizes that TensorRT has fused attention kernels for; that of the fusion decoder is 8.
 FUSED_HEADS = range(16, 257)
 
@@ -158,7 +158,6 @@ def _require_contract(trt: Any, network: Any, path: Path, contract: Contract) ->
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     types = {trt.DataType.FLOAT: np.float32, trt.DataType.HALF: np.float16}
-    expected = specs_of(contract, FLOATS[contract.precision])
-    for tensors, specs in zip((inputs, outputs), expected, strict=True):
+    for tensors, specs in zip((inputs, outputs), specs_of(contract), strict=True):
         found = {t.name: (types.get(t.dtype, str(t.dtype)), tuple(t.shape)) for t in tensors}
         require_graph(path, found, specs)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Feed = Mapping[str, npt.NDArray[Any]]
 Arrays = dict[str, npt.NDArray[Any]]
 
+HALF = ("fp16", "int8+fp16")  # precisions of files whose inputs and outputs are FP16
 DEFAULT_BATCH = 4  # windows per call, for an engine without a preference
 
 
@@ -59,7 +60,7 @@ class Backend(Protocol):
 
     @property
     def precision(self) -> str:
-        """What really runs: `fp32`, `fp16`, `bf16`, `int8` (the rest fp32) or `int8+bf16`."""
+        """What really runs: one of `contract.PRECISIONS` (`int8`: the rest fp32) or `int8+bf16`."""
         ...
 
     @property
@@ -141,11 +142,10 @@ class DeviceBackend(Protocol):
         ...
 
 
-def specs_of(
-    contract: Contract, dtype: npt.DTypeLike = np.float32
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def specs_of(contract: Contract) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs that a contract implies."""
-    side, kind = (contract.window, contract.window), np.dtype(dtype)
+    side = (contract.window, contract.window)
+    kind = np.dtype(np.float16 if contract.precision in HALF else np.float32)
     inputs = (TensorSpec("image", kind, (-1, 3, *side)), TensorSpec("dsm", kind, (-1, 1, *side)))
     return inputs, (TensorSpec("logits", kind, (-1, len(contract.classes), *side)),)
 

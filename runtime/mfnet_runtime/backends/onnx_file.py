@@ -21,6 +21,8 @@ GPU_ONLY = {
     "fp16": "an FP16 file runs thousands of times too slowly on a CPU; run the FP32 file, or on a "
     "GPU build a plan: mfnet-export --onnx {} --plan, or use --device cuda "
     "(pip install onnxruntime-gpu)",
+    "int8+fp16": "an INT8 file with FP16 parts does not run on a CPU; run the INT8 file, or on a "
+    "GPU build a plan: mfnet-export --onnx {} --plan",
     "bf16": "a BF16 file does not run on a CPU; export in FP32 and run it with --precision bf16",
 }
 MAX_FILE = (1 << 31) - 1  # bytes, the limit of Protocol Buffers; OpenVINO hangs on larger files
@@ -48,7 +50,7 @@ def contract_from_onnx(path: Path, precision: str | None) -> Contract:
         precision: Requested precision of floating-point operations.
 
     Raises:
-        ModelError: see `contract_in_onnx`; or the file is FP16 or BF16 and needs a GPU.
+        ModelError: see `contract_in_onnx`; or the file is in `GPU_ONLY`.
         UsageError: unknown precision.
     """
     require_known(precision)

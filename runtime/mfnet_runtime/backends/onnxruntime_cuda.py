@@ -23,7 +23,7 @@ from mfnet_runtime.cuda.faults import never_destroyed
 from mfnet_runtime.errors import NO_MEMORY, DeviceLostError, ModelError, UsageError
 
 PROVIDER = "CUDAExecutionProvider"
-TYPES = {"fp16": np.float16, "fp32": np.float32}
+FLOATS = ("fp16", "fp32")
 SETTINGS = {"use_tf32": "0"}  # an FP32 file runs in FP32
 REMEDY = (
     "pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]' (the two packages "
@@ -74,7 +74,12 @@ class OrtCudaBackend:
         self._engine = f"ONNX Runtime {onnxruntime.__version__}"
         self.contract = contract_in_onnx(path)
         self.precision = self.contract.precision
-        if self.precision not in TYPES:
+        if self.precision == "int8+fp16":
+            raise ModelError(
+                f"{path}: {self._engine} would not run INT8 on a GPU; run the FP16 file, or build "
+                f"a plan: mfnet-export --onnx {path.name} --plan"
+            )
+        if self.precision not in FLOATS:
             raise ModelError(
                 f"{path}: {self._engine} runs {self.precision} on a CPU only; leave out "
                 "--device cuda, or export it with --fp16"
@@ -88,7 +93,7 @@ class OrtCudaBackend:
         if not has_cuda_provider():
             found = ", ".join(onnxruntime.get_available_providers())
             raise UsageError(f"{self._engine} has no CUDA provider (only {found}): {REMEDY}")
-        self.inputs, self.outputs = specs_of(self.contract, TYPES[self.precision])
+        self.inputs, self.outputs = specs_of(self.contract)
         self.batches = Batches(batch or DEFAULT_BATCH)
         self.device = f"GPU 0 by CUDA, {self._engine}"
         self._session = self._open()

@@ -135,6 +135,10 @@ def with_metadata(path: Path, contract: str | None) -> Path:
             Contract(32, RGBD, precision="fp16").to_json(),
             "FP16 file runs .*mfnet-export --onnx rgbd.onnx --plan, or use --device cuda",
         ),
+        (
+            Contract(32, RGBD, precision="int8+fp16").to_json(),
+            "run the INT8 file, .*mfnet-export --onnx rgbd.onnx --plan",
+        ),
         (Contract(32, RGBD, precision="bf16").to_json(), "export in FP32 .*--precision bf16"),
     ],
 )

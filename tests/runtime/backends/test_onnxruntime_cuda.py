@@ -155,9 +155,18 @@ def test_what_does_not_go_with_a_plan(
         backend_from_file(plan, **words)  # type: ignore[arg-type]
 
 
-def test_int8_stays_on_the_cpu(ort: FakeOrtCuda, tmp_path: Path) -> None:
-    model = write_rgbd_model(tmp_path / "i.onnx", precision="int8")
-    with pytest.raises(ModelError, match=r"runs int8 on a CPU only"):
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [
+        ("int8", r"runs int8 on a CPU only"),
+        ("int8+fp16", r"not run INT8 on a GPU; run the FP16 file, or .* --onnx i.onnx --plan"),
+    ],
+)
+def test_int8_does_not_run_on_a_gpu(
+    ort: FakeOrtCuda, tmp_path: Path, precision: str, message: str
+) -> None:
+    model = write_rgbd_model(tmp_path / "i.onnx", precision=precision)
+    with pytest.raises(ModelError, match=message):
         backend_from_file(model, device="cuda")
 
 

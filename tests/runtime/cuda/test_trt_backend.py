@@ -65,8 +65,9 @@ def test_answers_do_not_depend_on_the_order_in_which_the_gpu_works(
         machine.check()
 
 
-def test_fp16_goes_in_and_out(machine: Rig, tmp_path: Path) -> None:
-    plan = write_rgbd_plan(tmp_path / "h.plan", machine.trt, precision="fp16")
+@pytest.mark.parametrize("precision", ["fp16", "int8+fp16"])
+def test_fp16_goes_in_and_out(machine: Rig, tmp_path: Path, precision: str) -> None:
+    plan = write_rgbd_plan(tmp_path / "h.plan", machine.trt, precision=precision)
     given = {name: array.astype(np.float16) for name, array in feed(3).items()}
     with TensorRtBackend(plan) as backend:
         logits = backend.infer(given)["logits"]

@@ -7,7 +7,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +194,7 @@ def test_a_batch_asked_for_that_does_not_fit_is_refused() -> None:
 def test_windows_have_the_number_type_the_model_takes() -> None:
     plain, _ = segmented(RgbdBackend(), scene_of(96, 96), SegmentOptions(16))
     half = RgbdBackend()
-    half.inputs, half.outputs = specs_of(half.contract, np.float16)
+    half.inputs, half.outputs = specs_of(replace(half.contract, precision="fp16"))
     again, _ = segmented(half, scene_of(96, 96), SegmentOptions(16))
     assert half.kinds == {np.dtype(np.float16)}
     assert np.mean(np.frombuffer(plain, np.uint8) == np.frombuffer(again, np.uint8)) > 0.99

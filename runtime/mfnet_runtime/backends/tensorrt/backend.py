@@ -70,8 +70,7 @@ class TensorRtBackend:
                     f"{path}: was built in {self.precision}, which --precision cannot change; "
                     "leave it out, or build another plan"
                 )
-        kind = np.float16 if self.precision == "fp16" else np.float32
-        self.inputs, self.outputs = specs_of(self.contract, kind)
+        self.inputs, self.outputs = specs_of(self.contract)
         self._trt = tensorrt_for(path, self._facts)
         if self._facts is not None:
             require_version(path, self._facts, self._trt.__version__)
