@@ -8,7 +8,7 @@ from mfnet_runtime.checks import dsm, image
 from mfnet_runtime.checks.findings import Finding, Findings, Said
 from mfnet_runtime.checks.statistics import QUICK, dsm_statistics, image_statistics
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.raster.crs import datum_name
+from mfnet_runtime.raster.crs import differing_datums
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.dsm_alignment import Alignment
 from mfnet_runtime.scene.normalize import DsmRange
@@ -64,8 +64,7 @@ def alignment(found: Alignment) -> Said:
             f"the DSM covers {found.overlap:.1%} of the image, and the rest becomes nodata; use a "
             "DSM of the whole area, or limit the run with --bbox",
         )
-    datums = datum_name(found.image.crs), datum_name(found.dsm.crs)
-    if None not in datums and datums[0] != datums[1]:
+    if datums := differing_datums(found.image.crs, found.dsm.crs):
         yield (
             "warning",
             f"the image's datum is {datums[0]}, the DSM's is {datums[1]}; without transformation "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from rasterio.warp import transform
 
 Array = npt.NDArray[np.float64]
 
-_VERTICAL = {"geoidgrids", "geoid_crs", "vunits", "vto_meter"}  # of PROJ's parameters
+ETRS89 = "European Terrestrial Reference System 1989"
 
 
 class ProjectionError(ValueError):
@@ -30,15 +31,20 @@ class HeightSystem:
 
 
 def same_horizontally(one: CRS | None, other: CRS | None) -> bool:
-    """Compare two CRSs without their vertical parts; an unknown CRS is equal to any.
+    """Compare two CRSs as PROJ does, however they are written; an unknown CRS is equal to any.
 
-    A DSM often adds a height datum to the CRS of its image.
+    Vertical parts, axis order and `+towgs84` are ignored: rasters have x first, and a DSM often
+    adds a height datum to the CRS of its image.
     """
-    return not one or not other or _horizontal(one) == _horizontal(other)
+    return not one or not other or one == other or _same(_horizontal(one), _horizontal(other))
 
 
-def _horizontal(crs: CRS) -> dict[str, Any]:
-    return {key: value for key, value in crs.to_dict().items() if key not in _VERTICAL}
+def differing_datums(one: CRS | None, other: CRS | None) -> tuple[str, str] | None:
+    """Return the names of the datums that positions refer to; None if equal or not stated."""
+    first, second = datum_name(one), datum_name(other)
+    if first is None or second is None or _same(_geographic(one), _geographic(other)):
+        return None
+    return first, second
 
 
 def short_name(crs: CRS | None) -> str:
@@ -53,12 +59,7 @@ def short_name(crs: CRS | None) -> str:
 
 def datum_name(crs: CRS | None) -> str | None:
     """Return the CRS's name of the datum that positions refer to."""
-    parts = _parts(crs)
-    if not parts:
-        return None
-    base = parts[0].get("base_crs", parts[0])
-    datum = base.get("datum") or base.get("datum_ensemble") or {}
-    return datum.get("name")
+    return _datum(_geographic(crs)).get("name")
 
 
 def height_system(crs: CRS | None) -> HeightSystem:
@@ -68,15 +69,12 @@ def height_system(crs: CRS | None) -> HeightSystem:
         return HeightSystem(None, None)
     unit = parts[1].get("coordinate_system", {}).get("axis", [{}])[0].get("unit")
     name = unit.get("name") if isinstance(unit, dict) else unit
-    datum = parts[1].get("datum") or parts[1].get("datum_ensemble") or {}
-    return HeightSystem(datum.get("name"), name)
+    return HeightSystem(_datum(parts[1]).get("name"), name)
 
 
 def ellipsoid(crs: CRS) -> tuple[float, float] | None:
     """Return the semi-major axis (metres) and flattening of the ellipsoid of positions."""
-    parts = _parts(crs)
-    base = parts[0].get("base_crs", parts[0]) if parts else {}
-    figure = (base.get("datum") or base.get("datum_ensemble") or {}).get("ellipsoid", {})
+    figure = _datum(_geographic(crs)).get("ellipsoid", {})
     axis = figure.get("semi_major_axis", figure.get("radius"))
     minor, inverse = figure.get("semi_minor_axis"), figure.get("inverse_flattening")
     if not all(isinstance(value, (int, float, type(None))) for value in (axis, minor, inverse)):
@@ -101,6 +99,45 @@ def reproject_points(source: CRS, target: CRS, x: Array, y: Array) -> tuple[Arra
     if not np.isfinite(there).all():
         raise ProjectionError("point outside of the projection's domain")
     return there[0].reshape(x.shape), there[1].reshape(y.shape)
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Compare two CRSs given as PROJJSON."""
+    try:
+        return bool(_normalised(one) == _normalised(other))
+    except CRSError:
+        return False
+
+
+def _normalised(described: dict[str, Any]) -> CRS:
+    """Sort the axes, and take national realisations of ETRS89 for ETRS89.
+
+    They agree within centimetres. PROJ names them `ETRS89-NOR [EUREF89]`, for example.
+    """
+    described.pop("id", None)  # rasterio would compare nothing else
+    axes = described.get("coordinate_system", {}).get("axis", [])
+    axes.sort(key=lambda axis: (axis["direction"], axis["name"]))
+    base = described.get("base_crs", described)
+    if _datum(base).get("name", "").startswith("ETRS89-"):
+        base["datum"] = {**_datum(base), "name": ETRS89}
+        base.pop("id", None)
+    return CRS.from_string(json.dumps(described))
+
+
+def _horizontal(crs: CRS | None) -> dict[str, Any]:
+    """Return the horizontal part as PROJJSON; empty if unknown."""
+    return next(iter(_parts(crs)), {})
+
+
+def _geographic(crs: CRS | None) -> dict[str, Any]:
+    """Return what the horizontal part projects, or else itself, as PROJJSON."""
+    found = _horizontal(crs)
+    base: dict[str, Any] = found.get("base_crs", found)
+    return base
+
+
+def _datum(described: dict[str, Any]) -> dict[str, Any]:
+    return described.get("datum") or described.get("datum_ensemble") or {}
 
 
 def _parts(crs: CRS | None) -> list[dict[str, Any]]:

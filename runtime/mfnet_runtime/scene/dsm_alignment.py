@@ -12,6 +12,7 @@ from mfnet_runtime.errors import SceneError
 from mfnet_runtime.raster.crs import (
     ProjectionError,
     datum_name,
+    differing_datums,
     height_system,
     reproject_points,
     same_horizontally,
@@ -63,8 +64,8 @@ class Alignment:
         )
         if self.resampling is None:
             return f"DSM is on the image's grid, {self.image}; {heights}"
-        datums = datum_name(self.image.crs), datum_name(self.dsm.crs)
-        differing = f"; datum {datums[0]} from {datums[1]}" if datums[0] != datums[1] else ""
+        datums = differing_datums(self.image.crs, self.dsm.crs)
+        differing = f"; datum {datums[0]} from {datums[1]}" if datums else ""
         return (
             f"DSM of {self.dsm} aligned to {self.image}, {self.resampling}; it covers "
             f"{self.overlap:.1%} of the image{differing}; {heights}"

@@ -1,0 +1,48 @@
+"""Rasters, folders and tables as other people write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import read, rgbd_classes, write_rgbd_model
+
+from mfnet.cli import main as train
+from mfnet_runtime.cli.main import main as run
+
+Case = Callable[[str], Path]
+TINY = "--from-scratch --backbone tiny --window 64 --epochs 1 --steps 2 --batch 2".split()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_rgbd_model(tmp_path / "rgbd.onnx")
+
+
+def words(*given: object) -> list[str]:
+    return [str(word) for word in given]
+
+
+def expected(image: Path, dsm: Path) -> np.ndarray:
+    """The classes that the model gives where image and DSM share a grid."""
+    heights = read(dsm).astype(np.float32)
+    scaled = (heights - heights.min()) / (heights.max() - heights.min())
+    return rgbd_classes(read(image, None)[:3], scaled)
+
+
+def test_one_crs_written_in_two_ways(case: Case, model: Path, tmp_path: Path) -> None:
+    folder = case("crs-same-but-refused")
+    assert run(words(model, folder, "-o", tmp_path / "out")) == 0
+    found = read(tmp_path / "out" / "a.tif")
+    np.testing.assert_array_equal(found, expected(folder / "image/a.tif", folder / "dsm/a.tif"))
+    assert train(words(folder, "-o", tmp_path / "run", *TINY)) == 0
+
+
+def test_an_ascii_grid_with_the_crs_beside_it(case: Case, model: Path, tmp_path: Path) -> None:
+    folder = case("crs-asc-prj")
+    image, dsm = folder / "ortho.tif", folder / "heights.asc"
+    given = words(model, image, "--dsm", dsm, "--allow-driver", "AAIGrid", "-o", tmp_path / "out")
+    assert run(given) == 0
+    np.testing.assert_array_equal(read(tmp_path / "out" / "ortho.tif"), expected(image, dsm))
