@@ -46,3 +46,20 @@ def test_an_ascii_grid_with_the_crs_beside_it(case: Case, model: Path, tmp_path:
     given = words(model, image, "--dsm", dsm, "--allow-driver", "AAIGrid", "-o", tmp_path / "out")
     assert run(given) == 0
     np.testing.assert_array_equal(read(tmp_path / "out" / "ortho.tif"), expected(image, dsm))
+
+
+def test_control_points_cannot_be_aligned(
+    case: Case, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = case("gcp-only-align"), tmp_path / "out"
+    image, warped, dsm = (
+        folder / name for name in ("ortho.tif", "ortho_north_up.tif", "heights.tif")
+    )
+    assert run(words(model, image, "--dsm", dsm, "--align", "-o", out)) == 4
+    assert not list(out.glob("*.tif"))
+    command = "gdalwarp -r cubic ortho.tif ortho_warped.tif"
+    assert command in capsys.readouterr().err
+    assert run(words(model, image, "--dsm", dsm, "--align", "--check")) == 4
+    assert command in capsys.readouterr().out
+    assert run(words(model, warped, "--dsm", dsm, "--align", "-o", out)) == 0
+    np.testing.assert_array_equal(read(out / "ortho_north_up.tif"), expected(warped, dsm))

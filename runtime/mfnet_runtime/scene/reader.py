@@ -231,9 +231,12 @@ class SceneReader:
             remedy = "warp it while reading (mfnet-run --align), or to a file with gdalwarp"
             require_same_grid(scene.image, image, scene.dsm, dsm, options.use_place, remedy)
             return None
+        rasters = ((scene.image, image), (scene.dsm, dsm))
+        for path, dataset in rasters if scene.dsm != scene.image else ():
+            _require_no_points(path, dataset)
         if mismatch(scene.image, image, dsm, options.use_place) is None:
             return align(self.dsm, self.grid, grid_of(dsm), None)
-        for path, dataset in ((scene.image, image), (scene.dsm, dsm)):
+        for path, dataset in rasters:
             if dataset.transform.is_identity or dataset.transform.is_degenerate:
                 raise SceneError(
                     f"{path}: has no usable geotransform, so image and DSM cannot be aligned; give "
@@ -246,6 +249,23 @@ class SceneReader:
 
     def __exit__(self, *raised: object) -> None:
         self._opened.close()
+
+
+def _require_no_points(path: Path, dataset: Any) -> None:
+    """Refuse a raster that only points or polynomials place on the map.
+
+    Raises:
+        SceneError: It has to be warped first.
+    """
+    if not dataset.transform.is_identity or not (dataset.gcps[0] or dataset.rpcs):
+        return
+    points = bool(dataset.gcps[0])
+    how, option = ("ground control points", "") if points else ("RPCs", "-rpc ")
+    raise SceneError(
+        f"{path}: is placed by {how}, not by a geotransform, and cannot be aligned; warp it first: "
+        f"gdalwarp {option}-r cubic {path.name} {path.stem}_warped.tif; or leave --align out if "
+        "image and DSM match pixel by pixel"
+    )
 
 
 def _bytes_of_block_row(dataset: Any, columns: int) -> int:

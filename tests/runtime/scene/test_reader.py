@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import ColorInterp
+from rasterio.rpc import RPC
 from rasterio.transform import from_origin
 from support import UTM, write_raster, write_scene
 
@@ -93,16 +94,43 @@ def test_nodata_counts_in_the_chosen_bands(tmp_path: Path, bands: list[int], nod
     assert valid.sum() == 71
 
 
+POINTS = [
+    rasterio.control.GroundControlPoint(row, column, 500000 + column, 5400000 - row)
+    for row, column in [(0, 0), (0, 9), (8, 0)]
+]
+RATIONAL = RPC(0, 1, 50, 1, [1.0] * 20, [1.0] * 20, 0, 1, 9, 1, [1.0] * 20, [1.0] * 20, 0, 1)
+
+
 def test_ground_control_points_go_on(tmp_path: Path) -> None:
-    points = [
-        rasterio.control.GroundControlPoint(row, column, 500000 + column, 5400000 - row)
-        for row, column in [(0, 0), (0, 9), (8, 0)]
-    ]
-    scene = scene_of(tmp_path, plain(), HEIGHTS, {"gcps": points, "crs": UTM["crs"]}, {})
+    scene = scene_of(tmp_path, plain(), HEIGHTS, {"gcps": POINTS, "crs": UTM["crs"]}, {})
     with SceneReader(scene) as reader:
         profile = reader.profile
     assert len(profile["gcps"]) == 3
     assert profile["crs"] == rasterio.CRS.from_epsg(32632)
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ({"gcps": POINTS, "crs": UTM["crs"]}, r"ground control points.* gdalwarp -r cubic a\.tif"),
+        ({"rpcs": RATIONAL}, r"RPCs.* gdalwarp -rpc -r cubic a\.tif a_warped\.tif"),
+    ],
+)
+def test_points_do_not_align(tmp_path: Path, profile: dict[str, Any], message: str) -> None:
+    options = ReadOptions(align=True)
+    scene = scene_of(tmp_path, plain(), HEIGHTS, profile)
+    with pytest.raises(SceneError, match=rf"image/a\.tif: is placed by {message}"):
+        SceneReader(scene, options=options)
+    scene = scene_of(tmp_path, plain(), HEIGHTS, UTM, profile)
+    with pytest.raises(SceneError, match=rf"dsm/a\.tif: is placed by {message}"):
+        SceneReader(scene, options=options)
+
+
+def test_a_band_with_heights_is_aligned_whatever_its_place(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", plain(4), gcps=POINTS, crs=UTM["crs"])
+    with SceneReader(Scene("a", path, path, dsm_band=4), options=ReadOptions(align=True)) as reader:
+        assert reader.alignment is not None
+        assert reader.alignment.resampling is None
 
 
 def test_alpha_masks_unless_told_otherwise(tmp_path: Path) -> None:
