@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mfnet.checkpoints.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint
+from mfnet.checkpoints.torch_file import SUFFIXES
 from mfnet.data.labels import classes_from_file
 from mfnet.model.network import MFNet
 from mfnet.model.torch_backend import TorchBackend
@@ -113,7 +114,7 @@ def export_checkpoint(
 
     Args:
         checkpoint: Our best.pt, or an official .pth.
-        output: The FP32 file; None takes the checkpoint's name with the suffix .onnx.
+        output: The FP32 file; None takes that of `onnx_beside`.
         options: What to write and how to validate it.
         plan_options: How to build the plan.
 
@@ -126,7 +127,7 @@ def export_checkpoint(
         ResourceError: The output folder cannot be written, or the disk or GPU memory is full.
     """
     started = time.perf_counter()
-    target = output or checkpoint.with_suffix(SUFFIX)
+    target = output or onnx_beside(checkpoint)
     _require_target(target, checkpoint, options)
     if options.plan:
         require_builder()
@@ -176,6 +177,15 @@ def export_checkpoint(
         return replace(report, no_plan=str(fault))
     except MFNetError as fault:
         raise type(fault)(f"{fault} ({source.name} is written)") from fault
+
+
+def onnx_beside(checkpoint: Path) -> Path:
+    """Return the path of a checkpoint's ONNX file: best.pt -> best.onnx.
+
+    Official names have no suffix: epoch37_0.8412 -> epoch37_0.8412.onnx.
+    """
+    known = checkpoint.suffix.lower() in SUFFIXES
+    return checkpoint.with_name((checkpoint.stem if known else checkpoint.name) + SUFFIX)
 
 
 def _require_target(target: Path, checkpoint: Path, options: ExportOptions) -> None:

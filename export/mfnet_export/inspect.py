@@ -48,7 +48,7 @@ def inspect_file(path: Path) -> Facts:
     else:
         with path.open("rb") as file:
             start = file.read(16)
-        if start.startswith(_TORCH_STARTS):
+        if start.startswith(_TORCH_STARTS) or path.suffix.lower() == ".safetensors":
             kind, facts = _facts_from_checkpoint(path)
         elif start.startswith(_ONNX_START):
             kind, facts = "ONNX", _facts_from_onnx(path)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mfnet.checkpoints.official import convert_official, is_official
 from mfnet.checkpoints.torch_file import read_torch_file, require_tensors, write_torch_file
+from mfnet.checkpoints.wrappers import find_weights
 from mfnet.config import ModelConfig
 from mfnet.model.network import MFNet
 from mfnet.tuning import tuning_names
@@ -88,7 +89,7 @@ def load_checkpoint(path: Path, *, window: int = 256) -> Checkpoint:
     """Read one of our checkpoints or an official one; code in the file never runs.
 
     Args:
-        path: `best.pt`, or a `.pth` of the official implementation.
+        path: `best.pt`, or weights of the official implementation, as any training loop saves them.
         window: Pixels per side, for official files, which do not store it.
 
     Raises:
@@ -97,8 +98,9 @@ def load_checkpoint(path: Path, *, window: int = 256) -> Checkpoint:
     """
     data = read_torch_file(path, _REMEDY)
     try:
-        if is_official(data):
-            return checkpoint_from_official(require_tensors(data, path, _REMEDY), window=window)
+        official = None if _is_ours(data) else find_weights(data)
+        if official is not None and is_official(official):
+            return checkpoint_from_official(require_tensors(official, path, _REMEDY), window=window)
         content = _content(data, path)
         return Checkpoint(
             config=ModelConfig.from_dict(content.get("config")),
@@ -173,13 +175,20 @@ def _join(lines: list[str]) -> str:
     return "; ".join([*lines[:MAX_NAMED], *(["..."] if len(lines) > MAX_NAMED else [])])
 
 
+def _is_ours(data: Any) -> bool:
+    return isinstance(data, dict) and data.get("format") == FORMAT
+
+
 def _content(data: Any, path: Path) -> dict[str, Any]:
-    if isinstance(data, dict) and data.get("format") == FORMAT:
-        return data
-    found = "other data"
-    if isinstance(data, dict):
-        is_sam = any(str(name).startswith("image_encoder.") for name in data)
-        found = "SAM's own weights" if is_sam else f"format {data.get('format')!r}"
+    if _is_ours(data):
+        return data  # type: ignore[no-any-return]
+    found = f"a value of type {type(data).__name__}"
+    if find_weights(data) is not None:
+        found = "SAM's own weights"
+    elif isinstance(data, dict) and "format" in data:
+        found = f"format {data['format']!r:.80}"
+    elif isinstance(data, dict):
+        found = f"the keys {_join([f'{key!r:.40}' for key in data])}"
     raise ModelError(
         f"{path} holds {found}; expected format {FORMAT!r} or an official MFNet state_dict: "
         "give the best.pt of a training run"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from mfnet.checkpoints.wrappers import ENCODER
 from mfnet.config import PATCH, ModelConfig
 from mfnet.model.decoder_attention import relative_position_index
 from mfnet.model.network import MFNet
@@ -19,14 +19,9 @@ _INDEX = ".relative_position_index"  # a constant: compared, then dropped
 _UNUSED = "sam."  # the encoder again, and SAM's prompt encoder and mask decoder, which never run
 
 
-def is_official(state: Any) -> bool:
+def is_official(state: Mapping[str, Tensor]) -> bool:
     """Tell if these look like the weights of the official implementation."""
-    if not isinstance(state, Mapping):
-        return False
-    names = [str(name).removeprefix("module.") for name in state]
-    return all(
-        any(name.startswith(part) for name in names) for part in ("image_encoder.", "decoder.")
-    )
+    return all(any(name.startswith(part) for name in state) for part in (ENCODER, "decoder."))
 
 
 def convert_official(
@@ -35,7 +30,7 @@ def convert_official(
     """Convert official tensors; every one of them must be used or known to be unused.
 
     Args:
-        state: Official state_dict, keys with or without DataParallel's "module.".
+        state: Official state_dict, without prefixes before its names.
         window: Pixels per side of the network's input; the file does not store it.
 
     Returns:
@@ -44,8 +39,7 @@ def convert_official(
     Raises:
         ModelError: Tensors are missing, unexpected or misshapen; the message names all of them.
     """
-    official = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    official = {k: v for k, v in official.items() if not k.startswith(_UNUSED)}
+    official = {k: v for k, v in state.items() if not k.startswith(_UNUSED)}
     config = config_from_official(official, window=window)
     renamed, faults = {}, []
     for name, tensor in official.items():
@@ -71,7 +65,7 @@ def convert_official(
 
 
 def config_from_official(state: Mapping[str, Tensor], *, window: int = 256) -> ModelConfig:
-    """Infer the configuration from official tensors, keys without "module.".
+    """Infer the configuration from official tensors.
 
     Raises:
         ModelError: A tensor that this needs is missing, or the tensors contradict each other.

@@ -14,11 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mfnet.checkpoints.torch_file import read_torch_file, require_tensors
+from mfnet.checkpoints.wrappers import ENCODER, find_weights
+from mfnet.config import PRESETS
 from mfnet.model.encoder import TwoStreamEncoder, resize_position
 from mfnet_runtime.errors import ModelError
 
-_PREFIX = "image_encoder."
 _TABLES = (".rel_pos_h", ".rel_pos_w")
+MAX_NAMED = 5  # tensors named in a message
 _REMEDY = "download it again from the links in the segment-anything README"
 
 
@@ -54,13 +56,13 @@ def load_sam_weights(
 
     Raises:
         UsageError: The file does not exist.
-        ModelError: The file is damaged, holds code, is not SAM's, or is of another size; the
-            message lists all misfits.
+        ModelError: The file is damaged, holds code, is not SAM's, or is of another size.
     """
-    data = require_tensors(read_torch_file(path, _REMEDY), path, _REMEDY)
-    source = {_our_name(name): t for name, t in data.items() if name.startswith(_PREFIX)}
-    if not source:
-        raise ModelError(f"{path} holds no {_PREFIX}* tensors: it is not a SAM file; {_REMEDY}")
+    data = find_weights(read_torch_file(path, _REMEDY))
+    if data is None:
+        raise ModelError(f"{path} holds no {ENCODER}* tensors: it is not a SAM file; {_REMEDY}")
+    tensors = require_tensors(data, path, _REMEDY).items()
+    source = {_our_name(name): tensor for name, tensor in tensors if name.startswith(ENCODER)}
     target: dict[str, Tensor] = encoder.sam.state_dict()
     planned: dict[str, Tensor] = {}
     missing: list[str] = []
@@ -82,10 +84,7 @@ def load_sam_weights(
             if new.shape != source[name].shape:
                 resized.append(name)
     if faults:
-        raise ModelError(
-            f"{path} does not fit the encoder ({len(faults)} of {len(target)} tensors): "
-            f"{'; '.join(faults)}; choose the network size of this file"
-        )
+        raise ModelError(f"{path}: {_misfit(source, target, faults)}")
     with torch.no_grad():
         for name, new in planned.items():
             target[name].copy_(new)  # state_dict shares storage with the encoder
@@ -98,8 +97,34 @@ def load_sam_weights(
     )
 
 
+def _misfit(source: dict[str, Tensor], target: dict[str, Tensor], faults: list[str]) -> str:
+    """Say which network size a file fits, or else which tensors do not fit."""
+    (found, depth), (width, blocks) = _size(source), _size(target)
+    if (found, depth) == (width, blocks):
+        more = "; ..." if len(faults) > MAX_NAMED else ""
+        return (
+            f"{len(faults)} of {len(target)} tensors do not fit the encoder: "
+            f"{'; '.join(faults[:MAX_NAMED])}{more}; {_REMEDY}"
+        )
+    fits = [
+        name
+        for name, preset in PRESETS.items()
+        if (preset["embed_dim"], preset["depth"]) == (found, depth)
+    ]
+    remedy = f"use --backbone {fits[0]}" if fits else "use the file of the network's size"
+    return (
+        f"has {depth} blocks of width {found}, the network has {blocks} of width {width}; {remedy}"
+    )
+
+
+def _size(tensors: dict[str, Tensor]) -> tuple[int, int]:
+    """Return width and number of blocks of an encoder; 0 where there is no position embedding."""
+    position = tensors.get("pos_embed", torch.empty(0))
+    return position.shape[-1], len({n.split(".")[1] for n in tensors if n.startswith("blocks.")})
+
+
 def _our_name(name: str) -> str:
-    name = name.removeprefix(_PREFIX)
+    name = name.removeprefix(ENCODER)
     return name.replace("attn.rel_h", "attn.rel_pos_h").replace("attn.rel_w", "attn.rel_pos_w")
 
 

@@ -1,8 +1,9 @@
-"""Safe reading and writing of .pt and .pth files."""
+"""Safe reading of checkpoint files, and writing of .pt files."""
 
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,34 +14,83 @@ from torch import Tensor
 
 from mfnet_runtime.errors import ModelError, ResourceError, UsageError
 from mfnet_runtime.files import replace_files
+from mfnet_runtime.logs import one_line
 
 ZIP = b"PK\3\4"  # first bytes of a file of torch 1.6 or later
+SAFETENSORS = ".safetensors"
+SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", SAFETENSORS)  # of checkpoints
+
+
+class _Ignored:
+    """Replaces a value of a type that is harmless but no weight; holds nothing."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+# Training loops save scores and options beside the weights. None of these is imported or called.
+_IGNORED: list[Any] = [
+    (_Ignored, name)
+    for name in (
+        "numpy.dtype",
+        "numpy.ndarray",
+        "numpy.core.multiarray.scalar",
+        "numpy.core.multiarray._reconstruct",
+        "numpy._core.multiarray.scalar",
+        "numpy._core.multiarray._reconstruct",
+        "argparse.Namespace",
+        "pathlib.PosixPath",
+        "pathlib.WindowsPath",
+    )
+]
 
 
 def read_torch_file(path: Path, remedy: str) -> Any:
     """Load tensors and plain types onto the CPU; code in the file never runs.
 
     Args:
-        path: File written by torch.save.
+        path: File written by torch.save, or a .safetensors file.
         remedy: End of the message about a bad file.
 
     Raises:
         UsageError: The file is missing, a folder, or not readable.
-        ModelError: The file is truncated, damaged, not from torch, or holds anything but tensors
-            and plain types.
+        ModelError: The file is truncated, damaged, not from torch, or holds anything but tensors,
+            plain types, and values of numpy, argparse and pathlib, which are dropped.
+        ModuleNotFoundError: The package safetensors is needed and not installed.
     """
     if not path.is_file():
         raise UsageError(f"{path} is not a file; give the path of a checkpoint")
+    if path.suffix.lower() == SAFETENSORS:
+        from safetensors.torch import load_file as load
+    else:
+        load = _load_pickle
     try:
-        _verify_checksums(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load(path)
     except OSError as fault:
         raise UsageError(f"{path} cannot be read: {fault.strerror or fault}") from fault
     except Exception as fault:  # a damaged pickle can raise nearly anything
-        reason = (str(fault).strip() or type(fault).__name__).splitlines()[0][:160]
         raise ModelError(
-            f"{path} is damaged or holds more than tensors and plain types ({reason}); {remedy}"
+            f"{path} is damaged or holds more than tensors and plain types ({_reason(fault)}); "
+            f"{remedy}"
         ) from fault
+
+
+def _load_pickle(path: Path) -> Any:
+    _verify_checksums(path)
+    with torch.serialization.safe_globals(_IGNORED):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _reason(fault: Exception) -> str:
+    """Return why a file cannot be loaded, without torch's advice on how to load it unsafely."""
+    text = str(fault)
+    if unsafe := re.search(r"GLOBAL (\S+)", text):
+        return one_line(f"it holds {unsafe[1]}"[:160])
+    text = text.rpartition("WeightsUnpickler error:")[2].strip() or type(fault).__name__
+    return one_line(text.splitlines()[0])[:160]
 
 
 def _verify_checksums(path: Path) -> None:

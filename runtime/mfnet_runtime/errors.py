@@ -27,6 +27,7 @@ EXTRAS = {
     "openvino": "openvino",
     "pycuda": "gpu",
     "pyogrio": "vector",
+    "safetensors": "safetensors",
     "tensorrt": "gpu",
 }
 

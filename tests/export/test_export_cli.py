@@ -19,6 +19,7 @@ from support import write_scene
 import mfnet_export.export
 import mfnet_export.rewrites.steps
 from mfnet_export.cli import main
+from mfnet_export.export import onnx_beside
 from mfnet_export.rewrites.steps import STEPS
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import METADATA_KEY, Contract
@@ -100,6 +101,19 @@ def test_report_as_text_replaces_the_old_file(
     assert caplog.messages == ["loading best.pt", "exporting to ONNX", "comparing on 6 windows"]
     assert {prop.key for prop in onnx.load(out).metadata_props} == {METADATA_KEY}
     assert sorted(os.listdir(best.parent)) == ["best.pt", "net.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("best.pt", "best.onnx"),
+        ("best.safetensors", "best.onnx"),
+        ("UNetformer_epoch37_0.8412", "UNetformer_epoch37_0.8412.onnx"),
+        ("UNetformer_epoch37_0.8412.pth", "UNetformer_epoch37_0.8412.onnx"),
+    ],
+)
+def test_the_output_keeps_the_name_of_the_checkpoint(name: str, expected: str) -> None:
+    assert onnx_beside(Path("runs", name)) == Path("runs", expected)
 
 
 @pytest.mark.usefixtures("cheap")

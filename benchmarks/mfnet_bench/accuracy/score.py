@@ -17,7 +17,7 @@ from mfnet.data.datasets import Dataset, dataset_from_folder, dataset_from_layou
 from mfnet.data.labels import Labels
 from mfnet.data.scenes import open_labelled_scenes, open_scene
 from mfnet.training.evaluate import Evaluation, evaluate
-from mfnet_runtime.backends import Backend, backend_from_file
+from mfnet_runtime.backends import RUNS, Backend, backend_from_file
 from mfnet_runtime.console import progress
 from mfnet_runtime.errors import ModelError, SceneError, UsageError
 from mfnet_runtime.labels import IGNORE, ClassTable
@@ -25,8 +25,6 @@ from mfnet_runtime.metrics import Scores, paper_classes
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.tiling.options import PUBLISHED, SegmentOptions
 from mfnet_runtime.tiling.pipeline import Tick
-
-CHECKPOINTS = (".pt", ".pth")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +212,7 @@ def open_model(path: Path, threads: int | None = None, backend: str = "auto") ->
         UsageError: No such file or backend.
         ModelError: The file is damaged, or no backend runs it.
     """
-    if path.suffix.lower() not in CHECKPOINTS or backend != "auto":
+    if not is_checkpoint(path) or backend != "auto":
         return backend_from_file(path, backend, threads=threads or 0)
     import torch
 
@@ -225,6 +223,11 @@ def open_model(path: Path, threads: int | None = None, backend: str = "auto") ->
         torch.set_num_threads(threads)
     checkpoint = load_checkpoint(path)
     return TorchBackend(network_from_checkpoint(checkpoint), checkpoint.contract)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Tell a checkpoint, which may have any suffix or none, from a file that a backend runs."""
+    return path.suffix.lower() not in {suffix for suffix, _ in RUNS}
 
 
 def run_scenes(

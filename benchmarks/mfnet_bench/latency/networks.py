@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from mfnet_bench.accuracy.score import CHECKPOINTS
+from mfnet_bench.accuracy.score import is_checkpoint
 from mfnet_bench.latency.request import (
     AUTOCAST,
     COMPILED,
@@ -62,8 +62,8 @@ def networks_from_request(request: LatencyRequest) -> list[Network]:
         UsageError: A checkpoint is missing, or no backend runs a file on the device.
         ModelError: A file is damaged, or was made from another checkpoint, window or classes.
     """
-    files = [path for path in request.models if not _is_checkpoint(path)]
-    timed = [path.resolve() for path in request.models if _is_checkpoint(path)]
+    files = [path for path in request.models if not is_checkpoint(path)]
+    timed = [path.resolve() for path in request.models if is_checkpoint(path)]
     beside = [] if request.baselines else [found for path in files for found in _beside(path)]
     given = dict.fromkeys(path.resolve() for path in (*request.baselines, *timed, *beside))
     if not given:
@@ -189,11 +189,11 @@ def _contract(path: Path) -> Contract:
     return Contract.from_dict(facts["contract"])
 
 
-def _is_checkpoint(path: Path) -> bool:
-    return path.suffix.lower() in CHECKPOINTS
-
-
 def _beside(path: Path) -> list[Path]:
     """Return the checkpoints that a file's name suggests: lora.pt for lora.int8.onnx."""
-    stem = path.name.partition(".")[0]
-    return [found for suffix in CHECKPOINTS if (found := path.with_name(stem + suffix)).is_file()]
+    from mfnet.checkpoints.torch_file import SUFFIXES
+
+    parts = path.name.split(".")
+    stems = (".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
+    named = (path.with_name(stem + suffix) for stem in stems for suffix in ("", *SUFFIXES))
+    return [found for found in named if found.is_file()]

@@ -168,7 +168,7 @@ def test_the_paper_protocol_takes_its_stride(folder: Path, model: Path, capsys: 
 
 
 def test_a_checkpoint_runs_in_torch(tmp_path: Path, folder: Path, capsys: Capture) -> None:
-    path = write_checkpoint(tmp_path / "best.pt", WINDOW, classes=4)
+    path = write_checkpoint(tmp_path / "UNetformer_epoch37_0.8412", WINDOW, classes=4)
     assert bench(path, path, folder, "--json", "--threads", "1") == 0
     first, second = results(capsys)
     assert first["backend"] == "torch"

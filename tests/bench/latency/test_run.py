@@ -131,6 +131,14 @@ def test_engines_are_matched_with_the_checkpoint_they_name(exported: Path, tmp_p
         networks_from_request(replace(request, baselines=(other,)))
 
 
+def test_checkpoints_beside_a_file_may_have_a_dot_in_their_name(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "epoch37_0.8412", WINDOW, CLASSES)
+    model = write_rgbd_model(tmp_path / "epoch37_0.8412.onnx", WINDOW)
+    request = LatencyRequest(models=(model,), backends=("onnxruntime",))
+    (network,) = networks_from_request(request)
+    assert network.checkpoint == path.resolve()
+
+
 def test_on_a_gpu_every_file_runs_in_its_own_precision(exported: Path) -> None:
     half = write_rgbd_model(exported.with_suffix(".fp16.onnx"), WINDOW, precision="fp16")
     request = LatencyRequest(models=(half,), device="cuda", batches=(8,))

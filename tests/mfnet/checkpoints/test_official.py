@@ -56,10 +56,9 @@ def test_configuration_is_read_off_the_tensors(name: str) -> None:
 
 
 @pytest.mark.parametrize("tuning", ["lora", "adapter", "none"])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_official_names_map_onto_ours(tuning: str, prefix: str) -> None:
+def test_official_names_map_onto_ours(tuning: str) -> None:
     network = random_network(tuning)
-    state = {prefix + name: tensor for name, tensor in official_state(network).items()}
+    state = official_state(network)
     assert is_official(state)
     config, weights = convert_official(state, window=64)
     assert config == network.config
@@ -109,7 +108,6 @@ def test_block_of_two_tunings_is_refused() -> None:
 
 
 def test_other_files_are_not_official() -> None:
-    assert not is_official({"image_encoder.pos_embed": 0, "mask_decoder.iou_token.weight": 0})
-    assert not is_official({"format": "mfnet-checkpoint/1"})
-    assert not is_official([1, 2])
+    none = torch.zeros(1)
+    assert not is_official({"image_encoder.pos_embed": none, "mask_decoder.iou_token.weight": none})
     assert our_name("decoder.p3.weights", "lora") == "decoder.p3.weights"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_positions_of_another_size_are_interpolated(tmp_path: Path) -> None:
     torch.testing.assert_close(target.sam.blocks[1].attn.rel_pos_h.data, rows)
 
 
-def test_misfits_are_all_listed_and_nothing_is_loaded(tmp_path: Path) -> None:
+def test_misfits_are_listed_and_nothing_is_loaded(tmp_path: Path) -> None:
     source, target = encoders()
     state = sam_state(source)
     del state["image_encoder.blocks.0.norm1.weight"]
@@ -98,11 +99,21 @@ def test_misfits_are_all_listed_and_nothing_is_loaded(tmp_path: Path) -> None:
     assert all(torch.equal(v, before[k]) for k, v in target.sam.state_dict().items())
 
 
+def test_a_file_of_another_size_is_named_in_one_short_line(tmp_path: Path) -> None:
+    small = random_network("lora", preset="small").encoder
+    path = saved(tmp_path, sam_state(small))
+    with pytest.raises(ModelError) as caught:
+        load_sam_weights(random_network("lora").encoder, path)
+    assert str(caught.value) == (
+        f"{path}: has 4 blocks of width 128, the network has 2 of width 32; use --backbone small"
+    )
+
+
 def test_other_and_damaged_files_are_refused(tmp_path: Path) -> None:
     """Code in a file never runs: rows M2 of the fault matrix, by the same function."""
     source, target = encoders()
     whole = saved(tmp_path, sam_state(source)).read_bytes()
-    path = saved(tmp_path, {"image_encoder.pos_embed": tmp_path})  # an object
+    path = saved(tmp_path, {"image_encoder.pos_embed": Fraction(1)})  # an object
     for content in (path.read_bytes(), whole[: len(whole) // 2], b"", b"not a checkpoint"):
         path.write_bytes(content)
         with pytest.raises(ModelError, match=r"0123\.pth is damaged.*; download it again"):
