@@ -99,7 +99,7 @@ def classes_from_file(path: Path) -> ClassTable:
         UsageError: The file is unreadable or malformed.
     """
     try:
-        return ClassTable.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return ClassTable.from_json(json.loads(path.read_bytes()))
     except (OSError, ValueError, MFNetError) as fault:
         raise UsageError(
             f"{path}: {fault}; expected a JSON list of "

@@ -63,3 +63,31 @@ def test_control_points_cannot_be_aligned(
     assert command in capsys.readouterr().out
     assert run(words(model, warped, "--dsm", dsm, "--align", "-o", out)) == 0
     np.testing.assert_array_equal(read(out / "ortho_north_up.tif"), expected(warped, dsm))
+
+
+@pytest.mark.parametrize(
+    ("layout", "image", "dsm", "options"),
+    [
+        ("jp2", "a.jp2", "a.tif", "--allow-driver JP2OpenJPEG"),
+        ("asc", "a.tif", "a.asc", "--allow-driver AAIGrid"),
+        ("preview", "a.tif", "a.tif", ""),
+    ],
+)
+def test_formats_in_folders(
+    case: Case, model: Path, tmp_path: Path, layout: str, image: str, dsm: str, options: str
+) -> None:
+    folder = case("formats-in-folders") / layout
+    assert run(words(model, folder, *options.split(), "-o", tmp_path / "out")) == 0
+    np.testing.assert_array_equal(
+        read(tmp_path / "out" / "a.tif"), expected(folder / "image" / image, folder / "dsm" / dsm)
+    )
+
+
+@pytest.mark.parametrize(("table", "name"), [("semicolons.csv", "a"), ("capitals.csv", "ortho")])
+def test_tables_from_excel(case: Case, model: Path, tmp_path: Path, table: str, name: str) -> None:
+    folder = case("csv-as-excel-writes-it")
+    assert run(words(model, folder / table, "-o", tmp_path / "out")) == 0
+    np.testing.assert_array_equal(
+        read(tmp_path / "out" / f"{name}.tif"),
+        expected(folder / "ortho.tif", folder / "heights.tif"),
+    )

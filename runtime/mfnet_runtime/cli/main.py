@@ -105,7 +105,7 @@ def command(
     from mfnet_runtime.scene.discovery import scenes_from
     from mfnet_runtime.tiling.pipeline import processor
 
-    found = scenes_from(scenes, dsm, only=only, dsm_band=dsm_band)
+    found = scenes_from(scenes, dsm, only=only, dsm_band=dsm_band, drivers=read.allow_driver)
     if check:
         from mfnet_runtime.preflight.check import check_scenes
         from mfnet_runtime.preflight.model import ModelRequest

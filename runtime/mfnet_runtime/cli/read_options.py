@@ -84,7 +84,7 @@ read_options = option_group(
             click.option(
                 "--aoi",
                 type=click.Path(path_type=Path),
-                help="GeoJSON or GeoPackage of polygons; pixels outside become nodata.",
+                help="Polygons as GeoJSON, KML, GeoPackage or shapefile; pixels outside become nodata.",
             ),
             click.option(
                 "--bbox",

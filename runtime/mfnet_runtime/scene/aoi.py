@@ -1,7 +1,7 @@
 """Areas of interest: polygons from a box or a file, and which pixels of a scene lie inside.
 
-A pixel lies inside if its centre does. A file cannot make GDAL open other files or URLs: GeoJSON is
-read by Python, and pyogrio opens GeoPackages alone.
+A pixel lies inside if its centre does. A file cannot make GDAL open other files or URLs: GeoJSON
+and KML are read by Python, and pyogrio opens GeoPackages and shapefiles alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,12 @@ from rasterio.features import rasterize
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError, UsageError
-from mfnet_runtime.raster.crs import ProjectionError, reproject_points, short_name
+from mfnet_runtime.raster.crs import (
+    ProjectionError,
+    reproject_points,
+    same_horizontally,
+    short_name,
+)
 from mfnet_runtime.raster.grid import Grid
 from mfnet_runtime.scene.normalize import BoolArray
 
@@ -35,9 +41,11 @@ Polygon = tuple[Ring, ...]  # outline and holes
 
 STEPS = 1 << 16  # corners of polygons are rounded to this fraction of a pixel
 PARTS = 64  # edges longer than this fraction of their ring get more points before reprojection
-MAX_GEOJSON = 512 << 20  # bytes; Python takes ten times as much to read them
+MAX_BYTES = 512 << 20  # bytes; Python takes ten times as much to read them
 SQLITE, GEOPACKAGE = b"SQLite format 3\0", b"GP"  # at byte 0, and the application at byte 68
-WGS84 = "OGC:CRS84"  # of GeoJSON, RFC 7946
+SHAPEFILE = b"\0\0\x27\x0a"
+FORMATS = "GeoJSON, KML, GeoPackage or shapefile"
+WGS84 = "OGC:CRS84"  # of GeoJSON, RFC 7946, and of KML
 NAMED_CRS = re.compile(
     r"(urn:ogc:def:crs:)?(EPSG|OGC|ESRI|IAU\w*):([\w.]*:)?\w+"
     r"|https?://www\.opengis\.net/def/crs/\w+/[\w.]+/\w+"
@@ -76,30 +84,34 @@ def area_from_box(min_x: float, min_y: float, max_x: float, max_y: float) -> Are
 
 
 def area_from_file(path: Path) -> Area:
-    """Read all polygons of a GeoJSON or GeoPackage file.
+    """Read all polygons of a file of one of `FORMATS`.
 
     Raises:
         UsageError: The file is missing, of another format, without polygons, or holds other
             geometry.
-        ModuleNotFoundError: A GeoPackage needs the extra `vector`.
+        ModuleNotFoundError: GeoPackages and shapefiles need the extra `vector`.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise UsageError(f"{path}: is no regular file; expected GeoJSON or GeoPackage")
+            raise UsageError(f"{path}: is no regular file; expected {FORMATS}")
         with path.open("rb") as file:
             header = file.read(70)
     except OSError as fault:
         raise UsageError(f"{path}: cannot be read ({fault.strerror})") from fault
     try:
-        if header.startswith(SQLITE) and header[68:] == GEOPACKAGE:
-            data, crs = _read_geopackage(path)
+        package = header.startswith(SQLITE) and header[68:] == GEOPACKAGE
+        suffix = path.suffix.lower()
+        if package or (header.startswith(SHAPEFILE) and suffix == ".shp"):
+            data, crs = _read_layer(path)
+        elif suffix == ".kml":
+            data, crs = _read_kml(path), CRS.from_string(WGS84)
         else:
             data, crs = _read_geojson(path)
         return Area(str(path), tuple(_polygons(data)), crs)
-    except (ValueError, TypeError, KeyError, RuntimeError) as fault:
+    except (ValueError, TypeError, KeyError, RuntimeError, ElementTree.ParseError) as fault:
         raise UsageError(
-            f"{path}: no area can be read from it ({fault}); expected polygons as GeoJSON or "
-            "GeoPackage, which ogr2ogr writes"
+            f"{path}: no area can be read from it ({fault}); expected polygons as {FORMATS}, which "
+            "ogr2ogr writes"
         ) from fault
 
 
@@ -156,7 +168,7 @@ def _on_pixels(polygon: Polygon, crs: CRS | None, grid: Grid) -> Polygon:
     rings = []
     for ring in polygon:
         x, y = ring.T
-        if crs is not None and crs != grid.crs:
+        if crs is not None and not same_horizontally(crs, grid.crs):
             x, y = reproject_points(crs, grid.crs, *_densified(ring).T)
         rows, columns = grid.pixel_coordinates(x, y)
         # exact in every window, so that a pixel on an edge does not depend on what is read
@@ -176,8 +188,8 @@ def _densified(ring: Ring) -> Ring:
     return np.concatenate([*pieces, ring[-1:]])
 
 
-def _read_geopackage(path: Path) -> tuple[Any, CRS]:
-    """Read the one layer of a GeoPackage as GeoJSON, in the layer's own CRS."""
+def _read_layer(path: Path) -> tuple[Any, CRS]:
+    """Read the one layer of a GeoPackage or shapefile as GeoJSON, in the layer's own CRS."""
     pyogrio: Any = import_module("pyogrio")
     raw: Any = import_module("pyogrio.raw")
     with warnings.catch_warnings():
@@ -189,7 +201,7 @@ def _read_geopackage(path: Path) -> tuple[Any, CRS]:
         facts = pyogrio.read_info(path.absolute(), layer=layers[0])
         if not facts["crs"]:
             raise ValueError("states no CRS")
-        column = facts["geometry_name"].replace('"', '""')
+        column = (facts["geometry_name"] or "OGR_GEOMETRY").replace('"', '""')
         _, _, geometries, _ = raw.read(
             path.absolute(), layer=layers[0], columns=[], where=f'"{column}" IS NOT NULL'
         )
@@ -209,11 +221,25 @@ def _read_geopackage(path: Path) -> tuple[Any, CRS]:
     return json.loads(converted.getvalue()), CRS.from_user_input(facts["crs"])
 
 
-def _read_geojson(path: Path) -> tuple[Any, CRS]:
+def _read_kml(path: Path) -> dict[str, Any]:
+    """Read the polygons of all folders as GeoJSON; other geometry, such as labels, is left out."""
+    polygons = []
+    for polygon in ElementTree.fromstring(_content(path)).iterfind(".//{*}Polygon"):
+        rings = polygon.findall("{*}outerBoundaryIs") + polygon.findall("{*}innerBoundaryIs")
+        texts = [ring.findtext(".//{*}coordinates") or "" for ring in rings]
+        polygons.append([[point.split(",") for point in text.split()] for text in texts])
+    return {"type": "MultiPolygon", "coordinates": polygons}
+
+
+def _content(path: Path) -> bytes:
     size = path.stat().st_size
-    if size > MAX_GEOJSON:
-        raise ValueError(f"is of {size >> 20} MiB; at most {MAX_GEOJSON >> 20} are read")
-    data = json.loads(path.read_text(encoding="utf-8-sig"))
+    if size > MAX_BYTES:
+        raise ValueError(f"is of {size >> 20} MiB; at most {MAX_BYTES >> 20} are read")
+    return path.read_bytes()
+
+
+def _read_geojson(path: Path) -> tuple[Any, CRS]:
+    data = json.loads(_content(path))
     if not isinstance(data, dict):
         raise ValueError("is no GeoJSON object")
     stated = data.get("crs")  # of GeoJSON 2008; GDAL still writes it

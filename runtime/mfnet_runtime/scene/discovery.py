@@ -9,11 +9,13 @@ from pathlib import Path
 
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.scene.pairing import (
+    driver_hint,
     images_by_stem,
     pairs_from_folder,
     pairs_from_folders,
     pairs_from_table,
     rasters_by_stem,
+    suffixes_of,
 )
 
 
@@ -35,6 +37,7 @@ def scenes_from(
     labelled: bool = False,
     only: Sequence[str] = (),
     dsm_band: int | None = None,
+    drivers: Sequence[str] = (),
 ) -> list[Scene]:
     """List the scenes of a folder, of a CSV table of pairs, or of one image.
 
@@ -52,24 +55,27 @@ def scenes_from(
         only: Names of the scenes to take; empty takes all.
         dsm_band: Band with the heights, from 1: of the DSMs, or of the images themselves if there
             are no DSMs; None for DSMs of one band.
+        drivers: GDAL's, whose files in folders are rasters too, in addition to GeoTIFF, PNG and
+            JPEG. A PNG or JPEG beside another raster of the same stem is its preview.
 
     Raises:
         UsageError: `source` is missing, empty or of another layout; two files match one part of a
             scene; `only` holds a name that no scene has.
     """
+    suffixes = suffixes_of(drivers)
     if source.is_file():
         scenes = _scenes_from_file(source, dsm, dsm_band)
     elif not source.is_dir():
         raise UsageError(f"{source}: is not a file or folder")
     elif labelled or (source / "image").is_dir():
-        scenes = _scenes_from_stems(source, dsm, labelled, dsm_band)
+        scenes = _scenes_from_stems(source, dsm, labelled, dsm_band, suffixes)
     else:
         if dsm is not None:
-            pairs = pairs_from_folders(source, dsm)
+            pairs = pairs_from_folders(source, dsm, suffixes)
         elif dsm_band is not None:
-            pairs = {image: image for image in images_by_stem(source).values()}
+            pairs = {image: image for image in images_by_stem(source, suffixes).values()}
         else:
-            pairs = pairs_from_folder(source)
+            pairs = pairs_from_folder(source, suffixes)
         scenes = [
             Scene(image.stem, image, heights, dsm_band=dsm_band) for image, heights in pairs.items()
         ]
@@ -93,7 +99,7 @@ def require_files(scene: Scene) -> None:
         if path is not None and not os.path.lexists(path):
             raise SceneError(
                 f"{path}: scene '{scene.name}' has no {role} there; put it there, or "
-                "leave the scene out"
+                f"leave the scene out{driver_hint(path.parent, path.stem)}"
             )
 
 
@@ -119,7 +125,7 @@ def _scenes_from_file(source: Path, dsm: Path | None, band: int | None) -> list[
 
 
 def _scenes_from_stems(
-    source: Path, dsm: Path | None, labelled: bool, band: int | None
+    source: Path, dsm: Path | None, labelled: bool, band: int | None, suffixes: Sequence[str]
 ) -> list[Scene]:
     if dsm is not None:
         raise UsageError(f"{source}: --dsm goes with images; this folder has its own dsm/")
@@ -131,9 +137,9 @@ def _scenes_from_stems(
                 f"{source}: has no folder {folder}/; expected {'/ '.join(folders)}/ holding "
                 "files with equal stems"
             )
-    images = images_by_stem(source / "image")
-    heights = images if own else rasters_by_stem(source / "dsm")
-    labels = rasters_by_stem(source / "label") if labelled else {}
+    images = images_by_stem(source / "image", suffixes)
+    heights = images if own else rasters_by_stem(source / "dsm", suffixes)
+    labels = rasters_by_stem(source / "label", suffixes) if labelled else {}
     return [
         Scene(
             stem,

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mfnet_runtime.errors import UsageError
+from rasterio.drivers import raster_driver_extensions
 
-SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+from mfnet_runtime.errors import UsageError
+from mfnet_runtime.raster.limits import PLAIN_DRIVERS
+
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")  # of the drivers that follow no path
+PREVIEWS = (".png", ".jpg", ".jpeg")  # beside another raster of the same stem
+NO_HINT = (*SUFFIXES, ".xml")  # GDAL's sidecars are XML, and so is a format
+SEPARATORS = ",;\t"  # of tables
 
 
 @dataclass(frozen=True)
@@ -35,33 +41,56 @@ SIDE_BY_SIDE = NameRule(r"(.+?)(?<!_dsm)(?<!_ndsm)(?<!_label)", r"(.+)_n?dsm", "
 TWO_FOLDERS = NameRule(r"(.+)", r"(.+?)(?:_n?dsm)?", "{0}")
 
 
-def rasters_by_stem(folder: Path) -> dict[str, Path]:
+def suffixes_of(drivers: Sequence[str]) -> tuple[str, ...]:
+    """Return the suffixes of rasters: `SUFFIXES`, and those of further GDAL drivers."""
+    if set(drivers) <= set(PLAIN_DRIVERS):
+        return SUFFIXES
+    known = raster_driver_extensions().items()
+    return (*SUFFIXES, *(f".{suffix}" for suffix, driver in known if driver in drivers))
+
+
+def driver_hint(folder: Path, stem: str | None = None) -> str:
+    """Name the driver of a file of another format: a part of a message, possibly empty.
+
+    Args:
+        folder: Where to look.
+        stem: Of the file; None for any.
+    """
+    known = raster_driver_extensions()
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        driver = known.get(path.suffix.lower().removeprefix("."))
+        if driver and stem in (None, path.stem) and path.suffix.lower() not in NO_HINT:
+            return f"; to read {path.name}, add --allow-driver {driver}"
+    return ""
+
+
+def rasters_by_stem(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Path]:
     """Return the rasters of a folder, in the order of their names.
 
     Raises:
-        UsageError: Two have the same stem.
+        UsageError: Two have the same stem, and none is a preview.
     """
     found: dict[str, Path] = {}
-    for path in _rasters_in(folder):
+    for path in _rasters_in(folder, suffixes):
         if path.stem in found:
             raise UsageError(f"{path}: {found[path.stem].name} has the same stem; keep one of them")
         found[path.stem] = path
     return found
 
 
-def images_by_stem(folder: Path) -> dict[str, Path]:
+def images_by_stem(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Path]:
     """Return the rasters of a folder, of which there must be one.
 
     Raises:
         UsageError: There is none, or two have the same stem.
     """
-    images = rasters_by_stem(folder)
+    images = rasters_by_stem(folder, suffixes)
     if not images:
-        raise UsageError(f"{folder}: holds no rasters ({', '.join(SUFFIXES)})")
+        raise UsageError(f"{folder}: holds no rasters ({', '.join(suffixes)}){driver_hint(folder)}")
     return images
 
 
-def pairs_from_folder(folder: Path) -> dict[Path, Path]:
+def pairs_from_folder(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[Path, Path]:
     """Pair images and DSMs of a folder, by ISPRS names (also in its sub-folders) or `NAME_dsm`.
 
     Returns:
@@ -70,9 +99,9 @@ def pairs_from_folder(folder: Path) -> dict[Path, Path]:
     Raises:
         UsageError: There are no pairs, or two candidates for one.
     """
-    here = _rasters_in(folder)
+    here = _rasters_in(folder, suffixes)
     children = sorted(child for child in folder.iterdir() if child.is_dir())
-    all_files = here + [path for child in children for path in _rasters_in(child)]
+    all_files = here + [path for child in children for path in _rasters_in(child, suffixes)]
     for rule, files in ((VAIHINGEN, all_files), (POTSDAM, all_files), (SIDE_BY_SIDE, here)):
         pairs = _paired(rule, files, files, folder)
         if any(dsm in files for dsm in pairs.values()):
@@ -80,11 +109,13 @@ def pairs_from_folder(folder: Path) -> dict[Path, Path]:
     raise UsageError(
         f"{folder}: has no folder image/ and no pairs by name; expected image/ and dsm/ holding "
         "files with equal stems, or NAME.tif with NAME_dsm.tif, or ISPRS names, or the folder of "
-        "the DSMs in --dsm"
+        f"the DSMs in --dsm{driver_hint(folder)}"
     )
 
 
-def pairs_from_folders(images: Path, heights: Path) -> dict[Path, Path]:
+def pairs_from_folders(
+    images: Path, heights: Path, suffixes: Sequence[str] = SUFFIXES
+) -> dict[Path, Path]:
     """Pair images of one folder and DSMs of another, by equal stems or by ISPRS names.
 
     Returns:
@@ -95,20 +126,22 @@ def pairs_from_folders(images: Path, heights: Path) -> dict[Path, Path]:
     """
     if not heights.is_dir():
         raise UsageError(f"{heights}: is no folder, but the images are in one, {images}")
-    files, dsms = _rasters_in(images), _rasters_in(heights)
+    files, dsms = _rasters_in(images, suffixes), _rasters_in(heights, suffixes)
     for rule in (VAIHINGEN, POTSDAM, TWO_FOLDERS):
         pairs = _paired(rule, files, dsms, heights)
         if any(dsm in dsms for dsm in pairs.values()):
             return pairs
     raise UsageError(
         f"{heights}: holds no DSM of an image in {images}; expected equal stems, or ISPRS names"
+        f"{driver_hint(heights)}"
     )
 
 
 def pairs_from_table(table: Path) -> list[tuple[str, Path, Path | None]]:
-    """Read a CSV file with the columns image, dsm and optionally name.
+    r"""Read a table with the columns image, dsm and optionally name, in UTF-8.
 
-    Paths are relative to the table's folder. The name defaults to the image's stem.
+    Values are separated by commas, semicolons or tabs. Paths are relative to the table's folder,
+    with `/` or `\`. The name defaults to the image's stem.
 
     Returns:
         Name, image, and DSM or None.
@@ -119,20 +152,30 @@ def pairs_from_table(table: Path) -> list[tuple[str, Path, Path | None]]:
     """
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
-            columns = [column.strip() for column in reader.fieldnames or ()]
+            first = file.readline()
+            separator = max(SEPARATORS, key=first.count)
+            file.seek(0)
+            reader = csv.DictReader(file, skipinitialspace=True, strict=True, delimiter=separator)
+            columns = [column.strip().lower() for column in reader.fieldnames or ()]
             reader.fieldnames = columns
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeError, csv.Error) as fault:
-        raise UsageError(f"{table}: is not a table of pairs ({fault})") from fault
+        raise UsageError(
+            f"{table}: is not a table of pairs ({fault}); expected text in UTF-8 with a first line "
+            "image,dsm"
+        ) from fault
     if "image" not in columns:
-        raise UsageError(f"{table}: has no column image; expected a first line image,dsm")
+        raise UsageError(
+            f"{table}: has no column image; the first line is {first.strip()[:80]!r}, separated by "
+            f"{separator!r}; expected image,dsm"
+        )
     pairs: dict[str, tuple[str, Path, Path | None]] = {}
     for line, row in rows:
         image, dsm, name = ((row.get(column) or "").strip() for column in ("image", "dsm", "name"))
         if not image:
             raise UsageError(f"{table}: line {line} names no image")
-        name = name or Path(image).stem
+        paths = [_beside(table, path) for path in (image, dsm)]
+        name = name or paths[0].stem
         if name.startswith(".") or re.search(r"[/\\]", name) or not name.isprintable():
             raise UsageError(f"{table}: line {line}: name {name!r} cannot name an output file")
         if name in pairs:
@@ -140,16 +183,31 @@ def pairs_from_table(table: Path) -> list[tuple[str, Path, Path | None]]:
                 f"{table}: line {line}: there is a scene named {name!r} above already; give them "
                 "different names in a column name"
             )
-        pairs[name] = (name, table.parent / image, table.parent / dsm if dsm else None)
+        pairs[name] = (name, paths[0], paths[1] if dsm else None)
     if not pairs:
         raise UsageError(f"{table}: holds no pairs")
     return list(pairs.values())
 
 
-def _rasters_in(folder: Path) -> list[Path]:
-    """Return the files that are rasters by their suffix, in the order of their names."""
-    named = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    return sorted(path for path in named if not path.name.startswith("."))
+def _beside(table: Path, written: str) -> Path:
+    """Return the path of a file named in a table, possibly as on Windows."""
+    path = table.parent / written
+    return path if path.exists() else table.parent / written.replace("\\", "/")
+
+
+def _rasters_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Return the files that are rasters by their suffix, in the order of their names.
+
+    Previews are left out: `a.jpg` beside `a.tif`.
+    """
+    named = [path for path in folder.iterdir() if path.suffix.lower() in suffixes]
+    stems = {path.stem for path in named if path.suffix.lower() not in PREVIEWS}
+    return sorted(
+        path
+        for path in named
+        if not path.name.startswith(".")
+        and (path.suffix.lower() not in PREVIEWS or path.stem not in stems)
+    )
 
 
 def _paired(

@@ -203,7 +203,7 @@ def test_own_folder_of_colour_labels_needs_a_class_file(tmp_path: Path) -> None:
     own(tmp_path, a=np.zeros((3, 8, 8), np.uint8))
     with pytest.raises(UsageError, match=r"classes\.json"):
         dataset_from_folder(tmp_path)
-    (tmp_path / "classes.json").write_text(json.dumps(ISPRS.to_json()))
+    (tmp_path / "classes.json").write_text(json.dumps(ISPRS.to_json()), encoding="utf-8-sig")
     assert dataset_from_folder(tmp_path).coding == "colour"
     assert dataset_from_folder(tmp_path, classes=MMHUNAN).classes == MMHUNAN
 

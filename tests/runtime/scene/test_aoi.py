@@ -21,6 +21,7 @@ from rasterio.windows import Window
 from support import write_scene
 
 from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.raster.crs import same_horizontally
 from mfnet_runtime.raster.grid import Grid
 from mfnet_runtime.scene.aoi import Area, AreaMask, area_from_box, area_from_file
 from mfnet_runtime.scene.options import ReadOptions
@@ -230,6 +231,72 @@ def test_polygons_of_a_file(tmp_path: Path, write: Any, data: Any, polygons: Any
     assert [[ring.tolist() for ring in polygon] for polygon in area.polygons] == polygons
     assert area.crs == CRS.from_user_input("OGC:CRS84" if write is write_geojson else "EPSG:32632")
     assert area.name == str(path)
+
+
+def write_shapefile(folder: Path, data: Any, crs: Any = "EPSG:32632") -> Path:
+    raw = pytest.importorskip("pyogrio.raw", reason="pyogrio is not installed")
+    _, _, geometries, _ = raw.read(write_geojson(folder, data))
+    path = folder / "a b#c.shp"
+    given = {"field_data": [], "fields": [], "geometry_type": "Polygon", "crs": crs}
+    raw.write(path, geometry=geometries, **given)
+    return path
+
+
+@pytest.mark.parametrize("code", ["EPSG:32632", "EPSG:3006"])
+def test_polygons_of_a_shapefile(tmp_path: Path, code: str) -> None:
+    """It states its CRS as ESRI WKT, and turns rings around."""
+    features = {"type": "FeatureCollection", "features": [feature(MULTI), feature(None)]}
+    area = area_from_file(write_shapefile(tmp_path, features, code))
+    rings = [[sorted(ring.tolist()) for ring in polygon] for polygon in area.polygons]
+    assert sorted(rings) in ([[sorted(SQUARE), sorted(INNER)]], [[sorted(SQUARE)], [sorted(INNER)]])
+    assert same_horizontally(area.crs, CRS.from_string(code))
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+def test_shapefiles_without_an_area(tmp_path: Path) -> None:
+    path = write_shapefile(tmp_path, POLYGON, None)
+    with pytest.raises(UsageError, match=r"c\.shp: no area can be read from it \(states no CRS\)"):
+        area_from_file(path)
+    path.with_suffix(".shx").unlink()
+    with pytest.raises(UsageError, match=r"c\.shp: no area can be read from it .*\.shx"):
+        area_from_file(path)
+
+
+KML = """<?xml version="1.0" encoding="{}"?>
+<kml xmlns="http://www.opengis.net/kml/2.2"><Document><Placemark><name>Fläche</name>
+<Point><coordinates>1,2,0</coordinates></Point></Placemark><Folder><Placemark><MultiGeometry>
+<Polygon><tessellate>1</tessellate><outerBoundaryIs><LinearRing><coordinates>
+  0,0,5 4.1,0,5 4.1,4,5
+  0,0,5 </coordinates></LinearRing></outerBoundaryIs><innerBoundaryIs><LinearRing><coordinates>
+  1,1 2,1 2,2 1,1</coordinates></LinearRing></innerBoundaryIs></Polygon>
+<Polygon><outerBoundaryIs><LinearRing><coordinates>1,1 2,1 2,2 1,1</coordinates></LinearRing>
+</outerBoundaryIs></Polygon></MultiGeometry></Placemark></Folder></Document></kml>"""
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-8-sig", "ISO-8859-1", "UTF-16"])
+def test_polygons_of_kml(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "area.KML"
+    path.write_text(KML.format(encoding.removesuffix("-sig")), encoding=encoding)
+    area = area_from_file(path)
+    polygons = [[ring.tolist() for ring in polygon] for polygon in area.polygons]
+    assert polygons == [[SQUARE, INNER], [INNER]]
+    assert area.crs == CRS.from_string("OGC:CRS84")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no element found"),
+        ("<kml><Placemark/></kml>", "holds no polygons"),
+        ("<kml><Polygon><outerBoundaryIs/></Polygon></kml>", "fewer than 4 points"),
+        ("<OGRVRTDataSource/>", "holds no polygons"),
+    ],
+)
+def test_kml_without_an_area(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "area.kml"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=message):
+        area_from_file(path)
 
 
 def test_geopackage_needs_pyogrio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

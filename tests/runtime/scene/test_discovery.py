@@ -55,7 +55,38 @@ def test_a_scene_with_a_missing_part_is_listed_and_fails_by_itself(
 @pytest.mark.parametrize("part", ["image", "dsm"])
 def test_two_files_of_one_stem(tmp_path: Path, part: str) -> None:
     with pytest.raises(UsageError, match="same stem; keep one"):
-        scenes_from(touch(tmp_path, "image/a.tif", "dsm/a.tif", f"{part}/a.png"))
+        scenes_from(touch(tmp_path, "image/a.tif", "dsm/a.tif", f"{part}/a.tiff"))
+
+
+def test_a_picture_beside_a_raster_is_its_preview(tmp_path: Path) -> None:
+    root = touch(tmp_path / "tree", "image/a.tif", "image/a.jpg", "dsm/a.tif", "dsm/a.PNG")
+    touch(root, "label/a.png", "label/a.tif", "image/b.jpg", "dsm/b.png", "label/b.png")
+    a, b = scenes_from(root, labelled=True)
+    assert [path.name for path in (a.image, a.dsm, a.label or root)] == ["a.tif"] * 3
+    assert [path.name for path in (b.image, b.dsm, b.label or root)] == ["b.jpg", "b.png", "b.png"]
+    root = touch(tmp_path / "flat", "a.tif", "a.png", "a_dsm.tif", "a_dsm.jpeg")
+    assert pairs(scenes_from(root), root) == [("a", "a.tif", "a_dsm.tif")]
+
+
+def test_formats_of_other_drivers(tmp_path: Path) -> None:
+    root = touch(tmp_path, "image/a.JP2", "image/a.jpg", "dsm/a.asc", "dsm/a.prj")
+    touch(root, "image/a.aux.xml", "flat/c.jp2", "flat/c_dsm.asc")
+    drivers = ("JP2OpenJPEG", "AAIGrid")
+    assert pairs(scenes_from(root, drivers=drivers), root) == [("a", "image/a.JP2", "dsm/a.asc")]
+    assert pairs(scenes_from(root / "flat", drivers=drivers), root / "flat") == [
+        ("c", "c.jp2", "c_dsm.asc")
+    ]
+    touch(root, "image/a.img")
+    with pytest.raises(UsageError, match="same stem"):
+        scenes_from(root, drivers=(*drivers, "HFA"))
+    (scene,) = scenes_from(root, drivers=("JP2OpenJPEG",))
+    with pytest.raises(SceneError, match=r"no dsm there; .*to read a\.asc, add --allow-driver AAI"):
+        require_files(scene)
+    with pytest.raises(UsageError, match=r"no pairs .*to read c\.jp2, add --allow-driver JP2Open"):
+        scenes_from(root / "flat")
+    (root / "image/a.jpg").unlink()
+    with pytest.raises(UsageError, match=r"no rasters .*to read a\.JP2, add --allow-driver JP2Op"):
+        scenes_from(root)
 
 
 def test_one_image_with_its_dsm(tmp_path: Path) -> None:
@@ -135,7 +166,7 @@ def test_two_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "found", "other"),
     [
-        (["a.tif", "a.png", "a_dsm.tif"], "a.tif", "a.png"),
+        (["a.tif", "a.tiff", "a_dsm.tif"], "a.tif", "a.tiff"),
         (["a.tif", "a_dsm.tif", "a_ndsm.tif"], "a_ndsm.tif", "a_dsm.tif"),
         (
             [
@@ -220,6 +251,21 @@ def test_a_table_of_pairs(tmp_path: Path) -> None:
         scenes_from(path, tmp_path / "dsm.tif")
 
 
+@pytest.mark.parametrize("text", [
+    "\ufeffimage;dsm;name\r\nsub/a, b.tif;c.tif;x\r\n",
+    "Name\tIMAGE\tDsm\nx\tsub/a, b.tif\tc.tif\n",
+    'image,DSM,name\n"sub\\a, b.tif",.\\c.tif,x\n',
+])  # fmt: skip
+def test_tables_as_programs_write_them(tmp_path: Path, text: str) -> None:
+    assert pairs(scenes_from(table(tmp_path, text)), tmp_path) == [("x", "sub/a, b.tif", "c.tif")]
+
+
+def test_a_backslash_may_be_in_a_name(tmp_path: Path) -> None:
+    touch(tmp_path, "a\\b.tif")
+    (scene,) = scenes_from(table(tmp_path, "image,dsm,name\na\\b.tif,c.tif,x\n"))
+    assert scene.image.name == "a\\b.tif"
+
+
 def test_a_table_of_images_with_their_own_heights(tmp_path: Path) -> None:
     path = table(tmp_path, "image\na.tif\n")
     (scene,) = scenes_from(path, dsm_band=4)
@@ -231,8 +277,8 @@ def test_a_table_of_images_with_their_own_heights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"", "has no column image; expected a first line image,dsm"),
-        (b"image;dsm\na.tif;b.tif\n", "has no column image"),
+        (b"", "has no column image; the first line is '', .* expected image,dsm"),
+        (b"Bild;Hoehen\n", "no column image; the first line is 'Bild;Hoehen', separated by ';'"),
         (b"image,dsm\n", "holds no pairs"),
         (b"image,dsm\na.tif,b.tif\n,c.tif\n", "line 3 names no image"),
         (b"image,dsm\na.tif,b.tif\nsub/a.tif,c.tif\n", "line 3: there is a scene named 'a'"),
