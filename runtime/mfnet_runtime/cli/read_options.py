@@ -84,7 +84,8 @@ read_options = option_group(
             click.option(
                 "--aoi",
                 type=click.Path(path_type=Path),
-                help="Polygons as GeoJSON, KML, GeoPackage or shapefile; pixels outside become nodata.",
+                help="GeoJSON, KML, GeoPackage or shapefile of polygons; pixels outside become "
+                "nodata.",
             ),
             click.option(
                 "--bbox",
