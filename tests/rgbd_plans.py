@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 import pytest
 from fakes.fake_pycuda import FakePycuda
-from fakes.fake_tensorrt import FakePlan, FakeTensorRT, fake_tensorrt
+from fakes.fake_tensorrt import RTX, FakePlan, FakeTensorRT, fake_tensorrt
 from support import RGBD, write_rgbd_model
 
 from mfnet_export.cli import main as export
@@ -38,10 +38,12 @@ class Rig:
 
 
 @contextmanager
-def rig(version: str, module: str = "tensorrt", **gpu: Any) -> Iterator[Rig]:
+def rig(version: str, module: str | None = None, **gpu: Any) -> Iterator[Rig]:
     """A machine with that TensorRT; `check` it after use."""
     with pytest.MonkeyPatch.context() as patch:
         trt = fake_tensorrt(version).install(patch, module)
+        if version == RTX:
+            gpu.setdefault("compute_capability", (8, 9))
         cuda = FakePycuda(**gpu).install(patch)
         trt.script["cuda"] = cuda
         yield Rig(cuda, trt)
@@ -83,11 +85,10 @@ def write_rgbd_plan(
         "contract": Contract(window, RGBD, precision=precision),
         "plan_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "onnx_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-        "tensorrt": trt.version,
-        "cuda": "12.6",
-        "driver": "12.2",
-        "gpu": "NVIDIA Fake",
-        "compute_capability": (9, 0),
+        "flavour": trt.flavour,
+        "version": trt.version,
+        "targets": ("sm89",) if trt.flavour == "rtx" else ("sm90",),
+        **({} if trt.flavour == "rtx" else {"cuda": "12.6", "driver": "12.2", "gpu": "NVIDIA Fake"}),
         "profile": Profile(*profile),
     }
     sidecar_of(path).write_text(PlanFacts(**{**known, **facts}).to_json())

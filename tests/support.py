@@ -17,7 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
 from mfnet_runtime.backends.base import HALF
-from mfnet_runtime.backends.tensorrt.plan_file import PlanFacts, Profile
+from mfnet_runtime.backends.tensorrt.plan_file import LayerCounts, PlanFacts, Profile
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.run.manifest import FILE as MANIFEST
@@ -143,13 +143,14 @@ def plan_facts(contract: Contract, **facts: Any) -> PlanFacts:
         "contract": contract,
         "plan_sha256": "ab" * 32,
         "onnx_sha256": "cd" * 32,
-        "tensorrt": "10.13.3.9",
+        "flavour": "tensorrt",
+        "version": "10.13.3.9",
+        "targets": ("sm90",),
         "cuda": "12.6",
         "driver": "13.0",
         "gpu": "NVIDIA H200",
-        "compute_capability": (9, 0),
         "profile": Profile(1, 16, 16),
-        "layers": 612,
-        "fused_attentions": 48,
+        "attentions": 48,
+        "counts": LayerCounts(612, 48),
     }
     return PlanFacts(**{**known, **facts})

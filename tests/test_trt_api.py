@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from fakes import record_trt_api
-from fakes.fake_tensorrt import LEAN, RECORDED, VERSIONS, fake_tensorrt
+from fakes.fake_tensorrt import LEAN, RECORDED, RTX, VERSIONS, fake_tensorrt
 
 from mfnet_runtime.backends.tensorrt.engine import recording_logger
 
@@ -38,7 +38,12 @@ def test_fakes_have_no_more_than_the_version(version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "version"), [("tensorrt_bindings", "11.4"), ("tensorrt_lean_bindings", LEAN)]
+    ("package", "version"),
+    [
+        ("tensorrt_bindings", "11.4"),
+        ("tensorrt_lean_bindings", LEAN),
+        ("tensorrt_rtx_bindings", RTX),
+    ],
 )
 def test_recorded_lists_are_those_of_the_bindings(package: str, version: str) -> None:
     """In a process of its own: bindings without their libraries must not stay loaded."""

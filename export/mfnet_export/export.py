@@ -130,7 +130,7 @@ def export_checkpoint(
     target = output or onnx_beside(checkpoint)
     _require_target(target, checkpoint, options)
     if options.plan:
-        require_builder()
+        require_builder(plan_options.for_rtx)
     with staged_output(target) as partial:
         logger.info("loading %s", checkpoint.name)
         loaded = _load(checkpoint, options)

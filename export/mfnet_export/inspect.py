@@ -176,9 +176,10 @@ def _facts_from_plan(path: Path, sha256: str) -> Facts:
     plan = facts_of_plan(path)
     facts = plan.to_dict()
     contract = facts.pop("contract")
-    facts["compute_capability"] = "{}.{}".format(*plan.compute_capability)
-    for known in ("format", "plan_sha256"):
+    for known in ("format", "plan_sha256", "counts", "attentions"):
         del facts[known]
+    facts = {name: value for name, value in facts.items() if value is not None}
+    facts["layers"] = plan.counts_text()
     if plan.plan_sha256 == sha256:
         return {"plan": facts, "contract": contract}
     note = (

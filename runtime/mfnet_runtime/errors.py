@@ -29,6 +29,7 @@ EXTRAS = {
     "pyogrio": "vector",
     "safetensors": "safetensors",
     "tensorrt": "gpu",
+    "tensorrt_rtx": "rtx",
 }
 
 

@@ -14,15 +14,30 @@ WHOLE = 64 << 20  # bytes; only samples of larger files are read
 SAMPLE, SAMPLES = 1 << 20, 64  # bytes of each sample, and their number
 
 
+def user_cache_folder() -> Path:
+    """Return the user's folder for files that can be made again; it may not exist yet."""
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder) / "mfnet"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "mfnet" / "Cache"
+    caches = "Library/Caches" if sys.platform == "darwin" else ".cache"
+    return Path.home() / caches / "mfnet"
+
+
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it; an error leaves the old file.
+    """Write a text file as `replace_bytes` does."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name and rename it; an error leaves the old file.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -44,6 +59,8 @@ def replace_files(finished: Iterable[tuple[Path, Path]]) -> None:
             os.fsync(opened.fileno())
     for file, path in pairs:
         os.replace(file, path)
+    if sys.platform == "win32":  # cannot open folders, and needs no such call
+        return
     for folder in {path.parent for _, path in pairs}:
         handle = os.open(folder, os.O_RDONLY)
         try:

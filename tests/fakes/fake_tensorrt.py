@@ -20,7 +20,9 @@ from typing import Any
 import pytest
 
 RECORDED = Path(__file__).parent / "trt_api"
-VERSIONS = ("8.6", "10.13", "11.4")
+BUILDERS = ("8.6", "10.13", "11.4")  # whose builders are simulated
+RTX = "rtx-1.7"
+VERSIONS = (*BUILDERS, RTX)
 LEAN = "11.4-lean"
 MAGIC = b"fake plan\0"
 Members = dict[str, Any]  # of one class, as recorded
@@ -44,13 +46,18 @@ class FakeTensorRT:
     calls: list[Call] = field(default_factory=list)
     script: dict[str, Any] = field(default_factory=dict)  # see trt_builder and trt_runtime
 
+    @property
+    def flavour(self) -> str:
+        return "rtx" if self.module.__name__ == "tensorrt_rtx" else "tensorrt"
+
     def called(self, name: str) -> list[tuple[Any, ...]]:
         """Return the arguments of every call of `Class.method`, in order."""
         return [call.args for call in self.calls if call.name == name]
 
-    def install(self, monkeypatch: pytest.MonkeyPatch, name: str = "tensorrt") -> FakeTensorRT:
-        """Make `import tensorrt` find it until the test ends."""
-        monkeypatch.setitem(sys.modules, name, self.module)
+    def install(self, monkeypatch: pytest.MonkeyPatch, name: str | None = None) -> FakeTensorRT:
+        """Make `import tensorrt`, or another name, find it until the test ends."""
+        self.module.__name__ = name or self.module.__name__
+        monkeypatch.setitem(sys.modules, self.module.__name__, self.module)
         return self
 
 
@@ -156,8 +163,9 @@ def fake_tensorrt(version: str) -> FakeTensorRT:
     from fakes import trt_builder, trt_runtime
 
     api = json.loads((RECORDED / f"{version}.json").read_text())
-    module = _Module("tensorrt")
-    module.__spec__ = ModuleSpec("tensorrt", None)
+    name = "tensorrt_rtx" if version == RTX else "tensorrt"
+    module = _Module(name)
+    module.__spec__ = ModuleSpec(name, None)
     module.__version__ = api["version"]  # type: ignore[attr-defined]
     module._names = frozenset(api["names"])
     fake = FakeTensorRT(module, api["version"])

@@ -3,9 +3,10 @@
     pip install --no-deps --target /tmp/trt tensorrt_cu13_bindings==11.4.0.106
     python tests/fakes/record_trt_api.py /tmp/trt/tensorrt_bindings > tests/fakes/trt_api/11.4.json
 
-The bindings are a megabyte and import against empty libraries, made here with gcc; what pybind11
-wrote into their docstrings are the signatures. (TensorRT 8.6: `tensorrt_bindings==8.6.1`, 8.6 has
-wheels for Python 3.10 at most.) The lean runtime is recorded alike: `tensorrt_lean_bindings`.
+The bindings are a megabyte and import against empty libraries, made here with gcc; the signatures
+are in the docstrings that pybind11 writes. (TensorRT 8.6: `tensorrt_bindings==8.6.1`, 8.6 has
+wheels for Python 3.10 at most.) The lean runtime is recorded in the same way from
+`tensorrt_lean_bindings`, TensorRT for RTX, with its libraries, from `tensorrt_rtx_bindings`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from typing import Any
 
 # Classes our code has to do with; of the others, names alone are kept.
 CLASSES = """
-Builder BuilderFlag DataType Dims EngineInspector ErrorCode ExecutionContextAllocationStrategy
-HardwareCompatibilityLevel IBuilderConfig ICudaEngine IExecutionContext IHostMemory ILayer ILogger
-INetworkDefinition IOptimizationProfile IProgressMonitor IRuntimeConfig ITensor ITimingCache
+Builder BuilderFlag ComputeCapability CudaGraphStrategy DataType Dims
+DynamicShapesKernelSpecializationStrategy EngineInspector EngineInvalidityDiagnostics EngineValidity
+ErrorCode ExecutionContextAllocationStrategy HardwareCompatibilityLevel IBuilderConfig ICudaEngine
+IExecutionContext IHostMemory ILayer ILogger INetworkDefinition IOptimizationProfile
+IProgressMonitor IRuntimeCache IRuntimeConfig ITensor ITimingCache
 LayerInformationFormat LayerType Logger MemoryPoolType NetworkDefinitionCreationFlag OnnxParser
 OnnxParserFlag ParserError PreviewFeature ProfilingVerbosity Refitter Runtime TacticSource
 TempfileControlFlag TensorIOMode TensorLocation

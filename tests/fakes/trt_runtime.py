@@ -9,6 +9,8 @@ was given. `FakeTensorRT.script` controls it:
     execute   a list of truth values, one per call; False refuses, with `refusal` in the log
     refusal   that text
     activations  bytes by the number of windows
+    invalid   bits of EngineInvalidityDiagnostics: TensorRT for RTX finds the header invalid
+    kernels   bytes that a runtime cache refuses, because they are of another GPU
 """
 
 from __future__ import annotations
@@ -44,6 +46,13 @@ class Runtime(Refusing):
         assert logger._ready
         self._logger = logger
         self._refuse(self._fake.script.get("start", ""))
+
+    engine_header_size = 64
+
+    def get_engine_validity(self, buffer: bytes) -> tuple[Any, int]:
+        assert len(buffer) == self.engine_header_size
+        kinds, bits = self._fake.module.EngineValidity, self._fake.script.get("invalid")
+        return (kinds.VALID, 0) if bits is None else (kinds.INVALID, bits)
 
     def deserialize_cuda_engine(self, serialized_engine: Any) -> Any:
         script = self._fake.script
@@ -110,7 +119,12 @@ class Engine(Refusing):
     def create_engine_inspector(self) -> Any:
         return self._fake.module.EngineInspector(self._plan)
 
-    def create_execution_context(self, strategy: Any = None) -> Any:
+    def create_runtime_config(self) -> Any:
+        return self._fake.module.IRuntimeConfig()
+
+    def create_execution_context(self, strategy: Any = None, runtime_config: Any = None) -> Any:
+        if runtime_config is not None:
+            strategy = runtime_config._strategy
         assert strategy is not None, "the memory for activations is ours to give"
         assert strategy.name == "USER_MANAGED"
         return self._context()
@@ -228,6 +242,40 @@ class Context(Refusing):
             cuda.machine.wrongs.append("an execution context was destroyed on a lost GPU")
 
 
+class RuntimeConfig(Recorded):
+    dynamic_shapes_kernel_specialization_strategy: Any = None
+
+    def __init__(self) -> None:
+        self._strategy: Any = None
+
+    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+        self._strategy = strategy
+
+    def create_runtime_cache(self) -> Any:
+        return self._fake.module.IRuntimeCache()
+
+    def set_runtime_cache(self, cache: Any) -> bool:
+        assert type(cache).__name__ == "IRuntimeCache"
+        return True
+
+
+class RuntimeCache(Recorded):
+    """Grows by one kernel when it is serialized for the first time in a process."""
+
+    def __init__(self) -> None:
+        self._kernels = b""
+
+    def deserialize(self, blob: bytes) -> bool:
+        if blob == self._fake.script.get("kernels"):
+            return False
+        self._kernels = blob
+        return True
+
+    def serialize(self) -> Any:
+        self._kernels = self._kernels or b"kernels"
+        return self._kernels
+
+
 class Inspector(Recorded):
     def __init__(self, plan: FakePlan) -> None:
         self._plan = plan
@@ -241,5 +289,7 @@ FAKES: dict[str, type] = {
     "EngineInspector": Inspector,
     "ICudaEngine": Engine,
     "IExecutionContext": Context,
+    "IRuntimeCache": RuntimeCache,
+    "IRuntimeConfig": RuntimeConfig,
     "Runtime": Runtime,
 }

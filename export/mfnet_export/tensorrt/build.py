@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +10,27 @@ from typing import Any
 
 from mfnet_export.files import ExportError, staged_output
 from mfnet_export.report import labelled, size_text
-from mfnet_export.tensorrt.config import config_from_options, timing_cache
+from mfnet_export.tensorrt.config import config_from_options, require_buildable, timing_cache
+from mfnet_export.tensorrt.layers import counts_from_inspector, counts_from_log
 from mfnet_export.tensorrt.machine import PlanMachine, plan_machine
-from mfnet_export.tensorrt.network import FLOATS, network_from_onnx
-from mfnet_export.tensorrt.options import PlanOptions
+from mfnet_export.tensorrt.network import PLAN_PRECISIONS, network_from_onnx
+from mfnet_export.tensorrt.options import PORTABLE_TARGET, PlanOptions
 from mfnet_export.tensorrt.progress import Watch, monitor_build, run_watched
 from mfnet_runtime.backends.onnx_file import contract_in_onnx
 from mfnet_runtime.backends.tensorrt.engine import recording_logger
-from mfnet_runtime.backends.tensorrt.plan_file import PLAN_SUFFIX, PlanFacts, sidecar_of
+from mfnet_runtime.backends.tensorrt.flavour import FLAVOURS, RTX, target_text
+from mfnet_runtime.backends.tensorrt.plan_file import (
+    PLAN_SUFFIX,
+    PORTABLE,
+    LayerCounts,
+    PlanFacts,
+    sidecar_of,
+)
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import NO_MEMORY, ModelError, ResourceError, UsageError
 from mfnet_runtime.files import sha256_from_file
 
 logger = logging.getLogger(__name__)
-
-# Names of TensorRT's fused attention kernels: _gemm_mha_v2_..., kgen_mha, fmha_v2_...
-FUSED = re.compile(r"(^|_)f?mha(_|$)|fused_multihead_attention", re.IGNORECASE)
-OPAQUE = "ForeignNode"  # TensorRT 8.6 hides the whole encoder in one such layer
-IDLE = ("signal", "wait", "shape_call")  # types of layers that compute nothing
-
 
 @dataclass(frozen=True)
 class PlanReport:
@@ -39,20 +39,19 @@ class PlanReport:
     output: Path
     size: int  # bytes
     facts: PlanFacts
-    attentions: int  # in the graph, with a head size that TensorRT has fused kernels for
     warnings: tuple[str, ...]  # the last warnings of TensorRT
     seconds: float
 
     @property
     def caution(self) -> str:
         """A warning if attentions run unfused, and so slower than they could; else empty."""
-        fused = self.facts.fused_attentions
-        if self.facts.contract.precision != "fp16" or fused is None or fused >= self.attentions:
+        fused, attentions = self.facts.counts.fused_attentions, self.facts.attentions or 0
+        if fused is None or fused >= attentions:
             return ""
-        return (
-            f"{fused} fused attention kernels for {self.attentions} attentions: the others run "
-            "unfused and slower; another version of TensorRT may fuse them"
-        )
+        text = f"{fused} fused attention kernels for {attentions} attentions: the others run slower"
+        if not self.facts.contract.precision.endswith("fp16"):
+            return f"{text}; only plans of FP16 files (--fp16) have them fused"
+        return f"{text}; another version of TensorRT may fuse them"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -60,7 +59,6 @@ class PlanReport:
             "output": str(self.output),
             "bytes": self.size,
             **self.facts.to_dict(),
-            "attentions": self.attentions,
             "caution": self.caution,
             "warnings": list(self.warnings),
             "seconds": round(self.seconds, 2),
@@ -69,18 +67,23 @@ class PlanReport:
     def lines(self) -> list[str]:
         """Return the report as text that ends in the next command."""
         facts, profile = self.facts, self.facts.profile
-        major, minor = facts.compute_capability
-        fused = "?" if facts.fused_attentions is None else facts.fused_attentions
-        layers = "?" if facts.layers is None else facts.layers
+        title = FLAVOURS[facts.flavour].title
+        where = f"on {facts.gpu}" if facts.gpu else "without a GPU"
         rows = [
             f"{self.output}  {size_text(self.size)}, in {self.seconds:.0f} s",
-            f"TensorRT {facts.tensorrt}, {facts.gpu} (compute capability {major}.{minor}), "
+            f"for {_targets_text(facts.targets)}; {title} {facts.version}, built {where}, "
             f"{facts.contract.precision}",
             f"batches of {profile.smallest} to {profile.largest}, best at {profile.best}",
-            f"{layers} layers, {fused} fused attention kernels for {self.attentions} attentions",
+            facts.counts_text(),
             *([f"warning: {self.caution}"] if self.caution else []),
         ]
-        return [*labelled("plan", rows), f"next: mfnet-run {self.output} SCENES -o OUT"]
+        place = "" if facts.gpu else "  on the machine with the card"
+        return [*labelled("plan", rows), f"next: mfnet-run {self.output} SCENES -o OUT{place}"]
+
+
+def _targets_text(targets: tuple[str, ...]) -> str:
+    portable = targets == (PORTABLE,)
+    return f"{PORTABLE} (Ampere and later)" if portable else ", ".join(targets)
 
 
 def plan_from_onnx(source: Path, target: Path, options: PlanOptions) -> PlanReport:
@@ -89,65 +92,45 @@ def plan_from_onnx(source: Path, target: Path, options: PlanOptions) -> PlanRepo
     Both files are replaced only on success.
 
     Args:
-        source: FP16 or FP32 ONNX file with a contract.
+        source: ONNX file with a contract; its precision is one of `PLAN_PRECISIONS`.
         target: File to write, with the suffix `.plan`.
         options: How to build it.
 
     Raises:
         UsageError: A file or folder is missing, or TensorRT or the GPU does not support an option.
-        NoBuilderError: This machine has no TensorRT or no GPU.
+        NoBuilderError: This machine has no TensorRT, or no GPU that it needs.
         ModelError: The file has no contract, or one that plans do not support.
-        ExportError: TensorRT cannot read or build the file.
-        ResourceError: The GPU's memory or the disk is full, or the GPU failed.
+        ExportError: TensorRT cannot read or build the file, or fuses none of its FP16 attentions.
+        ResourceError: Memory or the disk is full, or the GPU failed.
     """
     started = time.perf_counter()
     contract = _contract_from_source(source, target)
-    with plan_machine() as machine, staged_output(target) as partial:
-        logger.info("building with %s, which takes minutes", machine.text)
-        plan, attentions, warnings = _build(machine, source, contract, options)
-        layers, fused = _inspect(machine.trt, plan)
-        partial.write_bytes(plan)
+    with plan_machine(options.for_rtx) as machine, staged_output(target) as partial:
+        require_buildable(machine, contract, options)
+        logger.info("building with %s, which can take minutes", machine.text)
+        built = _build(machine, source, contract, options)
+        partial.write_bytes(built.plan)
+        device = machine.device
         facts = PlanFacts(
             contract=contract,
             plan_sha256=sha256_from_file(partial),
             onnx_sha256=sha256_from_file(source),
-            tensorrt=machine.trt.__version__,
-            cuda=machine.device.cuda,
-            driver=machine.device.driver,
-            gpu=machine.device.name,
-            compute_capability=machine.device.compute_capability,
+            flavour=machine.flavour.name,
+            version=machine.trt.__version__,
+            targets=_targets(machine, options),
+            gpu=device and device.name,
+            cuda=device and device.cuda,
+            driver=device and device.driver,
             profile=options.batches,
             version_compatible=options.version_compatible,
             hardware=options.hardware_compatible,
             weights=not options.strip_weights,
-            layers=layers,
-            fused_attentions=fused,
+            attentions=built.attentions,
+            counts=built.counts,
         )
         sidecar_of(partial).write_text(facts.to_json(), encoding="utf-8")
     seconds = time.perf_counter() - started
-    return PlanReport(target, len(plan), facts, attentions, warnings, seconds)
-
-
-def count_layers(text: str) -> tuple[int | None, int | None]:
-    """Count the layers and the fused attentions in the JSON of TensorRT's engine inspector.
-
-    Args:
-        text: Each layer is an object, or just its name if the plan was built with less detail.
-
-    Returns:
-        Both counts, None where TensorRT does not list them.
-    """
-    try:
-        layers = list(json.loads(text)["Layers"])
-    except (ValueError, KeyError, TypeError):
-        return None, None
-    entries = [layer if isinstance(layer, dict) else {"Name": str(layer)} for layer in layers]
-    working = [entry for entry in entries if entry.get("LayerType") not in IDLE]
-    if any(OPAQUE in entry.get("Name", "") for entry in working):
-        return len(working), None
-    # Other fields, such as the metadata, repeat the names of the graph's own nodes.
-    names = [(entry.get("Name", ""), entry.get("TacticName", "")) for entry in working]
-    return len(working), sum(any(FUSED.search(name) for name in pair) for pair in names)
+    return PlanReport(target, len(built.plan), facts, built.warnings, seconds)
 
 
 def _contract_from_source(source: Path, target: Path) -> Contract:
@@ -156,7 +139,7 @@ def _contract_from_source(source: Path, target: Path) -> Contract:
     if target.suffix != PLAN_SUFFIX:
         raise UsageError(f"{target}: expected a name ending in {PLAN_SUFFIX}")
     contract = contract_in_onnx(source)
-    if contract.precision not in FLOATS:
+    if contract.precision not in PLAN_PRECISIONS:
         raise ModelError(
             f"{source}: is {contract.precision.upper()}, but plans are built from FP16 or FP32 "
             "files; export one with mfnet-export --fp16"
@@ -164,10 +147,17 @@ def _contract_from_source(source: Path, target: Path) -> Contract:
     return contract
 
 
+@dataclass(frozen=True)
+class _Built:
+    plan: bytes
+    attentions: int  # in the graph, with a head size that can be fused
+    counts: LayerCounts
+    warnings: tuple[str, ...]
+
+
 def _build(
     machine: PlanMachine, source: Path, contract: Contract, options: PlanOptions
-) -> tuple[bytes, int, tuple[str, ...]]:
-    """Return the plan, the number of attentions in the graph and TensorRT's warnings."""
+) -> _Built:
     trt, watch = machine.trt, Watch()
     log = recording_logger(trt)
     builder = trt.Builder(log)
@@ -177,14 +167,33 @@ def _build(
     monitor_build(trt, config, watch)
 
     def build() -> Any:
-        with machine.device.current():  # the GPU's context belongs to a thread
+        with machine.current():  # the GPU's context belongs to a thread
             return builder.build_serialized_network(parsed.network, config)
 
     with timing_cache(config, options.timing_cache):
         memory = run_watched(build, watch)
         if memory is None:
             raise _build_error(machine, source, log.reason)
-    return bytes(memory), parsed.graph.attentions, tuple(log.warnings)
+    plan, attentions = bytes(memory), parsed.graph.attentions
+    if machine.flavour is RTX:  # its plans cannot be loaded without a GPU
+        counts = counts_from_log(log.layers)
+        if contract.precision.endswith("fp16") and attentions and counts.fused_attentions == 0:
+            raise ExportError(
+                f"{source}: {machine.text} fused none of its {attentions} attentions; export the "
+                "file again with mfnet-export --fp16, or install another version"
+            )
+    else:
+        counts = counts_from_inspector(_inspect(trt, plan))
+    return _Built(plan, attentions, counts, tuple(log.warnings))
+
+
+def _targets(machine: PlanMachine, options: PlanOptions) -> tuple[str, ...]:
+    """Return the compute capabilities that run a plan."""
+    if machine.device is not None:
+        portable = options.hardware_compatible == "ampere_plus"
+        return (PORTABLE if portable else target_text(machine.device.compute_capability),)
+    cards = tuple(name for name in options.target if name != PORTABLE_TARGET)
+    return cards or (PORTABLE,)
 
 
 def _build_error(machine: PlanMachine, source: Path, reason: str) -> Exception:
@@ -193,7 +202,8 @@ def _build_error(machine: PlanMachine, source: Path, reason: str) -> Exception:
     Raises:
         DeviceLostError: The GPU failed, which TensorRT does not tell from other errors.
     """
-    machine.device.memory()
+    if machine.device is not None:
+        machine.device.memory()
     if NO_MEMORY.search(reason):
         return ResourceError(
             f"{source}: {machine.text} ran out of memory while building ({reason}); use smaller "
@@ -205,8 +215,8 @@ def _build_error(machine: PlanMachine, source: Path, reason: str) -> Exception:
     )
 
 
-def _inspect(trt: Any, plan: bytes) -> tuple[int | None, int | None]:
-    """Load a plan as a runtime would, and count its layers and fused attentions.
+def _inspect(trt: Any, plan: bytes) -> str:
+    """Load a plan as a runtime would, and return its layers as JSON; empty without memory for it.
 
     Raises:
         ExportError: The plan does not load.
@@ -216,9 +226,8 @@ def _inspect(trt: Any, plan: bytes) -> tuple[int | None, int | None]:
     runtime.engine_host_code_allowed = True  # version-compatible plans contain trusted code
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None and NO_MEMORY.search(log.reason):
-        return None, None  # the builder's memory may not be free yet
+        return ""  # the builder's memory may not be free yet
     if engine is None:
         raise ExportError(f"the plan just built does not load ({log.reason})")
     inspector = engine.create_engine_inspector()
-    text = inspector and inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    return count_layers(text or "")
+    return (inspector and inspector.get_engine_information(trt.LayerInformationFormat.JSON)) or ""

@@ -1,4 +1,4 @@
-"""TensorRT's builder configuration, and its timing cache in a file."""
+"""TensorRT's builder configuration, what it cannot build, and its timing cache in a file."""
 
 from __future__ import annotations
 
@@ -9,17 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from mfnet_export.files import staged_output
+from mfnet_export.options import require_unset
 from mfnet_export.tensorrt.machine import PlanMachine
-from mfnet_export.tensorrt.network import ParsedNetwork, allow_fp16
-from mfnet_export.tensorrt.options import PlanOptions
+from mfnet_export.tensorrt.network import ParsedNetwork, allow_fp16, has_strong_types
+from mfnet_export.tensorrt.options import PORTABLE_TARGET, PlanOptions
 from mfnet_runtime.backends.base import specs_of
+from mfnet_runtime.backends.tensorrt.flavour import FULL, RTX
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.errors import UsageError
+from mfnet_runtime.errors import ModelError, UsageError
 
 logger = logging.getLogger(__name__)
 
 GIB = 1 << 30
 VENDOR = ("CUBLAS", "CUBLAS_LT", "CUDNN")  # tactic sources; TensorRT 11 has none of them
+# Options that TensorRT for RTX refuses to build with, or ignores.
+NOT_ON_RTX = (
+    "timing_cache",
+    "own_kernels",
+    "version_compatible",
+    "hardware_compatible",
+    "refittable",
+    "strip_weights",
+)
 # Oldest GPU (compute capability) for each level of hardware compatibility.
 OLDEST_GPU = {"same_compute_capability": (7, 5), "ampere_plus": (8, 0)}
 
@@ -42,8 +53,10 @@ def config_from_options(
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector names kernels
-    if contract.precision == "fp16":
+    if contract.precision.endswith("fp16"):
         allow_fp16(trt, config, parsed)
+    if options.target:
+        _set_targets(machine, config, options.target)
     if options.workspace is not None:
         size = int(options.workspace * GIB)
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size)
@@ -72,6 +85,51 @@ def config_from_options(
         profile.set_shape(spec.name, *((size, *spec.shape[1:]) for size in sizes))
     config.add_optimization_profile(profile)
     return config
+
+
+def require_buildable(machine: PlanMachine, contract: Contract, options: PlanOptions) -> None:
+    """Refuse what this flavour of TensorRT does not build, or would silently ignore.
+
+    Raises:
+        UsageError: Names the option, and what to use instead.
+        ModelError: Names the precision.
+    """
+    precision = contract.precision
+    if machine.flavour is FULL:
+        if precision.startswith("int8") and not has_strong_types(machine.trt):
+            raise ModelError(
+                f"{machine.text} builds no {precision.upper()} plans; needs TensorRT 10 or newer"
+            )
+        return
+    require_unset(options, NOT_ON_RTX, f"is not for {RTX.title}; build with TensorRT on the GPU,")
+    known = known_targets(machine.trt)
+    for target in options.target:
+        if target not in known:
+            raise UsageError(
+                f"--target {target}: {machine.text} builds for {', '.join(known)}; for other "
+                "GPUs build with TensorRT on the GPU: pip install 'mfnet[gpu]'"
+            )
+    if "sm75" in options.target and not precision.endswith("fp16"):
+        raise UsageError(
+            f"--target sm75: Turing has no {precision.upper()} plan, because {RTX.title} "
+            "multiplies no FP32 matrices there; build one from a file of --fp16"
+        )
+
+
+def known_targets(trt: Any) -> tuple[str, ...]:
+    """Return the names that `--target` accepts with this TensorRT for RTX."""
+    members = trt.ComputeCapability.__members__
+    return (PORTABLE_TARGET, *(name.lower() for name in members if name.startswith("SM")))
+
+
+def _set_targets(machine: PlanMachine, config: Any, targets: tuple[str, ...]) -> None:
+    """Build for some cards; without, TensorRT for RTX builds for all from Ampere on."""
+    members = machine.trt.ComputeCapability.__members__
+    cards = [target for target in targets if target != PORTABLE_TARGET]
+    if cards:
+        config.num_compute_capabilities = len(cards)
+    for index, target in enumerate(cards):
+        config.set_compute_capability(members[target.upper()], index)
 
 
 @contextmanager
@@ -121,10 +179,12 @@ def _member(trt: Any, group: str, name: str) -> Any:
 
 
 def _hardware_level(machine: PlanMachine, level: str) -> Any:
-    oldest, here = OLDEST_GPU[level], machine.device.compute_capability
+    device = machine.device
+    assert device is not None  # `require_buildable` refuses the option without one
+    oldest, here = OLDEST_GPU[level], device.compute_capability
     if here < oldest:
         raise UsageError(
-            f"--hardware-compatible {level}: {machine.device.name} has compute capability "
+            f"--hardware-compatible {level}: {device.name} has compute capability "
             f"{here[0]}.{here[1]}, needed is {oldest[0]}.{oldest[1]} or newer"
         )
     return _member(machine.trt, "HardwareCompatibilityLevel", level.upper())

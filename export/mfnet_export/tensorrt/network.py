@@ -23,7 +23,7 @@ from mfnet_runtime.contract import Contract
 
 logger = logging.getLogger(__name__)
 
-FLOATS = ("fp32", "fp16")  # precisions that plans can have
+PLAN_PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16")
 # Head sizes that TensorRT has fused attention kernels for; that of the fusion decoder is 8.
 FUSED_HEADS = range(16, 257)
 
@@ -113,7 +113,7 @@ def allow_fp16(trt: Any, config: Any, parsed: ParsedNetwork) -> None:
     Raises:
         ExportError: An FP32 node is not among TensorRT's layers.
     """
-    if _has_strong_types(trt):
+    if has_strong_types(trt):
         return
     config.set_flag(trt.BuilderFlag.FP16)
     network, left = parsed.network, set(parsed.graph.fp32_nodes)
@@ -133,14 +133,15 @@ def allow_fp16(trt: Any, config: Any, parsed: ParsedNetwork) -> None:
         )
 
 
-def _has_strong_types(trt: Any) -> bool:
+def has_strong_types(trt: Any) -> bool:
+    """Return True if networks can have the types of their file: since TensorRT 10."""
     return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
 def _creation_flag(trt: Any) -> Any:
     """Return the flag to create a network with; since TensorRT 10 the batch is always explicit."""
     flags = trt.NetworkDefinitionCreationFlag
-    return flags.STRONGLY_TYPED if _has_strong_types(trt) else flags.EXPLICIT_BATCH
+    return flags.STRONGLY_TYPED if has_strong_types(trt) else flags.EXPLICIT_BATCH
 
 
 def _fault_text(fault: Any, graph: GraphFacts) -> str:

@@ -13,6 +13,7 @@ from mfnet_runtime.console import option_group
 from mfnet_runtime.errors import UsageError
 
 HEADING = "TensorRT plan"  # in the help
+PORTABLE_TARGET = "portable"
 # Kernels are chosen for the largest batch: all batches of a scene but the last are full.
 BATCHES = Profile(1, 16, 16)
 
@@ -21,6 +22,7 @@ BATCHES = Profile(1, 16, 16)
 class PlanOptions:
     """How TensorRT builds a plan, with the names of the options of `mfnet-export`."""
 
+    target: tuple[str, ...] = ()  # RTX cards, such as sm89, or portable; empty: see `for_rtx`
     batches: Profile = BATCHES
     timing_cache: Path | None = None  # read if present, then written; shortens later builds
     opt_level: int | None = None  # 0 (fast build) to 5 (long search); None: TensorRT's own, 3
@@ -30,6 +32,18 @@ class PlanOptions:
     hardware_compatible: str = "none"  # which other GPUs run it, one of HARDWARE
     refittable: bool = False  # weights can be exchanged later
     strip_weights: bool = False  # without weights; must be refitted before use
+
+    def __post_init__(self) -> None:
+        if PORTABLE_TARGET in self.target and len(self.target) > 1:
+            raise UsageError(
+                f"--target {PORTABLE_TARGET} includes all cards from Ampere on; leave the others "
+                "out, or build a second plan"
+            )
+
+    @property
+    def for_rtx(self) -> bool:
+        """Whether only TensorRT for RTX can build it; else TensorRT is used if it can be."""
+        return bool(self.target)
 
 
 def plan_beside(onnx: Path) -> Path:
@@ -65,6 +79,13 @@ def _flag(name: str, text: str) -> Any:
 
 
 _OPTIONS = (
+    click.option(
+        "--target",
+        multiple=True,
+        metavar="SM",
+        help="Card of a plan for TensorRT for RTX: sm75, sm80, sm86, sm89, sm120, or portable "
+        "for all from sm80 on; repeatable [default: portable].",
+    ),
     click.option(
         "--batches",
         default="1,16,16",

@@ -14,6 +14,7 @@ from support import RGBD, plan_facts
 
 from mfnet_runtime.backends.tensorrt.plan_file import (
     HARDWARE,
+    LayerCounts,
     PlanFacts,
     Profile,
     facts_of_plan,
@@ -42,7 +43,7 @@ def test_round_trip(
         hardware=hardware,
         version_compatible=portable,
         weights=not portable,
-        layers=layers,
+        counts=LayerCounts(layers),
         gpu=gpu,
     )
     assert PlanFacts.from_dict(json.loads(facts.to_json())) == facts
@@ -58,9 +59,37 @@ def test_beside_the_plan(tmp_path: Path) -> None:
 
 def test_json_is_for_people_too() -> None:
     lines = FACTS.to_json().splitlines()
-    assert '  "format": "mfnet-plan/1",' in lines
+    assert '  "format": "mfnet-plan/2",' in lines
     assert '  "gpu": "NVIDIA H200",' in lines
     assert FACTS.to_json().endswith("}\n")
+
+
+@pytest.mark.parametrize(
+    ("hardware", "targets"), [("none", ("sm87",)), ("ampere_plus", ("sm80+",))]
+)
+def test_facts_of_the_first_format(hardware: str, targets: tuple[str, ...]) -> None:
+    old = {
+        "format": "mfnet-plan/1",
+        "contract": FACTS.contract.to_dict(),
+        "plan_sha256": "ab" * 32,
+        "onnx_sha256": "cd" * 32,
+        "tensorrt": "10.3.0.30",
+        "cuda": "12.6",
+        "driver": "12.6",
+        "gpu": "Orin",
+        "compute_capability": [8, 7],
+        "profile": {"smallest": 1, "best": 8, "largest": 16},
+        "version_compatible": False,
+        "hardware": hardware,
+        "weights": True,
+        "layers": 612,
+        "fused_attentions": None,
+    }
+    facts = PlanFacts.from_dict(old)
+    assert (facts.flavour, facts.version, facts.targets) == ("tensorrt", "10.3.0.30", targets)
+    assert facts.counts == LayerCounts(612)
+    with pytest.raises(ModelError, match="malformed"):
+        PlanFacts.from_dict({**old, "compute_capability": [8]})
 
 
 def changed(**fields: Any) -> dict[str, Any]:
@@ -76,17 +105,20 @@ def changed(**fields: Any) -> dict[str, Any]:
         ([], "have format 'list'"),
         ({}, "have format None"),
         (changed(format="mfnet-plan/9"), "have format 'mfnet-plan/9'; this version reads"),
-        (changed(gpu="absent"), "malformed"),
+        (changed(version="absent"), "malformed"),
         (changed(profile="absent"), "malformed"),
         (changed(colour="red"), "malformed"),
-        (changed(compute_capability=[9]), "malformed"),
-        (changed(compute_capability="9.0"), "malformed"),
+        (changed(targets=[]), "targets [] are not compute capabilities"),
+        (changed(targets=["sm89", "9.0"]), "targets ['9.0'] are not compute capabilities"),
+        (changed(targets=89), "malformed"),
+        (changed(counts={"kernels": 1}), "malformed"),
+        (changed(flavour="lite"), "flavour 'lite' is not one of tensorrt, rtx"),
         (changed(profile={"smallest": 1}), "malformed"),
         (changed(profile={"smallest": 2, "best": 1, "largest": 4}), "batches 2, 1, 4; expected"),
         (changed(profile={"smallest": 0, "best": 1, "largest": 4}), "batches 0, 1, 4; expected"),
         (changed(hardware="all"), "hardware level 'all' is not one of none, same"),
         (changed(contract={}), "contract has format None"),
-        (changed(tensorrt="10.3\x1b[2J"), r"tensorrt '10.3\x1b[2J' must be 1 to 64 printable"),
+        (changed(version="10.3\x1b[2J"), r"version '10.3\x1b[2J' must be 1 to 64 printable"),
         (changed(gpu="x" * 65), "gpu 'xxx"),
         (changed(plan_sha256=7), "plan_sha256 7 must be"),
     ],

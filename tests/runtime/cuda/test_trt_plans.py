@@ -15,6 +15,7 @@ from fakes.fake_tensorrt import LEAN, VERSIONS, fake_tensorrt
 from rgbd_plans import Rig, rig, write_rgbd_plan
 
 from mfnet_runtime.backends import backend_from_file
+from mfnet_runtime.backends.tensorrt.flavour import FULL, RTX
 from mfnet_runtime.backends.tensorrt.plan_file import sidecar_of
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, ResourceError, UsageError
@@ -64,7 +65,7 @@ def test_files_that_do_not_belong_together(machine: Rig, plan: Path) -> None:
             opened(plan, trust_plan=trusted)
         assert "--trust-plan" not in str(caught.value)
     sidecar_of(plan).unlink()
-    with pytest.raises(ModelError, match=r"a\.plan: .*a\.plan\.json cannot be read.*--trust-plan"):
+    with pytest.raises(ModelError, match=r"a\.plan: a\.plan\.json is not beside it.*--trust-plan"):
         opened(plan)
     assert_never_opened(machine)
 
@@ -86,7 +87,7 @@ def test_versions_of_tensorrt(
     machine: Rig, tmp_path: Path, built: str, compatible: bool, runs: bool
 ) -> None:
     plan = write_rgbd_plan(
-        tmp_path / "a.plan", machine.trt, tensorrt=built, version_compatible=compatible
+        tmp_path / "a.plan", machine.trt, version=built, version_compatible=compatible
     )
     if runs:
         opened(plan)
@@ -103,26 +104,26 @@ def test_versions_of_tensorrt(
 @pytest.mark.parametrize(
     ("built", "hardware", "runs"),
     [
-        ((9, 0), "none", True),
-        ((8, 9), "none", False),
-        ((9, 0), "same_compute_capability", True),
-        ((8, 9), "same_compute_capability", False),
-        ((8, 0), "ampere_plus", True),
-        ((12, 0), "ampere_plus", True),
+        ("sm90", "none", True),
+        ("sm89", "none", False),
+        ("sm90", "same_compute_capability", True),
+        ("sm89", "same_compute_capability", False),
+        ("sm80+", "ampere_plus", True),
+        ("sm120", "none", False),
     ],
 )
 def test_gpus(
-    machine: Rig, tmp_path: Path, built: tuple[int, int], hardware: str, runs: bool
+    machine: Rig, tmp_path: Path, built: str, hardware: str, runs: bool
 ) -> None:
     plan = write_rgbd_plan(
-        tmp_path / "a.plan", machine.trt, compute_capability=built, hardware=hardware
+        tmp_path / "a.plan", machine.trt, targets=(built,), hardware=hardware
     )
     if runs:
         opened(plan)
         return
     message = (
-        rf"built for NVIDIA Fake \(compute capability {built[0]}\.{built[1]}\), "
-        r"here is NVIDIA Fake \(9\.0\); build it again here: mfnet-export"
+        rf"built for {built} \(on NVIDIA Fake\), here is NVIDIA Fake \(sm90\); "
+        r"build it again: mfnet-export"
     )
     with pytest.raises(ModelError, match=message):
         opened(plan)
@@ -132,9 +133,9 @@ def test_gpus(
 def test_ampere_plus_runs_on_nothing_older(tmp_path: Path) -> None:
     with rig("10.13", compute_capability=(7, 5)) as machine:
         plan = write_rgbd_plan(
-            tmp_path / "a.plan", machine.trt, compute_capability=(8, 0), hardware="ampere_plus"
+            tmp_path / "a.plan", machine.trt, targets=("sm80+",), hardware="ampere_plus"
         )
-        with pytest.raises(ModelError, match=r"capability 8\.0\), here is NVIDIA Fake \(7\.5\)"):
+        with pytest.raises(ModelError, match=r"built for sm80\+ .*, here is NVIDIA Fake \(sm75\)"):
             opened(plan)
         machine.check()
 
@@ -160,12 +161,12 @@ def test_no_weights(machine: Rig, plan: Path) -> None:
 
 def test_an_old_tensorrt(machine: Rig, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.trt.module, "__version__", "8.5.3.1")
-    with pytest.raises(UsageError, match=r"TensorRT 8\.5\.3\.1 is installed; needs 8\.6 or later"):
+    with pytest.raises(UsageError, match=r"TensorRT 8\.5\.3\.1 is installed; needs 8\.6 or newer"):
         opened(plan)
 
 
 def test_a_trusted_plan_is_opened_whatever_its_facts(plan: Path) -> None:
-    changed(plan, plan_sha256="0" * 64, tensorrt="10.0.0.1", compute_capability=[7, 5])
+    changed(plan, plan_sha256="0" * 64, version="10.0.0.1", targets=["sm75"])
     opened(plan, trust_plan=True)
 
 
@@ -250,7 +251,7 @@ def test_the_precision_is_the_plans(machine: Rig, tmp_path: Path) -> None:
 
 @pytest.fixture
 def without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("tensorrt", "tensorrt_lean", "tensorrt_lean_bindings"):
+    for name in (*FULL.modules, *FULL.lean, *RTX.modules):
         monkeypatch.setitem(sys.modules, name, None)
 
 

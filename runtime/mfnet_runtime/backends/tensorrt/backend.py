@@ -41,6 +41,8 @@ class TensorRtBackend:
         precision: The plan's own, or None.
         batch: Usual number of windows per call; None for the plan's best.
         trust_plan: Skip the checksum, TensorRT-version and GPU checks.
+        eager: With TensorRT for RTX, compile the best kernels of a batch size before its first
+            run; else they replace general ones as soon as they are compiled.
 
     Raises:
         ModelError: the file beside the plan is missing or damaged, or the plan is for another
@@ -59,9 +61,10 @@ class TensorRtBackend:
         precision: str | None = None,
         batch: int | None = None,
         trust_plan: bool = False,
+        eager: bool = False,
     ) -> None:
-        self._path, self._asked, self._trusted = path, batch, trust_plan
-        self.contract, self._facts = known_of_plan(path, trust_plan)
+        self._path, self._asked, self._trusted, self._eager = path, batch, trust_plan, eager
+        self.contract, facts = known_of_plan(path, trust_plan)
         self.precision = self.contract.precision
         if precision != self.precision:
             require_known(precision)
@@ -71,7 +74,9 @@ class TensorRtBackend:
                     "leave it out, or build another plan"
                 )
         self.inputs, self.outputs = specs_of(self.contract)
-        self._trt = tensorrt_for(path, self._facts)
+        self._trt, flavour = tensorrt_for(path, facts)
+        self._title = flavour.title
+        self._facts = None if trust_plan else facts  # to check
         if self._facts is not None:
             require_version(path, self._facts, self._trt.__version__)
 
@@ -91,6 +96,7 @@ class TensorRtBackend:
                     self.cuda,
                     (*self.inputs, *self.outputs),
                     host_code=self._trusted or bool(self._facts and self._facts.version_compatible),
+                    eager=self._eager,
                 )
             )
             profile = self.engine.profile
@@ -101,7 +107,7 @@ class TensorRtBackend:
                 )
             best = min(self._asked or profile.best, profile.largest)
             self.batches = Batches(best, profile.largest)
-            self.device = f"{self.cuda.name}, TensorRT {self._trt.__version__}"
+            self.device = f"{self.cuda.name}, {self._title} {self._trt.__version__}"
             with self.cuda.current():
                 self._stream = self.cuda.stream()
             self._execution: Execution | None = None

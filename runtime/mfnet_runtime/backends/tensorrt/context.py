@@ -83,11 +83,15 @@ class Execution:
         if not self._context.execute_async_v3(stream.handle):
             stream.synchronize()  # raises if the device failed at work enqueued before
             raise self.engine.refused(f"does not run {windows} windows")
+        if self.engine.config is not None:
+            self.engine.config.count_run()
 
     def _create_context(self) -> Any:
         """Create a context without memory of its own."""
         engine, trt = self.engine, self.engine.trt
-        if hasattr(trt, "ExecutionContextAllocationStrategy"):  # 10 and later
+        if engine.config is not None:
+            context = engine.raw.create_execution_context(runtime_config=engine.config.raw)
+        elif hasattr(trt, "ExecutionContextAllocationStrategy"):  # 10 and later
             managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
             context = engine.raw.create_execution_context(managed)
         else:

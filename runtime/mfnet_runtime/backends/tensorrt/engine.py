@@ -10,6 +10,7 @@ import numpy as np
 from mfnet_runtime.backends.base import TensorSpec
 from mfnet_runtime.backends.model_checks import require_graph
 from mfnet_runtime.backends.tensorrt.plan_file import Profile
+from mfnet_runtime.backends.tensorrt.rtx import RuntimeConfig, require_valid_header
 from mfnet_runtime.cuda.device import CudaDevice
 from mfnet_runtime.cuda.faults import never_destroyed
 from mfnet_runtime.errors import (
@@ -22,6 +23,7 @@ from mfnet_runtime.errors import (
 )
 
 KEPT = 20  # messages of each severity
+LAYERS = "Layers:\n"  # start of the message that lists a new engine's layers
 
 
 class Engine:
@@ -34,6 +36,7 @@ class Engine:
         cuda: The device it runs on; close it after the engine.
         specs: The tensors it must have.
         host_code: True lets code in the plan run on the CPU: version-compatible plans need it.
+        eager: See `RuntimeConfig`; TensorRT for RTX only.
 
     Raises:
         ModelError: TensorRT does not open the plan, or its tensors are not those expected.
@@ -49,11 +52,13 @@ class Engine:
         cuda: CudaDevice,
         specs: tuple[TensorSpec, ...],
         host_code: bool,
+        eager: bool = False,
     ) -> None:
         self.path, self.trt, self.cuda, self.specs = path, trt, cuda, specs
         self._log = recording_logger(trt)
         self._runtime: Any = None
         self.raw: Any = None  # trt.ICudaEngine
+        self.config: RuntimeConfig | None = None  # of TensorRT for RTX
         try:
             with cuda.current():
                 self._runtime = trt.Runtime(self._log)
@@ -63,7 +68,12 @@ class Engine:
                         "the NVIDIA driver, or install the TensorRT built for its CUDA version"
                     )
                 self._runtime.engine_host_code_allowed = host_code
+                rtx = hasattr(self._runtime, "get_engine_validity")
+                if rtx:
+                    require_valid_header(path, trt, self._runtime, plan)
                 self.raw = self._runtime.deserialize_cuda_engine(plan)
+                if self.raw is not None and rtx:
+                    self.config = RuntimeConfig(trt, self.raw, cuda, eager)
             if self.raw is None:
                 raise self.refused("TensorRT cannot open it")
             self.profile = self._profile()
@@ -119,10 +129,13 @@ class Engine:
         """Free the memory of the weights; close its executions before."""
         try:
             with self.cuda.current():
+                if self.config is not None:
+                    self.config.save()
+                self.config = None
                 self.raw = None
                 self._runtime = None
         except DeviceLostError:
-            never_destroyed(self.raw, self._runtime)
+            never_destroyed(self.config, self.raw, self._runtime)
 
     def __enter__(self) -> Engine:
         return self
@@ -138,7 +151,8 @@ def recording_logger(trt: Any) -> Any:
         trt: The module, `tensorrt` or the lean one.
 
     Returns:
-        A `trt.ILogger` with the lists `errors` and `warnings`, newest last, and `reason`.
+        A `trt.ILogger` with the lists `errors` and `warnings`, newest last, `reason`, and
+        `layers`.
     """
 
     class RecordingLogger(trt.ILogger):  # type: ignore[misc]
@@ -148,6 +162,7 @@ def recording_logger(trt: Any) -> Any:
             trt.ILogger.__init__(self)  # pybind11 requires this spelling
             self.errors: list[str] = []
             self.warnings: list[str] = []
+            self.layers = ""  # of the engine that was built, if TensorRT lists them
 
         def log(self, severity: Any, msg: str) -> None:
             """Record a message; called by TensorRT from any thread."""
@@ -157,6 +172,8 @@ def recording_logger(trt: Any) -> Any:
             elif severity == levels.WARNING:
                 kept = self.warnings
             else:
+                if msg.startswith(LAYERS):
+                    self.layers = msg
                 return
             kept.append(" ".join(msg.split()))
             del kept[:-KEPT]
