@@ -22,6 +22,9 @@ from mfnet_runtime.backends.tensorrt.plan_file import PlanFacts, Profile, sideca
 from mfnet_runtime.contract import Contract
 
 
+BUILT_ON = {"cuda": "12.6", "driver": "12.2", "gpu": "NVIDIA Fake"}
+
+
 @dataclass(frozen=True)
 class Rig:
     """A machine with a GPU and a TensorRT."""
@@ -88,7 +91,9 @@ def write_rgbd_plan(
         "flavour": trt.flavour,
         "version": trt.version,
         "targets": ("sm89",) if trt.flavour == "rtx" else ("sm90",),
-        **({} if trt.flavour == "rtx" else {"cuda": "12.6", "driver": "12.2", "gpu": "NVIDIA Fake"}),
+        **(
+            {} if trt.flavour == "rtx" else {"cuda": "12.6", "driver": "12.2", "gpu": "NVIDIA Fake"}
+        ),
         "profile": Profile(*profile),
     }
     sidecar_of(path).write_text(PlanFacts(**{**known, **facts}).to_json())

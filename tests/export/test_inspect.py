@@ -94,13 +94,13 @@ def test_plan_facts_come_from_its_sidecar(tmp_path: Path, capsys: Capture) -> No
     assert "note" not in facts
     lines = lines_from_facts(facts)
     for line in (
-        "  tensorrt            10.13.3.9",
+        "  flavour             tensorrt",
+        "  version             10.13.3.9",
         "  gpu                 NVIDIA H200",
-        "  compute capability  9.0",
+        "  targets             sm90",
         "  profile.largest     16",
         "  version compatible  no",
-        "  layers              612",
-        "  fused attentions    48",
+        "  layers              612 layers, 48 of 48 attentions fused",
         "  DSM        scene_percentile: 1 to 99 % of each scene's heights",
     ):
         assert line in lines

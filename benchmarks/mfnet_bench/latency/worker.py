@@ -88,6 +88,8 @@ def open_backend(spec: Facts) -> Backend:
 
         precision = None if spec["device"] == "cuda" else spec["precision"]
         options = {"threads": threads, "precision": precision, "batch": spec["batch"]}
+        if path.suffix == ".plan":
+            options["eager"] = True  # or the first rounds would time general kernels
         return backend_from_file(path, spec["backend"], spec["device"], **options)
     import torch
 

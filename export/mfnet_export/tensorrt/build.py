@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mfnet_export.files import ExportError, staged_output
+from mfnet_export.files import ExportError, disk_errors, staged_output
 from mfnet_export.report import labelled, size_text
 from mfnet_export.tensorrt.config import config_from_options, require_buildable, timing_cache
 from mfnet_export.tensorrt.layers import counts_from_inspector, counts_from_log
@@ -31,6 +31,7 @@ from mfnet_runtime.errors import NO_MEMORY, ModelError, ResourceError, UsageErro
 from mfnet_runtime.files import sha256_from_file
 
 logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class PlanReport:
@@ -109,7 +110,8 @@ def plan_from_onnx(source: Path, target: Path, options: PlanOptions) -> PlanRepo
         require_buildable(machine, contract, options)
         logger.info("building with %s, which can take minutes", machine.text)
         built = _build(machine, source, contract, options)
-        partial.write_bytes(built.plan)
+        with disk_errors(target):
+            partial.write_bytes(built.plan)
         device = machine.device
         facts = PlanFacts(
             contract=contract,
@@ -118,9 +120,9 @@ def plan_from_onnx(source: Path, target: Path, options: PlanOptions) -> PlanRepo
             flavour=machine.flavour.name,
             version=machine.trt.__version__,
             targets=_targets(machine, options),
-            gpu=device and device.name,
-            cuda=device and device.cuda,
-            driver=device and device.driver,
+            gpu=device.name if device else None,
+            cuda=device.cuda if device else None,
+            driver=device.driver if device else None,
             profile=options.batches,
             version_compatible=options.version_compatible,
             hardware=options.hardware_compatible,
@@ -128,7 +130,8 @@ def plan_from_onnx(source: Path, target: Path, options: PlanOptions) -> PlanRepo
             attentions=built.attentions,
             counts=built.counts,
         )
-        sidecar_of(partial).write_text(facts.to_json(), encoding="utf-8")
+        with disk_errors(target):
+            sidecar_of(partial).write_text(facts.to_json(), encoding="utf-8")
     seconds = time.perf_counter() - started
     return PlanReport(target, len(built.plan), facts, built.warnings, seconds)
 
@@ -155,9 +158,7 @@ class _Built:
     warnings: tuple[str, ...]
 
 
-def _build(
-    machine: PlanMachine, source: Path, contract: Contract, options: PlanOptions
-) -> _Built:
+def _build(machine: PlanMachine, source: Path, contract: Contract, options: PlanOptions) -> _Built:
     trt, watch = machine.trt, Watch()
     log = recording_logger(trt)
     builder = trt.Builder(log)

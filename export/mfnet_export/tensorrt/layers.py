@@ -58,8 +58,7 @@ def counts_from_log(text: str) -> LayerCounts:
         layers=len(working),
         fused_attentions=sum(_is_fused((match["name"], match["tactic"])) for match in working),
         int8_layers=sum(
-            match["kind"] == "gemm" and "Int8" in TYPE.findall(match["inputs"])
-            for match in working
+            match["kind"] == "gemm" and "Int8" in TYPE.findall(match["inputs"]) for match in working
         ),
         fp32_tensors=sum(TYPE.findall(match["outputs"]).count("Float") for match in working),
     )

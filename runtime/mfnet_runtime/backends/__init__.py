@@ -47,7 +47,7 @@ def backend_from_file(
         trust_plan: Skip the checksum, TensorRT-version and GPU checks of a plan.
         options: For the backend: `threads` (0: physical cores), `precision` (of floating-point
             operations: `fp32` or `bf16`; None: as in the file) and `batch` (windows per call to
-            optimise for; None: its own choice).
+            optimise for; None: its own choice), and for plans `eager`, see `TensorRtBackend`.
 
     Raises:
         UsageError: the file is missing, there is no such backend or it is not installed, or it

@@ -22,11 +22,13 @@ from plans import gpu, no_gpu, write_attention
 from support import RGBD, write_rgbd_model
 
 from mfnet_export.files import ExportError
-from mfnet_export.tensorrt.build import PlanReport, count_layers, plan_from_onnx
+from mfnet_export.tensorrt.build import PlanReport, plan_from_onnx
+from mfnet_export.tensorrt.layers import counts_from_inspector
 from mfnet_export.tensorrt.machine import NoBuilderError
 from mfnet_export.tensorrt.options import PlanOptions, plan_beside
 from mfnet_export.tensorrt.progress import Watch, run_watched
-from mfnet_runtime.backends.tensorrt.plan_file import Profile, facts_of_plan
+from mfnet_runtime.backends.tensorrt.flavour import RTX
+from mfnet_runtime.backends.tensorrt.plan_file import LayerCounts, Profile, facts_of_plan
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.errors import DeviceLostError, ModelError, ResourceError, UsageError
 from mfnet_runtime.files import sha256_from_file
@@ -55,6 +57,13 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def build(source: Path, **options: Any) -> PlanReport:
     return plan_from_onnx(source, plan_beside(source), PlanOptions(**options))
+
+
+@pytest.fixture
+def no_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without TensorRT for RTX."""
+    for name in RTX.modules:
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 def flags_set(trt: FakeTensorRT) -> set[str]:
@@ -99,16 +108,17 @@ def test_facts_beside_the_plan(trt: FakeTensorRT, source: Path) -> None:
     assert facts == report.facts
     assert facts.plan_sha256 == sha256_from_file(plan)
     assert facts.onnx_sha256 == sha256_from_file(source)
-    assert (facts.tensorrt, facts.cuda, facts.driver) == (trt.version, "12.6", "12.4")
-    assert (facts.gpu, facts.compute_capability) == ("NVIDIA Test", (8, 7))
+    assert (facts.flavour, facts.version) == ("tensorrt", trt.version)
+    assert (facts.gpu, facts.cuda, facts.driver) == ("NVIDIA Test", "12.6", "12.4")
+    assert facts.targets == ("sm87",)
     assert (facts.profile, facts.contract.precision) == (Profile(2, 4, 8), "fp16")
-    assert (facts.layers, facts.fused_attentions) == (7, 1)
+    assert (facts.attentions, facts.counts) == (1, LayerCounts(7, 1))
     assert (facts.version_compatible, facts.hardware, facts.weights) == (False, "none", True)
     assert not report.caution
     lines = "\n".join(report.lines())
-    assert f"TensorRT {trt.version}, NVIDIA Test (compute capability 8.7), fp16" in lines
+    assert f"for sm87; TensorRT {trt.version}, built on NVIDIA Test, fp16" in lines
     assert "batches of 2 to 8, best at 4" in lines
-    assert "7 layers, 1 fused attention kernels for 1 attentions" in lines
+    assert "7 layers, 1 of 1 attentions fused" in lines
     data = json.loads(json.dumps(report.to_json()))
     assert (data["attentions"], data["warnings"]) == (1, ["subnormal FP16 weights"])
     assert sorted(os.listdir(source.parent)) == [source.name, plan.name, f"{plan.name}.json"]
@@ -368,8 +378,11 @@ def test_a_failed_build_leaves_the_timing_cache(trt: FakeTensorRT, source: Path)
 
 def test_files_that_plans_are_not_built_from(trt: FakeTensorRT, tmp_path: Path) -> None:
     plan = tmp_path / "best.plan"
-    for precision in ("int8", "bf16"):
-        write_rgbd_model(tmp_path / f"{precision}.onnx", precision=precision)
+    write_rgbd_model(tmp_path / "bf16.onnx", precision="bf16")
+    if trt.version.startswith(OLD):
+        int8 = write_rgbd_model(tmp_path / "int8.onnx", precision="int8")
+        with pytest.raises(ModelError, match=r"builds no INT8 plans; needs TensorRT 10 or newer"):
+            plan_from_onnx(int8, plan, PlanOptions())
     liar = write_rgbd_model(tmp_path / "liar.onnx")
     model = onnx.load(liar)
     contract = Contract(32, RGBD, precision="fp16")
@@ -377,7 +390,6 @@ def test_files_that_plans_are_not_built_from(trt: FakeTensorRT, tmp_path: Path) 
     onnx.save(model, liar)
     (tmp_path / "text.onnx").write_text("no model")
     for name, kind, message in (
-        ("int8.onnx", ModelError, "is INT8, but plans are built from FP16"),
         ("bf16.onnx", ModelError, "is BF16, but plans are built from FP16"),
         ("liar.onnx", ModelError, "its contract implies"),
         ("text.onnx", ModelError, r"text\.onnx: not a usable ONNX file"),
@@ -392,15 +404,22 @@ def test_files_that_plans_are_not_built_from(trt: FakeTensorRT, tmp_path: Path) 
 
 
 def test_machines_without_tensorrt(
-    source: Path, gpu: FakePycuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    source: Path,
+    gpu: FakePycuda,
+    no_rtx: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(NoBuilderError, match=r"needs tensorrt; install it with: pip install 'mfne"):
+    message = r"needs tensorrt; .*'mfnet\[gpu\]'; or TensorRT for RTX, .*'mfnet\[rtx\]'"
+    with pytest.raises(NoBuilderError, match=message):
         build(source)
+    with pytest.raises(NoBuilderError, match=r"needs tensorrt_rtx; .*pip install 'mfnet\[rtx\]'"):
+        build(source, target=("sm89",))
     ancient = ModuleType("tensorrt")
     ancient.__version__ = "8.5.3"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tensorrt", ancient)
-    with pytest.raises(NoBuilderError, match=r"TensorRT 8\.5\.3 is too old; needs 8\.6 or newer"):
+    with pytest.raises(NoBuilderError, match=r"TensorRT 8\.5\.3 is installed; needs 8\.6 or newer"):
         build(source)
     monkeypatch.delitem(sys.modules, "tensorrt")
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: cannot open')")
@@ -410,7 +429,7 @@ def test_machines_without_tensorrt(
     assert not list(tmp_path.glob("*.plan*"))
 
 
-@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.usefixtures("no_gpu", "no_rtx")
 def test_machines_without_a_gpu(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = fake_tensorrt("10.13").install(monkeypatch)
     with pytest.raises(NoBuilderError, match="no usable GPU"):
@@ -445,32 +464,32 @@ OPAQUE = layer("{ForeignNode[node_conv2d...node_Reshape_9]}", "Myelin")
 @pytest.mark.parametrize("entry", FUSED)
 def test_fused_attention_is_known_by_name(entry: dict[str, Any]) -> None:
     text = json.dumps({"Layers": [entry, *OTHERS], "Bindings": ["image", "dsm", "logits"]})
-    assert count_layers(text) == (4, 1)
+    assert counts_from_inspector(text) == LayerCounts(4, 1)
     names = json.dumps({"Layers": [entry["Name"], *(other["Name"] for other in OTHERS)]})
     by_tactic_only = entry["TacticName"].startswith("fmha")
-    assert count_layers(names) == (4, 0 if by_tactic_only else 1)
+    assert counts_from_inspector(names) == LayerCounts(4, 0 if by_tactic_only else 1)
 
 
 @pytest.mark.parametrize(
     ("text", "counts"),
     [
-        (json.dumps({"Layers": [*IDLE, *OTHERS]}), (3, 0)),
-        (json.dumps({"Layers": [OPAQUE, *OTHERS]}), (4, None)),
-        *((text, (None, None)) for text in ("", "null", "{}", '{"Layers": null}', "Layer(...)")),
+        (json.dumps({"Layers": [*IDLE, *OTHERS]}), LayerCounts(3, 0)),
+        (json.dumps({"Layers": [OPAQUE, *OTHERS]}), LayerCounts(4)),
+        *((text, LayerCounts()) for text in ("", "null", "{}", '{"Layers": null}', "Layer(...)")),
     ],
 )
-def test_layers_that_do_not_count(text: str, counts: tuple[int | None, int | None]) -> None:
-    assert count_layers(text) == counts
+def test_layers_that_do_not_count(text: str, counts: LayerCounts) -> None:
+    assert counts_from_inspector(text) == counts
 
 
 def test_unfused_attention_is_a_caution(trt: FakeTensorRT, source: Path) -> None:
     trt.script["layers"] = [{"Name": "mix", "LayerType": "gemm", "TacticName": "sm90_xmma"}]
     report = build(source)
-    assert report.facts.fused_attentions == 0
+    assert report.facts.counts.fused_attentions == 0
     assert report.caution.startswith("0 fused attention kernels for 1 attentions")
     assert report.lines()[-2].strip() == f"warning: {report.caution}"
     trt.script["layers"] = [OPAQUE]
     hidden = build(source)
-    assert (hidden.facts.layers, hidden.facts.fused_attentions) == (1, None)
+    assert hidden.facts.counts == LayerCounts(1)
     assert not hidden.caution
-    assert "1 layers, ? fused" in "\n".join(hidden.lines())
+    assert "1 layers, ? of 1 attentions fused" in "\n".join(hidden.lines())

@@ -20,6 +20,7 @@ from support import RGBD, write_rgbd_model
 from mfnet_export.tensorrt.machine import NoBuilderError, require_builder
 from mfnet_runtime.backends import RUNS, backend_from_file
 from mfnet_runtime.contract import Contract
+from mfnet_runtime.cuda.device import CudaDevice
 from mfnet_runtime.errors import ModelError, UsageError
 
 
@@ -46,7 +47,8 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     if which == "real GPU":
         try:
             require_builder()
-        except NoBuilderError as fault:
+            CudaDevice()
+        except (ModuleNotFoundError, UsageError, NoBuilderError) as fault:
             pytest.skip(str(fault))
         yield Engine("tensorrt", write_plan, ", TensorRT", 0)
     elif which in VERSIONS:

@@ -43,5 +43,5 @@ def test_a_plan_of_another_gpu_is_refused(
         assert run(words) == 3
         machine.check()
     (line,) = capsys.readouterr().err.splitlines()
-    assert "built for NVIDIA A100 (compute capability 8.0), here is NVIDIA Fake (9.0)" in line
+    assert "built for sm80 (on NVIDIA A100), here is NVIDIA Fake (sm90)" in line
     assert "mfnet-export --onnx best.onnx --plan" in line

@@ -112,12 +112,8 @@ def test_versions_of_tensorrt(
         ("sm120", "none", False),
     ],
 )
-def test_gpus(
-    machine: Rig, tmp_path: Path, built: str, hardware: str, runs: bool
-) -> None:
-    plan = write_rgbd_plan(
-        tmp_path / "a.plan", machine.trt, targets=(built,), hardware=hardware
-    )
+def test_gpus(machine: Rig, tmp_path: Path, built: str, hardware: str, runs: bool) -> None:
+    plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt, targets=(built,), hardware=hardware)
     if runs:
         opened(plan)
         return

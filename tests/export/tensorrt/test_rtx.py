@@ -1,0 +1,268 @@
+"""Plans built by the real TensorRT for RTX, which needs no GPU for that."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread, main_thread
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import pytest
+from networks import random_network
+from plans import write_attention
+
+from mfnet_export.cli import main
+from mfnet_export.files import ExportError
+from mfnet_export.graph.export import onnx_from_network, save
+from mfnet_export.precision.fp16_cast import cast_to_fp16
+from mfnet_export.rewrites.steps import merge
+from mfnet_export.tensorrt.build import PlanReport, plan_from_onnx
+from mfnet_export.tensorrt.options import PlanOptions, plan_beside
+from mfnet_runtime.backends.onnx_file import contract_in_onnx
+from mfnet_runtime.backends.tensorrt.compatibility import require_digest
+from mfnet_runtime.backends.tensorrt.plan_file import PORTABLE, Profile, facts_of_plan
+from mfnet_runtime.contract import METADATA_KEY, Contract
+from mfnet_runtime.errors import ModelError, ResourceError, UsageError
+from mfnet_runtime.labels import ClassTable
+
+rtx = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+
+Capture = pytest.CaptureFixture[str]
+Write = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory: pytest.TempPathFactory) -> Write:
+    """Write the FP32 file of a random network, once for each preset and tuning."""
+    folder = tmp_path_factory.mktemp("rtx")
+
+    def write(preset: str, tuning: str) -> Path:
+        path = folder / f"{preset}.{tuning}.onnx"
+        if not path.exists():
+            window = {"small": 128, "tiny": 64}[preset]
+            network = random_network(tuning, window=window, classes=6, preset=preset)
+            contract = Contract(window, ClassTable.numbered(6))
+            onnx_from_network(merge(network).network, contract, path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def fp16(fp32: Write) -> Write:
+    """Write the FP16 file of such a network."""
+
+    def write(preset: str, tuning: str) -> Path:
+        source = fp32(preset, tuning)
+        path = source.with_suffix(".fp16.onnx")
+        if not path.exists():
+            model = ir.load(source)
+            cast_to_fp16(model, ())
+            contract = replace(contract_in_onnx(source), precision="fp16")
+            model.metadata_props[METADATA_KEY] = contract.to_json()
+            save(model, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_attention(tmp_path / "best.fp16.onnx")
+
+
+def build(source: Path, out: Path, **options: Any) -> PlanReport:
+    return plan_from_onnx(source, out / plan_beside(source).name, PlanOptions(**options))
+
+
+@pytest.mark.parametrize("target", [(), ("sm75",), ("sm89",), ("sm75", "sm86", "sm120")])
+def test_every_attention_is_fused_for_every_target(
+    fp16: Write, tmp_path: Path, target: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    report = build(fp16("small", "lora"), tmp_path, target=target)
+    facts, counts = report.facts, report.facts.counts
+    assert facts.targets == (target or (PORTABLE,))
+    assert (facts.attentions, counts.fused_attentions) == (8, 8)
+    assert counts.layers is not None
+    assert counts.layers > 100
+    assert (counts.int8_layers, report.caution) == (0, "")
+    assert (facts.flavour, facts.version) == ("rtx", rtx.__version__)
+    assert (facts.gpu, facts.cuda, facts.driver) == (None, None, None)
+    assert facts_of_plan(report.output) == facts
+    assert any(re.fullmatch(r"Building engine \d/\d", text) for text in caplog.messages)
+
+
+@pytest.mark.parametrize("tuning", ["adapter", "none"])
+def test_other_tunings(fp16: Write, tmp_path: Path, tuning: str) -> None:
+    facts = build(fp16("tiny", tuning), tmp_path, target=("sm75", "sm89")).facts
+    assert facts.attentions
+    assert facts.counts.fused_attentions == facts.attentions
+
+
+def test_fp32_runs_unfused(fp32: Write, tmp_path: Path) -> None:
+    report = build(fp32("tiny", "lora"), tmp_path)
+    assert report.facts.counts.fused_attentions == 0
+    assert "only plans of FP16 files (--fp16) have them fused" in report.caution
+
+
+def test_fp32_nodes_of_an_fp16_file_are_counted(tmp_path: Path) -> None:
+    plain = build(write_attention(tmp_path / "a.onnx"), tmp_path).facts.counts
+    island = build(write_attention(tmp_path / "b.onnx", island=True), tmp_path).facts.counts
+    assert plain.fp32_tensors == 0
+    assert island.fused_attentions == 1
+
+
+def test_an_fp16_file_without_any_fused_attention_is_refused(tmp_path: Path) -> None:
+    source = write_attention(tmp_path / "a.fp16.onnx")
+    model = onnx.load(source)
+    softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
+    softmax.attribute[0].i = 1  # over the bands: still a Softmax, but not of an attention
+    onnx.save(model, source)
+    with pytest.raises(ExportError, match="fused none of its 1 attentions; export the file again"):
+        build(source, tmp_path)
+    assert os.listdir(tmp_path) == [source.name]
+
+
+def test_the_command_and_inspect(source: Path, capsys: Capture) -> None:
+    assert main(["--onnx", str(source), "--plan", "--debug", "--batches", "2,4,8"]) == 0
+    captured = capsys.readouterr()
+    assert not captured.err.startswith("error")
+    plan = source.with_suffix(".plan")
+    lines = captured.out.splitlines()
+    assert f"for sm80+ (Ampere and later); TensorRT for RTX {rtx.__version__}" in lines[1]
+    assert lines[2].strip() == "batches of 2 to 8, best at 4"
+    assert "1 of 1 attentions fused" in lines[3]
+    assert lines[-1].startswith(f"next: mfnet-run {plan} SCENES -o OUT")
+    assert facts_of_plan(plan).profile == Profile(2, 4, 8)
+    from mfnet_export.inspect_cli import main as inspect
+
+    assert inspect([str(plan)]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"targets +sm80\+$", told, re.MULTILINE)
+    assert re.search(r"layers .*1 of 1 attentions fused, 0 linear layers in INT8", told)
+
+
+def test_neither_pytorch_nor_pycuda_is_needed(source: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['pycuda'] = None; "
+        f"sys.path[:] = {sys.path!r}; from mfnet_export.cli import main; "
+        f"sys.exit(main(['--onnx', {str(source)!r}, '--plan', '--json']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["targets"] == [PORTABLE]
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("--target sm90", "--target sm90: TensorRT for RTX .* builds for portable, sm75, .*sm120"),
+        ("--target portable --target sm75", "--target portable includes all cards from Ampere"),
+        ("--version-compatible", "--version-compatible is not for TensorRT for RTX"),
+        ("--hardware-compatible ampere-plus", "--hardware-compatible is not for TensorRT for RTX"),
+        ("--strip-weights", "--strip-weights is not for TensorRT for RTX"),
+        ("--refittable", "--refittable is not for TensorRT for RTX"),
+        ("--timing-cache t", "--timing-cache is not for TensorRT for RTX"),
+        ("--own-kernels", "--own-kernels is not for TensorRT for RTX"),
+    ],
+)
+def test_options_that_are_refused(source: Path, words: str, part: str, capsys: Capture) -> None:
+    assert main(["--onnx", str(source), "--plan", *words.split()]) == 2
+    assert re.search(part, capsys.readouterr().err)
+    assert os.listdir(source.parent) == [source.name]
+
+
+def test_turing_multiplies_no_fp32_matrices(tmp_path: Path) -> None:
+    source = write_attention(tmp_path / "best.onnx", "fp32")
+    with pytest.raises(UsageError, match=r"sm75: Turing has no FP32 plan.*from a file of --fp16"):
+        build(source, tmp_path, target=("sm75", "sm89"))
+
+
+def test_parser_errors_name_the_node(source: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    model = onnx.load(source)
+    (mix,) = (node for node in model.graph.node if node.name == "mix")
+    mix.op_type = "MatMull"
+    onnx.save(model, source)
+    with pytest.raises(ExportError, match=r"cannot read it \(mix \(MatMull\): .*[Pp]lugin"):
+        build(source, source.parent)
+    assert "mix (MatMull)" in caplog.messages[-1]
+    assert os.listdir(source.parent) == [source.name]
+
+
+def test_builder_errors_give_the_reason(
+    fp32: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mfnet_export.tensorrt.build.require_buildable", lambda *_: None)
+    with pytest.raises(ExportError, match=r"cannot build it \(.*FP32 GEMM is not supported"):
+        build(fp32("tiny", "lora"), tmp_path, target=("sm75",))
+    assert not os.listdir(tmp_path)
+
+
+def test_an_interrupt_ends_the_build(
+    fp16: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left, and the old plan stays."""
+    caplog.set_level("INFO")
+    source = fp16("small", "lora")
+    plan = tmp_path / plan_beside(source).name
+    plan.write_text("old")
+
+    def interrupt() -> None:
+        time.sleep(1)
+        signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
+
+    Thread(target=interrupt).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        build(source, tmp_path)
+    assert time.monotonic() - started < 15
+    assert caplog.messages[-1] == "stopping: TensorRT ends at its next step"
+    assert os.listdir(tmp_path) == [plan.name]
+    assert plan.read_text() == "old"
+
+
+def test_a_full_disk(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_bytes(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(ResourceError, match="cannot be written"):
+        build(source, source.parent)
+    assert os.listdir(source.parent) == [source.name]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_of_a_build(fp16: Write, tmp_path: Path) -> None:
+    """Peak memory of the process: Python, TensorRT's libraries and the build."""
+    source = fp16("small", "lora")
+    code = (
+        f"import re, sys; sys.path[:] = {sys.path!r}; from mfnet_export.cli import main; "
+        f"main(['--onnx', {str(source)!r}, '--plan', '-o', {str(tmp_path / 'a.plan')!r}]); "
+        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) < 800_000, "KiB"
+
+
+@pytest.mark.parametrize("where", [0, 40, 500, -1])
+def test_a_damaged_plan_is_refused(source: Path, where: int) -> None:
+    build(source, source.parent)
+    plan = source.with_suffix(".plan")
+    content = bytearray(plan.read_bytes())
+    content[where] ^= 1
+    with pytest.raises(ModelError, match="its SHA-256 is"):
+        require_digest(plan, facts_of_plan(plan), bytes(content))
