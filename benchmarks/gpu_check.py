@@ -43,8 +43,10 @@ LEAST_MINUTES = 0.2  # a part is not started with less time left
 MAIN = "import sys; from {} import main; sys.exit(main(sys.argv[1:]))"
 MACHINE = """
 from mfnet_export.tensorrt.machine import plan_machine
+from mfnet_runtime.cuda.device import CudaDevice
 with plan_machine() as m:
-    print(f"{m.device.name}, driver for CUDA {m.device.driver}, TensorRT {m.trt.__version__}")
+    gpu = m.device or CudaDevice()
+    print(f"{gpu.name}, driver for CUDA {gpu.driver}, {m.flavour.title} {m.trt.__version__}")
 """
 MISSING = """
 import sys; from importlib.util import find_spec

@@ -21,7 +21,6 @@ from mfnet_export.cli import main as export
 from mfnet_runtime.backends.tensorrt.plan_file import PlanFacts, Profile, sidecar_of
 from mfnet_runtime.contract import Contract
 
-
 BUILT_ON = {"cuda": "12.6", "driver": "12.2", "gpu": "NVIDIA Fake"}
 
 
