@@ -23,7 +23,8 @@ BACKENDS = {
     "tensorrt": {"cuda": "mfnet_runtime.backends.tensorrt.backend:TensorRtBackend"},
 }
 DEVICES = ("cpu", "cuda")
-# Backends for a file name suffix and device, fastest first; `auto` takes the first installed one.
+# Backends for a file name suffix and device, usually fastest first; `auto` takes the first
+# installed one, and mfnet-run the one that is fastest on this machine.
 RUNS = {
     (".onnx", "cpu"): ("openvino", "onnxruntime"),
     (".onnx", "cuda"): ("onnxruntime",),
@@ -42,7 +43,8 @@ def backend_from_file(
 
     Args:
         path: The model.
-        name: One of `BACKENDS`, or `auto` for the fastest installed one that runs the file.
+        name: One of `BACKENDS`, or `auto` for the first installed one that runs the file;
+            `measure_engines` of `backends.fastest` tells which is fastest here.
         device: One of `DEVICES`, or `auto` for what the file needs.
         trust_plan: Skip the checksum, TensorRT-version and GPU checks of a plan.
         options: For the backend: `threads` (0: physical cores), `precision` (of floating-point
@@ -96,6 +98,11 @@ def backend_for(
     if trust_plan and suffix != ".plan":
         raise UsageError(f"{path}: not a plan; leave out --trust-plan")
     return name, device
+
+
+def installed_backends(path: Path, device: str) -> list[str]:
+    """Return the names of the installed backends that run a file on a device."""
+    return [name for name in RUNS.get((path.suffix.lower(), device), ()) if find_spec(name)]
 
 
 def _device_for(path: Path, name: str) -> str:

@@ -116,10 +116,13 @@ def command(
         return check_scenes(request, found, out, options, read, vectors, as_json, quiet)
     if out is None:
         raise UsageError("no output folder; give one with -o (only --check needs none)")
-    with engine.backend_for(model, options.batch) as backend:
+    times = engine.times_of(model)
+    name = next(iter(times), engine.backend)
+    with engine.backend_for(model, name, options.batch) as backend:
         ran = {
             "model": model.name,
             "backend": backend.name,
+            "ms_a_window": times,
             "precision": backend.precision,
             "device": backend.device,
             "preprocess": processor(backend, options),
@@ -155,7 +158,9 @@ def command(
 
 def _heading(ran: dict[str, Any]) -> str:
     text = f"{ran['model']} in {ran['precision']} on {ran['device']}"
-    return f"{text}, threads {ran['threads']}" if ran["threads"] else text
+    text += f", threads {ran['threads']}" if ran["threads"] else ""
+    times = ", ".join(f"{name} {value:.3g}" for name, value in ran["ms_a_window"].items())
+    return f"{text} ({times} ms a window)" if times else text
 
 
 def _sentence(row: dict[str, Any]) -> str:

@@ -35,13 +35,25 @@ class EngineOptions:
     threads: int | None
     trust_plan: bool
 
-    def backend_for(self, model: Path, batch: AskedBatch) -> Backend:
+    def times_of(self, model: Path) -> dict[str, float]:
+        """Time the engines that `auto` has to choose from, see `measure_engines`; else empty."""
+        from mfnet_runtime.backends import backend_for, installed_backends
+
+        _, device = backend_for(model, self.backend, self.device, self.trust_plan)
+        engines = installed_backends(model, device)
+        if self.backend != "auto" or device != "cpu" or len(engines) < 2:
+            return {}
+        from mfnet_runtime.backends.fastest import measure_engines
+
+        return measure_engines(model, engines, self.threads or 0, self.precision)
+
+    def backend_for(self, model: Path, name: str, batch: AskedBatch) -> Backend:
         """Return the backend for a file, not entered; see `backend_from_file`."""
         from mfnet_runtime.backends import backend_from_file
 
         return backend_from_file(
             model,
-            self.backend,
+            name,
             self.device,
             self.trust_plan,
             threads=self.threads or 0,
@@ -187,7 +199,7 @@ engine_options = option_group(
                 metavar="NAME",
                 default="auto",
                 show_default=True,
-                help="onnxruntime, openvino, tensorrt, or auto for the fastest installed.",
+                help="onnxruntime, openvino, tensorrt, or auto for the fastest here.",
             ),
             click.option(
                 "--device",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -258,11 +259,12 @@ def test_memory_of_a_build(fp16: Write, tmp_path: Path) -> None:
     assert int(done.stdout.splitlines()[-1]) < 800_000, "KiB"
 
 
-@pytest.mark.parametrize("where", [0, 40, 500, -1])
-def test_a_damaged_plan_is_refused(source: Path, where: int) -> None:
+def test_damaged_plans_are_refused(source: Path) -> None:
     build(source, source.parent)
     plan = source.with_suffix(".plan")
-    content = bytearray(plan.read_bytes())
-    content[where] ^= 1
-    with pytest.raises(ModelError, match="its SHA-256 is"):
-        require_digest(plan, facts_of_plan(plan), bytes(content))
+    facts, content = facts_of_plan(plan), bytearray(plan.read_bytes())
+    rng = random.Random(0)
+    for place in rng.sample(range(len(content)), 10_000):
+        content[place] ^= 1 << rng.randrange(8)
+        with pytest.raises(ModelError, match="its SHA-256 is"):
+            require_digest(plan, facts, bytes(content))
