@@ -21,7 +21,9 @@ from torch import Tensor
 import mfnet_export.export
 from mfnet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from mfnet.config import config_from_preset
+from mfnet.model.decoder_attention import relative_position_index
 from mfnet.model.network import MFNet
+from mfnet.tuning import tuning_class
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.labels import ClassTable
 
@@ -82,6 +84,28 @@ def write_checkpoint(path: Path, window: int, classes: int, seed: int = 0) -> Pa
     contract = Contract(window, ClassTable.numbered(classes))
     save_checkpoint(path, Checkpoint(network.config, contract, network.state_dict()))
     return path
+
+
+def official_state(network: MFNet) -> dict[str, Tensor]:
+    """The state_dict the official implementation would save of this network."""
+    state = {}
+    for ours, tensor in network.state_dict().items():
+        name = ours
+        if ours.startswith("encoder.tuning."):
+            _, _, index, rest = ours.split(".", 3)
+            for theirs, mine in tuning_class(network.config.tuning).official.items():
+                if rest.startswith(mine):
+                    rest = theirs + rest.removeprefix(mine)
+                    break
+            name = f"image_encoder.blocks.{index}.{rest}"
+        name = name.replace("encoder.sam.", "image_encoder.", 1).replace(
+            "attn.rel_pos_", "attn.rel_"
+        )
+        state[name.removeprefix("fusion.")] = tensor
+    for block in ("b4", "b3", "b2"):
+        state[f"decoder.{block}.attn.relative_position_index"] = relative_position_index()
+    copies = {f"sam.{k}": v for k, v in state.items() if k.startswith("image_encoder.")}
+    return {**state, **copies, "sam.mask_decoder.iou_token.weight": torch.zeros(1, 4)}
 
 
 def random_windows(count: int, window: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from mfnet_runtime.console import (
     say,
 )
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.scene.layouts import LAYOUTS
 
 PATH = click.Path(path_type=Path)
 PERCENT = click.FloatRange(0, 100)
@@ -41,6 +42,11 @@ def _option(name: str, text: str, **kind: Any) -> Any:
 
 _GROUPS = {
     "Export": (
+        _option(
+            "--dataset",
+            "Dataset of an official checkpoint, which sets bands, classes and pixel size.",
+            type=click.Choice(list(LAYOUTS)),
+        ),
         _option("--window", "Pixels per side; official .pth only [default: 256].", type=int),
         _option("--classes", "JSON class table that replaces the checkpoint's.", type=PATH),
         _option("--no-rewrite", "Leave out a rewrite; repeatable.", multiple=True, metavar="STEP"),
@@ -94,7 +100,7 @@ def command(
     \b
     Examples:
       mfnet-export --ckpt runs/a/best.pt
-      mfnet-export --ckpt official.pth -o best.onnx --classes classes.json --scenes scenes/
+      mfnet-export --ckpt official.pth --dataset vaihingen -o best.onnx --scenes scenes/
       mfnet-export --ckpt best.pt --fp16 --scenes test/
       mfnet-export --ckpt best.pt --int8 --calibrate train/ --scenes test/
       mfnet-export --onnx best.fp16.onnx --plan --timing-cache timings

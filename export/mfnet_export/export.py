@@ -10,7 +10,12 @@ from typing import Any
 
 import torch
 
-from mfnet.checkpoints.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint
+from mfnet.checkpoints.checkpoint import (
+    Checkpoint,
+    is_from_official,
+    load_checkpoint,
+    network_from_checkpoint,
+)
 from mfnet.checkpoints.torch_file import SUFFIXES
 from mfnet.data.labels import classes_from_file
 from mfnet.model.network import MFNet
@@ -34,6 +39,8 @@ from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import MFNetError, ModelError, UsageError
 from mfnet_runtime.files import sha256_from_file
+from mfnet_runtime.labels import ClassTable
+from mfnet_runtime.scene.layouts import LAYOUTS
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +57,7 @@ class ExportReport:
     parity: ParityReport
     contract: Contract
     seconds: float
+    assumed: tuple[str, ...] = ()  # facts that an official file does not state, and their options
     int8: PrecisionReport | None = None
     fp16: PrecisionReport | None = None
     plan: PlanReport | None = None
@@ -64,6 +72,7 @@ class ExportReport:
             "rewrites": [asdict(step) for step in self.rewrites],
             "parity": self.parity.to_json(),
             "contract": self.contract.to_dict(),
+            "assumed": list(self.assumed),
             "seconds": round(self.seconds, 2),
             **{name: report.to_json() for name, report in others.items() if report},
             **({"no_plan": self.no_plan} if self.no_plan else {}),
@@ -75,6 +84,7 @@ class ExportReport:
         return [
             *labelled("rewrites", self._rewrite_rows()),
             *labelled("written", [f"{self.output}  {size}, in {self.seconds:.0f} s"]),
+            *labelled("assumed", self.assumed),
             *labelled("parity", self.parity.lines()),
             *(self.int8.lines() if self.int8 else ()),
             *(self.fp16.lines() if self.fp16 else ()),
@@ -133,7 +143,7 @@ def export_checkpoint(
         require_builder(plan_options.for_rtx)
     with staged_output(target) as partial:
         logger.info("loading %s", checkpoint.name)
-        loaded = _load(checkpoint, options)
+        loaded = load_for_export(checkpoint, options)
         windows = sample_windows(
             loaded.contract, options.scenes, options.windows, bands=options.bands
         )
@@ -155,7 +165,15 @@ def export_checkpoint(
                 f"{checkpoint}: not exported, {parity.failure()}; nothing was written "
                 f"(--no-rewrite leaves out a rewrite: {', '.join(merged.steps) or 'none ran'})"
             )
-        report = ExportReport(target, folder_size(partial.parent), costs, parity, contract, 0)
+        report = ExportReport(
+            target,
+            folder_size(partial.parent),
+            costs,
+            parity,
+            contract,
+            seconds=0,
+            assumed=_assumptions(loaded.contract, options),
+        )
         threads = torch.get_num_threads()
         if calibration:
             path = partial.with_suffix(int8.SUFFIX)
@@ -203,7 +221,13 @@ def _require_target(target: Path, checkpoint: Path, options: ExportOptions) -> N
             )
 
 
-def _load(path: Path, options: ExportOptions) -> Checkpoint:
+def load_for_export(path: Path, options: ExportOptions) -> Checkpoint:
+    """Load a checkpoint, with the facts that options state of an official one.
+
+    Raises:
+        UsageError: The file is missing, or options do not fit it.
+        ModelError: The checkpoint is damaged, untrusted or contradicts itself.
+    """
     window = options.window
     checkpoint = load_checkpoint(path) if window is None else load_checkpoint(path, window=window)
     if window not in (None, checkpoint.config.window):
@@ -211,15 +235,51 @@ def _load(path: Path, options: ExportOptions) -> Checkpoint:
             f"{path}: was trained for windows of {checkpoint.config.window} px, not {window}; "
             "leave --window out, it is for official .pth files"
         )
-    if options.classes is None:
-        return checkpoint
-    classes = classes_from_file(options.classes)
+    contract = checkpoint.contract
+    if options.dataset is not None:
+        if not is_from_official(contract):
+            raise UsageError(
+                f"{path}: states its bands and classes; leave --dataset out, it is for official "
+                "checkpoints"
+            )
+        layout = LAYOUTS[options.dataset]
+        contract = replace(
+            contract,
+            classes=_fitting(layout.classes, f"--dataset {layout.name}", checkpoint, path),
+            image=replace(contract.image, bands=layout.band_names),
+            pixel_size=layout.pixel_size,
+        ).with_provenance(dataset=layout.name)
+    if options.classes is not None:
+        classes = classes_from_file(options.classes)
+        classes = _fitting(classes, str(options.classes), checkpoint, path)
+        contract = replace(contract, classes=classes)
+    return replace(checkpoint, contract=contract)
+
+
+def _fitting(classes: ClassTable, source: str, checkpoint: Checkpoint, path: Path) -> ClassTable:
+    """Return classes if they are as many as the network's."""
     if len(classes) != checkpoint.config.classes:
         raise UsageError(
-            f"{options.classes}: has {len(classes)} classes, {path.name} has "
-            f"{checkpoint.config.classes}"
+            f"{source}: has {len(classes)} classes, {path.name} has {checkpoint.config.classes}"
         )
-    return replace(checkpoint, contract=replace(checkpoint.contract, classes=classes))
+    return classes
+
+
+def _assumptions(contract: Contract, options: ExportOptions) -> tuple[str, ...]:
+    """Return what is assumed of an official checkpoint, each with the option that states it."""
+    if not is_from_official(contract):
+        return ()
+    found = []
+    if options.dataset is None:
+        found.append(f"bands {', '.join(contract.image.bands)}: --dataset")
+        if options.classes is None:
+            names = ", ".join(contract.classes.names)
+            found.append(f"classes {names}, by their number: --dataset or --classes")
+    if contract.pixel_size is None:
+        found.append("pixel size unknown")
+    if options.window is None:
+        found.append(f"windows of {contract.window} px: --window")
+    return tuple(found)
 
 
 def _network(checkpoint: Checkpoint, path: Path) -> MFNet:

@@ -82,7 +82,7 @@ def lines_from_facts(facts: Facts) -> list[str]:
 def _facts_from_checkpoint(path: Path) -> tuple[str, Facts]:
     import torch
 
-    from mfnet.checkpoints.checkpoint import load_checkpoint
+    from mfnet.checkpoints.checkpoint import is_from_official, load_checkpoint
     from mfnet.model.network import MFNet
 
     checkpoint = load_checkpoint(path)
@@ -106,9 +106,9 @@ def _facts_from_checkpoint(path: Path) -> tuple[str, Facts]:
         "training": checkpoint.training,
         "metrics": checkpoint.metrics,
     }
-    if checkpoint.contract.provenance.get("source") != "official":
+    if not is_from_official(checkpoint.contract):
         return "mfnet checkpoint", facts
-    facts["note"] = "an official file states neither window nor class names: these are guessed"
+    facts["note"] = "an official file states neither window, bands nor classes: these are guessed"
     return "official MFNet weights", facts
 
 
@@ -201,11 +201,13 @@ def _file_rows(file: Facts) -> Rows:
 
 def _contract_rows(contract: Facts) -> Rows:
     image, dsm = contract["image"], contract["dsm"]
+    size = contract["pixel_size"]
     return [
         ("window", f"{contract['window']} px"),
         ("image", f"{', '.join(image['bands'])}; value / {image['full_scale']:g}"),
         ("DSM", _DSM_RULES.get(dsm["rule"], dsm["rule"]).format(**dsm)),
         ("precision", contract["precision"]),
+        ("pixel size", "unknown" if size is None else f"{size:g} m"),
     ]
 
 

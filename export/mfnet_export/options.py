@@ -16,6 +16,7 @@ class ExportOptions:
     scenes: Path | None = None  # folder of scenes to validate on; None draws a synthetic town
     windows: int = 4  # windows to validate on, without those of noise
     bands: tuple[int, int, int] | None = None  # 1-based image bands of the scenes
+    dataset: str | None = None  # that an official file was trained on
     window: int | None = None  # pixels per side, for an official file, which does not state it
     classes: Path | None = None  # JSON class table that replaces the checkpoint's
     no_rewrite: tuple[str, ...] = ()  # names of rewrites to leave out

@@ -144,6 +144,11 @@ def checkpoint_from_official(state: dict[str, Tensor], *, window: int = 256) -> 
     return Checkpoint(config=config, contract=contract, weights=weights)
 
 
+def is_from_official(contract: Contract) -> bool:
+    """Tell if a contract was made for an official file, which states none of its facts."""
+    return contract.provenance.get("source") == "official"
+
+
 def network_from_checkpoint(checkpoint: Checkpoint) -> MFNet:
     """Build the network with its weights, in eval mode, on the CPU, in float32.
 

@@ -1,7 +1,6 @@
 """Datasets: which scenes to train and test on, and how to read their files.
 
-There are the folder layouts and splits of three benchmarks, as published, and plain folders
-`image/ dsm/ label/`.
+There are the splits of three published datasets and plain folders `image/ dsm/ label/`.
 """
 
 from __future__ import annotations
@@ -9,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mfnet.data.labels import LabelCoding, classes_from_file, classes_from_labels, detect_coding
 from mfnet_runtime.errors import UsageError
-from mfnet_runtime.labels import ISPRS, MMHUNAN, ClassTable
+from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.scene.discovery import Scene, scenes_from
+from mfnet_runtime.scene.layouts import LAYOUTS, Layout
 
 CLASSES_FILE = "classes.json"
 VAIHINGEN_TRAIN = "1 3 23 26 7 11 13 28 17 32 34 37"
@@ -57,11 +58,11 @@ def dataset_from_layout(name: str, root: Path) -> Dataset:
     Raises:
         UsageError: The name is unknown, or files are missing.
     """
-    if name not in LAYOUTS:
-        raise UsageError(f"dataset {name!r} is not one of {', '.join(LAYOUTS)}")
+    if name not in SPLITS:
+        raise UsageError(f"dataset {name!r} is not one of {', '.join(SPLITS)}")
     if not root.is_dir():
         raise UsageError(f"{root}: not a folder; expected the {name} dataset there")
-    return LAYOUTS[name](root)
+    return SPLITS[name](root)
 
 
 def dataset_from_folder(
@@ -114,91 +115,84 @@ def dataset_from_folder(
 
 
 def _vaihingen(root: Path) -> Dataset:
-    full = "gts_for_participants/top_mosaic_09cm_area{}.tif"
-    eroded = "gts_eroded_for_participants/top_mosaic_09cm_area{}_noBoundary.tif"
-
-    def scene(area: str, label: str) -> Scene:
-        image = root / f"top/top_mosaic_09cm_area{area}.tif"
-        dsm = root / f"dsm/dsm_09cm_matching_area{area}.tif"
-        return Scene(image.stem, image, dsm, root / label.format(area))
-
-    train = [scene(area, full) for area in VAIHINGEN_TRAIN.split()]
-    test = [scene(area, eroded) for area in VAIHINGEN_TEST.split()]
-    layout = "top/, dsm/, gts_for_participants/ and gts_eroded_for_participants/ as from ISPRS"
-    _require(train + test, root, layout)
-    return Dataset(
-        name="vaihingen",
-        classes=ISPRS,
-        train=train,
-        test=test,
-        band_names=("near infrared", "red", "green"),
+    return _dataset(
+        LAYOUTS["vaihingen"],
+        root,
+        (VAIHINGEN_TRAIN.split(), "gts_for_participants/top_mosaic_09cm_area{}.tif"),
+        (
+            VAIHINGEN_TEST.split(),
+            "gts_eroded_for_participants/top_mosaic_09cm_area{}_noBoundary.tif",
+        ),
         coding="colour",
-        use_place=False,
         stride=32,
     )
 
 
 def _potsdam(root: Path) -> Dataset:
-    full = "5_Labels_for_participants/top_potsdam_{}_label.tif"
-    eroded = "5_Labels_for_participants_no_Boundary/top_potsdam_{}_label_noBoundary.tif"
-
-    def scene(tile: str, label: str) -> Scene:
-        image = root / f"4_Ortho_RGBIR/top_potsdam_{tile}_RGBIR.tif"
-        row, column = tile.split("_")
-        # ISPRS pads the numbers in DSM names only: 06_10, and 06_07.
-        spellings = (f"{int(row):02}_{int(column):02}", f"{int(row):02}_{column}", tile)
-        dsms = [
-            root / f"1_DSM_normalisation/dsm_potsdam_{spelling}_normalized_lastools.jpg"
-            for spelling in spellings
-        ]
-        dsm = next((path for path in dsms if path.is_file()), dsms[0])
-        return Scene(image.stem, image, dsm, root / label.format(tile))
-
-    train = [scene(tile, full) for tile in POTSDAM_TRAIN.split()]
-    test = [scene(tile, eroded) for tile in POTSDAM_TEST.split()]
-    layout = (
-        "4_Ortho_RGBIR/, 1_DSM_normalisation/, 5_Labels_for_participants/ and "
-        "5_Labels_for_participants_no_Boundary/ as from ISPRS"
-    )
-    _require(train + test, root, layout)
-    return Dataset(
-        name="potsdam",
-        classes=ISPRS,
-        train=train,
-        test=test,
+    return _dataset(
+        LAYOUTS["potsdam"],
+        root,
+        (POTSDAM_TRAIN.split(), "5_Labels_for_participants/top_potsdam_{}_label.tif"),
+        (
+            POTSDAM_TEST.split(),
+            "5_Labels_for_participants_no_Boundary/top_potsdam_{}_label_noBoundary.tif",
+        ),
         coding="colour",
-        use_alpha=False,
-        use_place=False,
     )
 
 
 def _mmhunan(root: Path) -> Dataset:
-    def scene(chip: str) -> Scene:
-        image = root / f"images_png/{chip}.png"
-        return Scene(chip, image, root / f"dsm_pngs/{chip}.png", root / f"masks_png/{chip}.tif")
-
-    held_out = MMHUNAN_TEST.split()
-    found = {path.stem for path in (root / "images_png").glob("*.png")}
-    chips = sorted(found - set(held_out), key=lambda chip: (len(chip), chip))
-    train, test = [scene(chip) for chip in chips], [scene(chip) for chip in held_out]
-    _require(train + test, root, "images_png/ID.png, dsm_pngs/ID.png and masks_png/ID.tif")
-    if not train:
-        raise UsageError(f"{root / 'images_png'}: only test chips in it; expected others to train")
-    return Dataset(
-        name="mmhunan",
-        classes=MMHUNAN,
-        train=train,
-        test=test,
-        test_stride=128,
-        steps_per_epoch=500,
+    layout, label, held_out = LAYOUTS["mmhunan"], "masks_png/{}.tif", MMHUNAN_TEST.split()
+    chips = sorted(set(layout.tiles(root)) - set(held_out), key=lambda chip: (len(chip), chip))
+    dataset = _dataset(
+        layout, root, (chips, label), (held_out, label), test_stride=128, steps_per_epoch=500
     )
+    if not chips:
+        raise UsageError(f"{root / 'images_png'}: only test chips in it; expected others to train")
+    return dataset
 
 
-LAYOUTS: dict[str, Callable[[Path], Dataset]] = {
+SPLITS: dict[str, Callable[[Path], Dataset]] = {
     "vaihingen": _vaihingen,
     "potsdam": _potsdam,
     "mmhunan": _mmhunan,
 }
+
+
+def _dataset(
+    layout: Layout,
+    root: Path,
+    train: tuple[Sequence[str], str],
+    test: tuple[Sequence[str], str],
+    **more: Any,
+) -> Dataset:
+    """Make a dataset of the tiles to train and to test on, each with the path of their labels.
+
+    Raises:
+        UsageError: Files are missing.
+    """
+
+    def scenes(tiles: Sequence[str], label: str) -> list[Scene]:
+        files = [(tile, *layout.files(root, tile)) for tile in tiles]
+        return [
+            Scene(image.stem, image, dsm, root / label.format(tile)) for tile, image, dsm in files
+        ]
+
+    both = scenes(*train), scenes(*test)
+    paths = (layout.image, layout.dsm, *dict.fromkeys((train[1], test[1])))
+    folders = ", ".join(f"{Path(path).parent}/" for path in paths)
+    _require(both[0] + both[1], root, f"{folders} as distributed")
+    return Dataset(
+        name=layout.name,
+        classes=layout.classes,
+        train=both[0],
+        test=both[1],
+        bands=layout.bands,
+        band_names=layout.band_names,
+        use_alpha=layout.use_alpha,
+        use_place=layout.use_place,
+        **more,
+    )
 
 
 def _require(scenes: Sequence[Scene], root: Path, layout: str) -> list[Scene]:

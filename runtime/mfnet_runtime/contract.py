@@ -75,6 +75,7 @@ class Contract:
     image: ImageRule = ImageRule()
     dsm: DsmRule = DsmRule()
     precision: str = "fp32"
+    pixel_size: float | None = None  # of the training images, metres on the ground; None: unknown
     provenance: dict[str, Any] = field(default_factory=dict)  # origin of the model, without paths
 
     def __post_init__(self) -> None:
@@ -86,6 +87,8 @@ class Contract:
             raise ModelError(
                 f"precision {self.precision!r:.80} is not one of {', '.join(PRECISIONS)}"
             )
+        if self.pixel_size is not None and not 0 < self.pixel_size < math.inf:
+            raise ModelError(f"pixel size is {self.pixel_size} m; expected a positive number")
 
     def with_provenance(self, **facts: Any) -> Contract:
         """Return a copy with facts added to its provenance."""
@@ -100,6 +103,7 @@ class Contract:
             "image": {"bands": list(self.image.bands), "full_scale": self.image.full_scale},
             "dsm": {"rule": self.dsm.name, "low": self.dsm.low, "high": self.dsm.high},
             "precision": self.precision,
+            "pixel_size": self.pixel_size,
             "provenance": self.provenance,
         }
 
@@ -109,7 +113,7 @@ class Contract:
 
     @staticmethod
     def from_dict(data: Any) -> Contract:
-        """Parse the output of `to_dict`.
+        """Parse the output of `to_dict`, also of versions with fewer fields, or with more.
 
         Raises:
             ModelError: another format, a missing field, or a value out of range.
@@ -125,12 +129,14 @@ class Contract:
             dsm = DsmRule(
                 data["dsm"]["rule"], float(data["dsm"]["low"]), float(data["dsm"]["high"])
             )
+            size = data.get("pixel_size")  # older files have none
             return Contract(
                 window=index(data["window"]),
                 classes=ClassTable.from_json(data["classes"]),
                 image=image,
                 dsm=dsm,
                 precision=str(data["precision"]),
+                pixel_size=None if size is None else float(size),
                 provenance=dict(data["provenance"]),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as fault:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,27 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from networks import INDEX, onnx_with_weights, reference_state, reference_windows, use_export
+from networks import (
+    INDEX,
+    official_state,
+    onnx_with_weights,
+    random_network,
+    reference_state,
+    reference_windows,
+    use_export,
+)
 from support import write_scene
 
 import mfnet_export.export
 import mfnet_export.rewrites.steps
 from mfnet_export.cli import main
-from mfnet_export.export import onnx_beside
+from mfnet_export.export import load_for_export, onnx_beside
+from mfnet_export.options import ExportOptions
 from mfnet_export.rewrites.steps import STEPS
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import METADATA_KEY, Contract
+from mfnet_runtime.errors import UsageError
+from mfnet_runtime.labels import ISPRS
 
 if TYPE_CHECKING:
     from export.conftest import Made
@@ -101,6 +113,38 @@ def test_report_as_text_replaces_the_old_file(
     assert caplog.messages == ["loading best.pt", "exporting to ONNX", "comparing on 6 windows"]
     assert {prop.key for prop in onnx.load(out).metadata_props} == {METADATA_KEY}
     assert sorted(os.listdir(best.parent)) == ["best.pt", "net.onnx"]
+
+
+@pytest.mark.usefixtures("cheap")
+def test_what_an_official_file_does_not_state_is_printed(
+    made: Made, tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "UNetformer_epoch37_0.8412"
+    torch.save({"model": official_state(made.network)}, path)
+    assert run("--ckpt", path, "--window", 64, "--windows", 1) == 0
+    text = capsys.readouterr().out
+    assert "assumed   bands red, green, blue: --dataset\n" in text
+    assert "classes class_0, class_1, class_2, by their number: --dataset or --classes\n" in text
+    assert "pixel size unknown\n" in text
+    assert "--window" not in text
+    assert (tmp_path / f"{path.name}.onnx").is_file()
+
+
+def test_the_dataset_of_an_official_file(tmp_path: Path) -> None:
+    path = tmp_path / "official"
+    torch.save(official_state(random_network("none", classes=6)), path)
+    options = ExportOptions(window=64, dataset="vaihingen")
+    contract = load_for_export(path, options).contract
+    assert contract.image.bands == ("near infrared", "red", "green")
+    assert (contract.pixel_size, contract.classes) == (0.09, ISPRS)
+    assert load_for_export(path, replace(options, dataset="potsdam")).contract.pixel_size == 0.05
+    with pytest.raises(UsageError, match="--dataset mmhunan: has 7 classes, official has 6"):
+        load_for_export(path, replace(options, dataset="mmhunan"))
+
+
+def test_a_dataset_is_for_official_checkpoints(best: Path, capsys: Capture) -> None:
+    code = run("--ckpt", best, "--dataset", "potsdam")
+    assert_refused(capsys, code, 2, "best.pt: states its bands and classes; leave --dataset out")
 
 
 @pytest.mark.parametrize(

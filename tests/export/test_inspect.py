@@ -49,7 +49,7 @@ def test_official_file(name: str, tmp_path: Path) -> None:
     assert facts["network"]["tuning"] == INDEX[name]["tuning"]
     tables = {"zero": "zero", "random": "real"}[INDEX[name]["relpos"]]
     assert facts["network"]["relative_position"] == tables
-    assert "neither window nor class names" in lines_from_facts(facts)[-1]
+    assert "neither window, bands nor classes" in lines_from_facts(facts)[-1]
 
 
 def test_onnx(made: Made) -> None:
@@ -85,7 +85,7 @@ def test_plan_facts_come_from_its_sidecar(tmp_path: Path, capsys: Capture) -> No
     assert main([str(path)]) == 3
     err = capsys.readouterr().err
     assert "best.fp16.plan: best.fp16.plan.json cannot be read (No such file" in err
-    contract = Contract(256, ISPRS, dsm=DsmRule("scene_percentile", 1, 99), precision="fp16")
+    contract = Contract(256, ISPRS, dsm=DsmRule("scene_percentile", 1, 99), pixel_size=0.09)
     built = plan_facts(contract, plan_sha256=sha256_from_file(path))
     sidecar.write_text(built.to_json())
     facts = inspect_file(path)
@@ -101,7 +101,8 @@ def test_plan_facts_come_from_its_sidecar(tmp_path: Path, capsys: Capture) -> No
         "  profile.largest     16",
         "  version compatible  no",
         "  layers              612 layers, 48 of 48 attentions fused",
-        "  DSM        scene_percentile: 1 to 99 % of each scene's heights",
+        "  DSM         scene_percentile: 1 to 99 % of each scene's heights",
+        "  pixel size  0.09 m",
     ):
         assert line in lines
     path.write_bytes(b"another engine")
@@ -123,8 +124,8 @@ def test_output_is_aligned_text_or_json(made: Made, capsys: Capture) -> None:
         "provenance",
         "classes",
     ]
-    assert "  precision  fp32" in lines
-    assert "  image      red, green, blue; value / 255" in lines
+    assert "  precision   fp32" in lines
+    assert "  image       red, green, blue; value / 255" in lines
     assert "  opset        onnx 17" in lines
     assert any("#00ff00  tree" in line for line in lines)
     assert all(line == line.rstrip() for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ CONTRACTS = st.builds(
     ),
     dsm=DSM_RULES,
     precision=st.sampled_from(PRECISIONS),
+    pixel_size=st.none() | st.floats(1e-3, 100),
     provenance=st.dictionaries(
         st.text(max_size=8), st.text(max_size=8) | st.integers(), max_size=4
     ),
@@ -53,6 +55,15 @@ def test_what_a_model_file_says() -> None:
     assert said["image"] == {"bands": ["red", "green", "blue"], "full_scale": 255.0}
     assert said["dsm"] == {"rule": "scene_minmax", "low": 0.0, "high": 100.0}
     assert [row["name"] for row in said["classes"]] == list(ISPRS.names)
+
+
+def test_contracts_of_other_versions_load() -> None:
+    """A pixel size came later; a version that has more fields is read without them."""
+    old = PLAIN.to_dict()
+    del old["pixel_size"]
+    assert Contract.from_dict(old) == PLAIN
+    assert Contract.from_dict({**PLAIN.to_dict(), "season": "summer"}) == PLAIN
+    assert replace(PLAIN, pixel_size=0.09).to_dict()["pixel_size"] == 0.09
 
 
 def test_provenance_grows_and_the_rest_stays() -> None:
@@ -89,6 +100,8 @@ TEXT = PLAIN.to_json()
         (TEXT.replace('"red"', r'"\u0007"'), "band name"),
         (TEXT.replace("scene_minmax", "x" * 5000), "DSM rule 'xxx"),
         (TEXT.replace("fp32", r"\u001b" * 5000), "precision"),
+        (TEXT.replace('"pixel_size":null', '"pixel_size":0'), "pixel size is 0.0 m; expected"),
+        (TEXT.replace('"pixel_size":null', '"pixel_size":"wide"'), "malformed"),
     ],
 )
 def test_texts_that_are_refused_in_one_short_printable_line(text: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,7 +19,13 @@ DARK = 1 / 4  # share of the full scale below which nearly all values of an imag
 BORDER = 0.01  # share of the pixels that one colour may have before it looks like a margin
 BETWEEN = 0.05  # share of an alpha band that may be neither transparent nor opaque
 SPARSE = 0.5  # share of valid pixels that is worth a note
-COLOURS = {"red", "green", "blue"}  # names that both a file and a model may give to bands
+# What files call bands, in lower case without punctuation; numbers are Sentinel-2's.
+COLOURS = {
+    "red": ("red", "r", "b4", "b04"),
+    "green": ("green", "g", "b3", "b03"),
+    "blue": ("blue", "b", "b2", "b02"),
+    "near infrared": ("near infrared", "nearinfrared", "infrared", "nir", "ir", "b8", "b08"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,20 +40,37 @@ class ImageFacts:
 
 def band_names(image: ImageFacts) -> Said:
     """Compare the colours that the file states with those that the model expects."""
-    bands, names, expected = image.bands, image.bands.names, image.expected
+    bands, options = image.bands, image.options
+    expected = tuple(_colour(name) for name in image.expected)
+    names = options.band_names or _colours(bands)
     numbers = ",".join(map(str, bands.bands))
     called = tuple(names[band - 1] for band in bands.bands)
-    if not set(called) <= COLOURS or called == expected:
-        yield "ok", f"bands {numbers} are used as {', '.join(expected)}"
+    if not set(called) <= COLOURS.keys() or called == expected:
+        yield "ok", f"bands {numbers} are used as {', '.join(image.expected)}"
         return
     remedy = "use a model trained on such images, or choose the bands in that order with --bands"
     if set(expected) <= set(names):
         remedy = f"use --bands {','.join(str(names.index(name) + 1) for name in expected)}"
+    source = "the dataset has" if options.band_names else "the file names its"
     yield (
         "warning",
-        f"{bands.path}: the model expects {', '.join(expected)}, but the file names its bands "
+        f"{bands.path}: the model expects {', '.join(image.expected)}, but {source} bands "
         f"{numbers} {', '.join(called)}; {remedy}",
     )
+
+
+def _colours(bands: ImageBands) -> tuple[str, ...]:
+    """Return the colours of all bands of a file: of their descriptions, or else of their flags."""
+    stated = zip(bands.dataset.descriptions, bands.names, strict=True)
+    return tuple(
+        colour if (colour := _colour(text)) in COLOURS else _colour(flag) for text, flag in stated
+    )
+
+
+def _colour(text: str | None) -> str:
+    """Return the colour that a description or flag of a band states, or else the text."""
+    plain = re.sub(r"[^a-z0-9]+", " ", (text or "").lower()).strip()
+    return next((colour for colour, names in COLOURS.items() if plain in names), plain)
 
 
 def valid_pixels(image: ImageFacts) -> Said:

@@ -29,6 +29,7 @@ from mfnet_runtime.console import (
 )
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.run.options import ResumeOptions, VectorOptions
+from mfnet_runtime.scene.layouts import LAYOUTS, layout_in
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.tiling.options import SegmentOptions
 
@@ -41,6 +42,11 @@ logger = logging.getLogger(__name__)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Output folder.")
 @click.option(
     "--dsm", type=click.Path(path_type=Path), help="DSM of one image, or folder of those of many."
+)
+@click.option(
+    "--dataset",
+    type=click.Choice(list(LAYOUTS)),
+    help="Published dataset in the folder SCENES [default: recognised by its files].",
 )
 @click.option(
     "--dsm-band",
@@ -72,6 +78,7 @@ def command(
     scenes: Path,
     out: Path | None,
     dsm: Path | None,
+    dataset: str | None,
     dsm_band: int | None,
     read: ReadOptions,
     options: SegmentOptions,
@@ -87,9 +94,10 @@ def command(
     """Segment SCENES with MODEL and write one class map per scene.
 
     SCENES is a folder with image/ and dsm/ holding rasters of equal stems; a folder of pairs such
-    as NAME.tif and NAME_dsm.tif, or with ISPRS names; a folder of images, with the folder of their
-    DSMs given by --dsm; a CSV file with the columns image, dsm and optionally name; or one image,
-    with its DSM given by --dsm. Pixels without data in image or DSM become 255.
+    as NAME.tif and NAME_dsm.tif, or with ISPRS names; the folder of a published dataset; a folder
+    of images, with the folder of their DSMs given by --dsm; a CSV file with the columns image, dsm
+    and optionally name; or one image, with its DSM given by --dsm. Pixels without data in image or
+    DSM become 255.
 
     \b
     Examples:
@@ -105,7 +113,15 @@ def command(
     from mfnet_runtime.scene.discovery import scenes_from
     from mfnet_runtime.tiling.pipeline import processor
 
-    found = scenes_from(scenes, dsm, only=only, dsm_band=dsm_band, drivers=read.allow_driver)
+    layout = LAYOUTS[dataset] if dataset else None
+    if layout is None and dsm is None and dsm_band is None:
+        layout = layout_in(scenes)
+    if layout is not None:
+        logger.info("%s: read as the %s dataset, without its labels", scenes, layout.name)
+        read = layout.read_options(read)
+    found = scenes_from(
+        scenes, dsm, only=only, dsm_band=dsm_band, drivers=read.allow_driver, layout=layout
+    )
     if check:
         from mfnet_runtime.preflight.check import check_scenes
         from mfnet_runtime.preflight.model import ModelRequest

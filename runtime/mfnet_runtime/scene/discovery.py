@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.scene.layouts import Layout
 from mfnet_runtime.scene.pairing import (
     driver_hint,
     images_by_stem,
@@ -38,6 +39,7 @@ def scenes_from(
     only: Sequence[str] = (),
     dsm_band: int | None = None,
     drivers: Sequence[str] = (),
+    layout: Layout | None = None,
 ) -> list[Scene]:
     """List the scenes of a folder, of a CSV table of pairs, or of one image.
 
@@ -57,6 +59,7 @@ def scenes_from(
             are no DSMs; None for DSMs of one band.
         drivers: GDAL's, whose files in folders are rasters too, in addition to GeoTIFF, PNG and
             JPEG. A PNG or JPEG beside another raster of the same stem is its preview.
+        layout: Of the published dataset in the folder `source`; its labels are ignored.
 
     Raises:
         UsageError: `source` is missing, empty or of another layout; two files match one part of a
@@ -67,6 +70,12 @@ def scenes_from(
         scenes = _scenes_from_file(source, dsm, dsm_band)
     elif not source.is_dir():
         raise UsageError(f"{source}: is not a file or folder")
+    elif layout is not None:
+        if dsm is not None or dsm_band is not None:
+            raise UsageError(f"{source}: --dsm and --dsm-band do not go with a published dataset")
+        scenes = [
+            Scene(image.stem, image, heights) for image, heights in layout.pairs(source).items()
+        ]
     elif labelled or (source / "image").is_dir():
         scenes = _scenes_from_stems(source, dsm, labelled, dsm_band, suffixes)
     else:

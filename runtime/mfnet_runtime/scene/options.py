@@ -26,6 +26,7 @@ class ReadOptions:
     """
 
     bands: Sequence[int] | None = None  # three of the image, from 1; None: all but alpha
+    band_names: tuple[str, str, str] | None = None  # their meaning, if files state a wrong one
     ignore_alpha: bool = False  # an alpha band holds data and masks nothing
     align: bool = False  # warp a DSM on another grid instead of refusing it
     resampling: str | None = None  # how to warp it; None: `DEFAULT_RESAMPLING`

@@ -2,37 +2,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import INDEX, random_network, reference_state, reference_windows, references
-from torch import Tensor
+from networks import (
+    INDEX,
+    official_state,
+    random_network,
+    reference_state,
+    reference_windows,
+    references,
+)
 
 from mfnet.checkpoints.checkpoint import checkpoint_from_official, network_from_checkpoint
 from mfnet.checkpoints.official import convert_official, is_official, our_name
-from mfnet.model.decoder_attention import relative_position_index
-from mfnet.model.network import MFNet
-from mfnet.tuning import tuning_class
 from mfnet_runtime.errors import ModelError
-
-
-def official_state(network: MFNet) -> dict[str, Tensor]:
-    """The state_dict the official implementation would save of this network."""
-    state = {}
-    for ours, tensor in network.state_dict().items():
-        name = ours
-        if ours.startswith("encoder.tuning."):
-            _, _, index, rest = ours.split(".", 3)
-            for theirs, mine in tuning_class(network.config.tuning).official.items():
-                if rest.startswith(mine):
-                    rest = theirs + rest.removeprefix(mine)
-                    break
-            name = f"image_encoder.blocks.{index}.{rest}"
-        name = name.replace("encoder.sam.", "image_encoder.", 1).replace(
-            "attn.rel_pos_", "attn.rel_"
-        )
-        state[name.removeprefix("fusion.")] = tensor
-    for block in ("b4", "b3", "b2"):
-        state[f"decoder.{block}.attn.relative_position_index"] = relative_position_index()
-    copies = {f"sam.{k}": v for k, v in state.items() if k.startswith("image_encoder.")}
-    return {**state, **copies, "sam.mask_decoder.iou_token.weight": torch.zeros(1, 4)}
 
 
 @references

@@ -51,6 +51,14 @@ def colours(*names: str) -> Any:
     return lambda case: case.colours(*(ColorInterp[name] for name in names))
 
 
+def described(*texts: str) -> Any:
+    def plant(case: Case) -> None:
+        with rasterio.open(case.image, "r+") as target:
+            target.descriptions = texts
+
+    return plant
+
+
 def scaled(top: float) -> Any:
     return pixels(lambda array: array.astype(np.float32) * (top / array.max()))
 
@@ -94,6 +102,19 @@ ODD = {
         all_of(colours("red", "green", "blue"), model(image=ImageRule(("nir", "red", "green")))),
         "warning",
         "the model expects nir, red, green, .* with --bands",
+    ),
+    "infrared by its description": Odd(
+        all_of(described("NIR", "Red", "B03"), model(image=ImageRule())),
+        "warning",
+        "the model expects red, green, blue, but the file names its bands 1,2,3 near infrared,",
+    ),
+    "the same bands by another name": Odd(
+        all_of(
+            described("NIR", "B4", "Green"),
+            model(image=ImageRule(("nir", "red", "green"))),
+        ),
+        "warning",
+        "",
     ),
     "a margin": Odd(
         pixels(filled(255, slice(4))),
