@@ -9,17 +9,19 @@ from typing import Any
 import click
 
 from mfnet.training.options import TrainConfig, TrainRequest
+from mfnet_runtime.cli.read_options import read_options
 from mfnet_runtime.console import (
     GroupedCommand,
     debug_option,
     only_option,
     option_group,
-    parse_bands,
     run_command,
     say,
     threads_option,
 )
 from mfnet_runtime.contract import DsmRule
+from mfnet_runtime.raster.limits import PLAIN_DRIVERS
+from mfnet_runtime.scene.options import ReadOptions
 
 PATH = click.Path(path_type=Path)
 
@@ -41,13 +43,6 @@ REQUEST = {
         only_option,
         click.option("--val", "validation", type=PATH, help="Scenes that decide the best epoch."),
         _option("--holdout", TrainRequest, "Share of rows to validate on without --val."),
-        click.option(
-            "--bands",
-            default="1,2,3",
-            show_default=True,
-            callback=lambda context, option, given: parse_bands(given),
-            help="Image bands to use, in network order.",
-        ),
         click.option(
             "--full-scale",
             type=float,
@@ -107,12 +102,19 @@ RECIPE = {
 
 @click.command("mfnet-train", cls=GroupedCommand)
 @option_group(TrainRequest, "request", REQUEST)
+@read_options(PLAIN_DRIVERS[1:])
 @option_group(TrainConfig.with_defaults, "recipe", RECIPE)
 @threads_option("PyTorch's")
 @click.option("--resume", is_flag=True, help="Continue the run in OUT.")
 @debug_option
 @click.version_option(package_name="mfnet")
-def command(request: TrainRequest, recipe: TrainConfig, threads: int | None, resume: bool) -> None:
+def command(
+    request: TrainRequest,
+    read: ReadOptions,
+    recipe: TrainConfig,
+    threads: int | None,
+    resume: bool,
+) -> None:
     """Train MFNet on DATA, a folder image/ dsm/ label/ of rasters with equal stems.
 
     The defaults are the paper's recipe. OUT receives best.pt, the epoch with the best validation
@@ -133,7 +135,7 @@ def command(request: TrainRequest, recipe: TrainConfig, threads: int | None, res
         torch.set_num_threads(threads)
     directory = RunDirectory(request.out)
     directory.check(resume)
-    trainer = prepare_training(request, recipe)
+    trainer = prepare_training(request, recipe, read)
     trainer.train(resume)
     say(f"best validation mIoU {trainer.best:.4f}: {directory.best}")
     say(f"next: mfnet-export --ckpt {directory.best}")

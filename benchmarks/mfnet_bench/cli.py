@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
+from mfnet_runtime.cli.read_options import read_options
 from mfnet_runtime.console import (
+    GroupedCommand,
     debug_option,
     json_option,
     only_option,
@@ -19,6 +21,7 @@ from mfnet_runtime.console import (
     threads_option,
 )
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.raster.limits import PLAIN_DRIVERS
 from mfnet_runtime.tiling.options import BLENDS, DEFAULT_BLEND
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -57,7 +60,7 @@ def command() -> None:
     """Measure models and show what they see."""
 
 
-@command.command("miou")
+@command.command("miou", cls=GroupedCommand)
 @click.argument("models", nargs=-1, required=True, type=PATH)
 @click.argument("scenes", type=PATH)
 @click.option("--dataset", help="Official layout of SCENES: vaihingen, potsdam or mmhunan.")
@@ -71,7 +74,7 @@ def command() -> None:
 @click.option("--backend", default="auto", show_default=True, help="What runs the models.")
 @threads_option("the backend's own")
 @click.option("--rounds", type=int, default=1, show_default=True, help="Runs of each; median time.")
-@click.option("--bands", help="Image bands to use [default: 1,2,3].")
+@read_options(PLAIN_DRIVERS[1:])
 @click.option("-o", "--out", type=PATH, help="Folder for miou.json, miou.csv and a plot.")
 @only_option
 @json_option
@@ -91,9 +94,7 @@ def miou(out: Path | None, as_json: bool, **asked: Any) -> None:
     """
     from mfnet_bench.accuracy.report import accuracy_table, write_accuracy
     from mfnet_bench.accuracy.score import AccuracyRequest, score_models
-    from mfnet_runtime.console import parse_bands
 
-    asked["bands"] = parse_bands(asked["bands"]) if asked["bands"] else None
     classes, rows = score_models(AccuracyRequest(**asked))
     if as_json:
         say(json.dumps([row.to_dict(classes) for row in rows]))

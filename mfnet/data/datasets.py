@@ -6,7 +6,7 @@ There are the splits of three published datasets and plain folders `image/ dsm/ 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from mfnet_runtime.errors import UsageError
 from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.scene.discovery import Scene, scenes_from
 from mfnet_runtime.scene.layouts import LAYOUTS, Layout
+from mfnet_runtime.scene.options import ReadOptions
+from mfnet_runtime.scene.reader import DEFAULT_OPTIONS
 
 CLASSES_FILE = "classes.json"
+DEFAULT_BANDS = (1, 2, 3)
 VAIHINGEN_TRAIN = "1 3 23 26 7 11 13 28 17 32 34 37"
 VAIHINGEN_TEST = "5 21 15 30"
 POTSDAM_TRAIN = (
@@ -38,31 +41,32 @@ class Dataset:
     classes: ClassTable
     train: list[Scene]
     test: list[Scene]  # empty without a validation folder
-    bands: tuple[int, int, int] = (1, 2, 3)  # image bands, counted from 1, in network order
-    band_names: tuple[str, str, str] = ("red", "green", "blue")
+    read: ReadOptions = DEFAULT_OPTIONS  # how the scenes' files are read
+    band_names: tuple[str, str, str] = ("red", "green", "blue")  # in network order
     coding: LabelCoding = "index"  # of every label
-    use_alpha: bool = True  # False: an alpha band holds data (Potsdam's near infrared)
-    use_place: bool = True  # False: files match pixel by pixel, whatever their headers say
     stride: int = 128  # pixels between validation windows while training
     test_stride: int = 32  # pixels between windows in the final test
     steps_per_epoch: int = 1000  # batches
 
 
-def dataset_from_layout(name: str, root: Path) -> Dataset:
+def dataset_from_layout(name: str, root: Path, read: ReadOptions = DEFAULT_OPTIONS) -> Dataset:
     """Find a benchmark in the folder layout of its distribution, with its published split.
 
     Args:
         name: vaihingen, potsdam or mmhunan.
         root: Folder that holds the distribution's own folders.
+        read: How to read scenes, without what the layout fixes.
 
     Raises:
-        UsageError: The name is unknown, or files are missing.
+        UsageError: The name is unknown, files are missing, or `read` chooses other bands.
     """
     if name not in SPLITS:
         raise UsageError(f"dataset {name!r} is not one of {', '.join(SPLITS)}")
     if not root.is_dir():
         raise UsageError(f"{root}: not a folder; expected the {name} dataset there")
-    return SPLITS[name](root)
+    if read.bands:
+        raise UsageError("--dataset fixes the bands; leave --bands out")
+    return replace(SPLITS[name](root), read=LAYOUTS[name].read_options(read))
 
 
 def dataset_from_folder(
@@ -71,7 +75,7 @@ def dataset_from_folder(
     validation: Path | None = None,
     only: Sequence[str] = (),
     classes: ClassTable | None = None,
-    bands: tuple[int, int, int] = (1, 2, 3),
+    read: ReadOptions = DEFAULT_OPTIONS,
 ) -> Dataset:
     """Find scenes in `image/ dsm/ label/` with equal stems.
 
@@ -81,7 +85,7 @@ def dataset_from_folder(
         only: Names of the scenes of `root` to use; empty means all.
         classes: Meaning of the labels. By default it is read from `classes.json` in `root`, or
             classes are numbered up to the highest index in any label.
-        bands: Image bands to use, counted from 1.
+        read: How to read scenes.
 
     Raises:
         UsageError: Folders or files are missing, `classes.json` is malformed, or labels are
@@ -89,12 +93,14 @@ def dataset_from_folder(
         SceneError: A label cannot be read.
     """
     layout = "image/, dsm/ and label/ with equal stems"
-    train = _require(scenes_from(root, labelled=True, only=only), root, layout)
+    found = scenes_from(root, labelled=True, only=only, drivers=read.allow_driver)
+    train = _require(found, root, layout)
     test = []
     if validation is not None:
-        test = _require(scenes_from(validation, labelled=True), validation, layout)
+        found = scenes_from(validation, labelled=True, drivers=read.allow_driver)
+        test = _require(found, validation, layout)
     labels = [scene.label for scene in train + test if scene.label is not None]
-    coding = detect_coding(labels[0])
+    coding = detect_coding(labels[0], read.limits)
     if classes is None and (root / CLASSES_FILE).is_file():
         classes = classes_from_file(root / CLASSES_FILE)
     if classes is None and coding == "colour":
@@ -102,14 +108,17 @@ def dataset_from_folder(
             f"{labels[0]}: colour-coded, but nothing says which colour is which class; add "
             f'{root / CLASSES_FILE} with a list of {{"name": "water", "colour": [0, 0, 255]}}'
         )
-    first, second, third = (f"band {band}" for band in bands)
+    band_names = Dataset.band_names
+    if read.bands and tuple(read.bands) != DEFAULT_BANDS:
+        first, second, third = (f"band {band}" for band in read.bands)
+        band_names = first, second, third
     return Dataset(
         name=root.resolve().name,
-        classes=classes or classes_from_labels(labels),
+        classes=classes or classes_from_labels(labels, read.limits),
         train=train,
         test=test,
-        bands=bands,
-        band_names=Dataset.band_names if bands == Dataset.bands else (first, second, third),
+        read=read,
+        band_names=band_names,
         coding=coding,
     )
 
@@ -187,10 +196,7 @@ def _dataset(
         classes=layout.classes,
         train=both[0],
         test=both[1],
-        bands=layout.bands,
         band_names=layout.band_names,
-        use_alpha=layout.use_alpha,
-        use_place=layout.use_place,
         **more,
     )
 

@@ -17,20 +17,24 @@ from rasterio.errors import RasterioError
 
 from mfnet_runtime.errors import MFNetError, SceneError, UsageError
 from mfnet_runtime.labels import IGNORE, ClassTable, Colour, labels_from_colours
-from mfnet_runtime.scene.reader import open_raster
+from mfnet_runtime.raster.limits import DEFAULT_LIMITS, RasterLimits
+from mfnet_runtime.raster.open import open_raster
 
 Labels = npt.NDArray[np.uint8]  # (row, column) class index, IGNORE where undefined
 LabelCoding = Literal["index", "colour"]
 MAX_STRAY = 0.01  # share of pixels that may have a stray colour; Potsdam's own labels have a few
 
 
-def read_label(path: Path, coding: LabelCoding, classes: ClassTable) -> Labels:
+def read_label(
+    path: Path, coding: LabelCoding, classes: ClassTable, limits: RasterLimits = DEFAULT_LIMITS
+) -> Labels:
     """Read a label raster as class indices.
 
     Args:
-        path: A GeoTIFF, PNG or JPEG.
+        path: A raster of one of the allowed formats.
         coding: Kind of pixel values: class indices or class colours.
         classes: Meaning of the indices or colours.
+        limits: Which files may be opened.
 
     Returns:
         (row, column) class index; 255 for black or a stray colour, a negative index, the raster's
@@ -39,7 +43,7 @@ def read_label(path: Path, coding: LabelCoding, classes: ClassTable) -> Labels:
     Raises:
         SceneError: The raster is unreadable, of another coding, or has values that are no class.
     """
-    with _open(path) as raster:
+    with _open(path, limits) as raster:
         if coding == "colour":
             if raster.count < 3 or raster.dtypes[0] != "uint8":
                 raise SceneError(
@@ -63,17 +67,17 @@ def read_label(path: Path, coding: LabelCoding, classes: ClassTable) -> Labels:
     return np.where(undefined, IGNORE, values).astype(np.uint8)
 
 
-def detect_coding(path: Path) -> LabelCoding:
+def detect_coding(path: Path, limits: RasterLimits = DEFAULT_LIMITS) -> LabelCoding:
     """Tell how a label is coded: three bands hold colours, one band holds indices.
 
     Raises:
         SceneError: The label is unreadable.
     """
-    with _open(path) as raster:
+    with _open(path, limits) as raster:
         return "colour" if raster.count >= 3 else "index"
 
 
-def classes_from_labels(paths: list[Path]) -> ClassTable:
+def classes_from_labels(paths: list[Path], limits: RasterLimits = DEFAULT_LIMITS) -> ClassTable:
     """Number the classes up to the highest index in some labels; colours are the first palette's.
 
     Raises:
@@ -81,7 +85,7 @@ def classes_from_labels(paths: list[Path]) -> ClassTable:
     """
     highest, colours = -1, None
     for path in paths:
-        with _open(path) as raster:
+        with _open(path, limits) as raster:
             for _, window in raster.block_windows(1):
                 values = raster.read(1, window=window)
                 known = values[(values >= 0) & (values < IGNORE) & (values != raster.nodata)]
@@ -130,10 +134,10 @@ def _palette(raster: Any) -> list[Colour] | None:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Any]:
+def _open(path: Path, limits: RasterLimits) -> Iterator[Any]:
     """Open a raster; errors while it is open become ours."""
     try:
-        with open_raster(path) as raster:
+        with open_raster(path, limits) as raster:
             yield raster
     except (RasterioError, OSError) as fault:
         raise SceneError(f"{path}: cannot be read as a label: {fault}") from fault

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from rasterio.windows import Window
 
 from mfnet.data.datasets import Dataset
 from mfnet.data.labels import Labels, read_label
@@ -17,7 +18,6 @@ from mfnet_runtime.errors import SceneError
 from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.normalize import BoolArray, FloatArray, Heights
-from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneData, SceneReader
 from mfnet_runtime.tiling.pipeline import RowSource
 
@@ -37,7 +37,7 @@ class MemoryScene:
 
     name: str
     data: SceneData
-    label: Labels  # (row, column), IGNORE where image or DSM has no data
+    label: Labels  # (row, column), IGNORE where there is no data, and outside of the areas
     whole_dsm: tuple[FloatArray, BoolArray]  # heights and validity of all rows of the scene
 
     @property
@@ -60,6 +60,7 @@ class MemoryScene:
             dsm=self.data.dsm[where],
             image_valid=self.data.image_valid[where],
             dsm_valid=self.data.dsm_valid[where],
+            inside=None if self.data.inside is None else self.data.inside[where],
         )
 
     def heights(self) -> Heights:
@@ -82,10 +83,7 @@ def open_scene(scene: Scene, dataset: Dataset, full_scale: float) -> SceneReader
     Raises:
         SceneError: A file is missing or damaged, or bands or grids do not fit.
     """
-    options = ReadOptions(
-        dataset.bands, ignore_alpha=not dataset.use_alpha, use_place=dataset.use_place
-    )
-    return SceneReader(scene, full_scale, options)
+    return SceneReader(scene, full_scale, dataset.read)
 
 
 def open_labelled_scenes(
@@ -126,4 +124,8 @@ def _label_of(scene: Scene, dataset: Dataset, reader: SceneReader) -> Labels:
     if scene.label is None:
         raise SceneError(f"{scene.image}: scene '{scene.name}' has no label")
     reader.require_grid_of(scene.label)
-    return read_label(scene.label, dataset.coding, dataset.classes)
+    label = read_label(scene.label, dataset.coding, dataset.classes, dataset.read.limits)
+    inside = reader.inside(Window(0, 0, reader.width, reader.height))
+    if inside is not None:
+        label[~inside] = IGNORE
+    return label

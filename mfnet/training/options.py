@@ -111,7 +111,6 @@ class TrainRequest:
     zero_rel_pos: bool = False
     dsm_rule: DsmRule = field(default_factory=DsmRule)
     full_scale: float | None = None  # pixel value that becomes 1.0; None: by the image's type
-    bands: tuple[int, int, int] = (1, 2, 3)
     steps: int | None = None  # batches per epoch; None: the dataset's
     batch: int | None = None  # windows; None: 4 for vit_h, else 10
     stride: int | None = None  # pixels between validation windows; None: the dataset's

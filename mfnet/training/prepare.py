@@ -12,7 +12,7 @@ import torch
 
 from mfnet.checkpoints.sam_weights import load_sam_weights
 from mfnet.config import config_from_preset
-from mfnet.data.datasets import Dataset, dataset_from_folder, dataset_from_layout
+from mfnet.data.datasets import DEFAULT_BANDS, Dataset, dataset_from_folder, dataset_from_layout
 from mfnet.data.labels import classes_from_file
 from mfnet.data.scenes import (
     LabelledScene,
@@ -29,18 +29,22 @@ from mfnet_runtime.contract import Contract, ImageRule
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.scene.discovery import Scene
-from mfnet_runtime.scene.reader import open_raster
+from mfnet_runtime.scene.options import ReadOptions
+from mfnet_runtime.scene.reader import DEFAULT_OPTIONS, open_raster
 from mfnet_runtime.version import installed_version
 
 logger = logging.getLogger(__name__)
 
 
-def prepare_training(request: TrainRequest, recipe: TrainConfig) -> Trainer:
+def prepare_training(
+    request: TrainRequest, recipe: TrainConfig, read: ReadOptions = DEFAULT_OPTIONS
+) -> Trainer:
     """Read the data, build the network, load SAM's weights and freeze them.
 
     Args:
         request: Data and network.
         recipe: Its steps, batch and stride are replaced by those of the request.
+        read: How to read scenes; a benchmark's layout fixes some of it.
 
     Raises:
         UsageError: Options contradict each other, or files or a CUDA device are missing.
@@ -53,7 +57,7 @@ def prepare_training(request: TrainRequest, recipe: TrainConfig) -> Trainer:
             "or --from-scratch to train everything"
         )
     device = choose_device(request.device)
-    dataset = _find_dataset(request)
+    dataset = _find_dataset(request, read)
     sizes = {
         "steps": dataset.steps_per_epoch,
         "batch": 4 if request.backbone == "vit_h" else 10,
@@ -70,7 +74,7 @@ def prepare_training(request: TrainRequest, recipe: TrainConfig) -> Trainer:
     )
     full_scale = request.full_scale
     if full_scale is None:
-        full_scale = _default_full_scale(dataset.train[0])
+        full_scale = _default_full_scale(dataset.train[0], dataset.read)
     contract = Contract(
         window=request.window,
         classes=dataset.classes,
@@ -81,7 +85,7 @@ def prepare_training(request: TrainRequest, recipe: TrainConfig) -> Trainer:
     network = MFNet(config)
     facts: dict[str, Any] = {
         "dataset": dataset.name,
-        "bands": list(dataset.bands),
+        "bands": list(dataset.read.bands or DEFAULT_BANDS),
         **_load_sam(network, request),
     }
     contract = contract.with_provenance(
@@ -122,25 +126,24 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"--device {name}: no such device; use auto, cpu or cuda") from fault
 
 
-def _find_dataset(request: TrainRequest) -> Dataset:
+def _find_dataset(request: TrainRequest, read: ReadOptions) -> Dataset:
     if request.dataset is not None:
-        if request.only or request.classes or request.validation or request.bands != (1, 2, 3):
+        if request.only or request.classes or request.validation:
             raise UsageError(
-                "--dataset fixes scenes, classes and bands; leave --only, --val, --classes and "
-                "--bands out"
+                "--dataset fixes scenes and classes; leave --only, --val and --classes out"
             )
-        return dataset_from_layout(request.dataset, request.data)
+        return dataset_from_layout(request.dataset, request.data, read)
     return dataset_from_folder(
         request.data,
         validation=request.validation,
         only=request.only,
         classes=classes_from_file(request.classes) if request.classes else None,
-        bands=request.bands,
+        read=read,
     )
 
 
-def _default_full_scale(scene: Scene) -> float:
-    with open_raster(scene.image) as image:
+def _default_full_scale(scene: Scene, read: ReadOptions) -> float:
+    with open_raster(scene.image, read.limits) as image:
         kind = str(image.dtypes[0])
     if kind == "uint8":
         return 255.0

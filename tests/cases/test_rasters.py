@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from support import read, rgbd_classes, write_rgbd_model
 
 from mfnet.cli import main as train
+from mfnet_bench.cli import main as bench
 from mfnet_runtime.cli.main import main as run
 
 Case = Callable[[str], Path]
+Capture = pytest.CaptureFixture[str]
 TINY = "--from-scratch --backbone tiny --window 64 --epochs 1 --steps 2 --batch 2".split()
 
 
@@ -49,7 +52,7 @@ def test_an_ascii_grid_with_the_crs_beside_it(case: Case, model: Path, tmp_path:
 
 
 def test_control_points_cannot_be_aligned(
-    case: Case, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: Case, model: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     folder, out = case("gcp-only-align"), tmp_path / "out"
     image, warped, dsm = (
@@ -91,3 +94,40 @@ def test_tables_from_excel(case: Case, model: Path, tmp_path: Path, table: str, 
         read(tmp_path / "out" / f"{name}.tif"),
         expected(folder / "ortho.tif", folder / "heights.tif"),
     )
+
+
+def test_near_infrared_flagged_as_alpha(
+    case: Case, model: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    folder, option = case("nir-flagged-alpha"), "--ignore-alpha"
+    for more in (["--check"], ["-o", tmp_path / "masked"]):
+        assert run(words(model, folder, *more)) == 0
+        said = " ".join("".join(capsys.readouterr()).split())
+        assert "80.4% of its values are neither transparent nor opaque" in said
+        assert option in said
+    assert run(words(model, folder, option, "-o", tmp_path / "out")) == 0
+    np.testing.assert_array_equal(
+        read(tmp_path / "out" / "a.tif"), expected(folder / "image/a.tif", folder / "dsm/a.tif")
+    )
+    assert train(words(folder, "-o", tmp_path / "run", option, *TINY)) == 0
+    best = tmp_path / "run" / "best.pt"
+    assert [labels_left_out(capsys, best, folder, *more) for more in ([], [option])] == [3217, 0]
+
+
+def test_training_and_scores_with_a_dsm_on_another_grid(
+    case: Case, tmp_path: Path, capsys: Capture
+) -> None:
+    folder, out = case("train-dsm-other-grid"), tmp_path / "run"
+    assert train(words(folder, "-o", out, *TINY)) == 4
+    assert "--align" in capsys.readouterr().err
+    assert train(words(folder, "-o", out, "--align", *TINY)) == 0
+    assert bench(words("miou", out / "best.pt", folder)) == 4
+    assert labels_left_out(capsys, out / "best.pt", folder, "--align") == 0
+
+
+def labels_left_out(capsys: Capture, *given: object) -> int:
+    """The labelled pixels of scenes that `mfnet-bench miou` cannot score."""
+    capsys.readouterr()
+    assert bench(words("miou", *given, "--json")) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    return int(row["unpredicted"])

@@ -112,7 +112,7 @@ def with_align(
     """Refused, and segmented with --align."""
     says = ("aligned to",)
     return (
-        refused(fault, what, plant, "mfnet-run --align"),
+        refused(fault, what, plant, "--align"),
         segmented(fault, f"{what}, --align", result, aligned(plant), check or covered(), says=says),
     )
 
@@ -139,7 +139,7 @@ CELLS = (
          lambda place: shutil.copy(place.dsm, place.dsm.with_suffix(".tiff")),
          ("dsm/b.tiff: b.tif has the same stem", "keep one of them")),
     refused("P2", "DSM with the CRS of another place", dsm_on(PLACE, crs=OTHER_CRS), OTHER_CRS,
-            "EPSG:32632", "mfnet-run --align"),
+            "EPSG:32632", "--align"),
     *with_align("P2", "DSM in another CRS", in_other_crs),
     *with_align("P3", "DSM of half the resolution",
                 dsm_on(PLACE @ Affine.scale(2), HILL[::2, ::2])),

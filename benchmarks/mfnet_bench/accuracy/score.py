@@ -23,6 +23,8 @@ from mfnet_runtime.errors import ModelError, SceneError, UsageError
 from mfnet_runtime.labels import IGNORE, ClassTable
 from mfnet_runtime.metrics import Scores, paper_classes
 from mfnet_runtime.scene.discovery import Scene
+from mfnet_runtime.scene.options import ReadOptions
+from mfnet_runtime.scene.reader import DEFAULT_OPTIONS
 from mfnet_runtime.tiling.options import PUBLISHED, SegmentOptions
 from mfnet_runtime.tiling.pipeline import Tick
 
@@ -39,7 +41,7 @@ class AccuracyRequest:
     scenes: Path
     dataset: str | None = None  # layout of a benchmark; None: image/ dsm/ label/
     only: tuple[str, ...] = ()
-    bands: tuple[int, int, int] | None = None  # of the images, from 1; None: the dataset's
+    read: ReadOptions = DEFAULT_OPTIONS  # how to read scenes; `dataset` fixes some of it
     mean_over: tuple[int, ...] = ()  # class indices the means are taken over; none: all
     paper: bool = False  # the published protocol: its stride, its sum of logits, its mean
     strides: tuple[int, ...] = ()  # pixels; none: half a window
@@ -50,8 +52,8 @@ class AccuracyRequest:
     rounds: int = 1  # runs of each model, stride and blending
 
     def __post_init__(self) -> None:
-        if self.dataset is not None and (self.only or self.bands):
-            raise UsageError("--dataset fixes scenes and bands; leave --only and --bands out")
+        if self.dataset is not None and self.only:
+            raise UsageError("--dataset fixes the scenes; leave --only out")
         if self.paper and (self.strides or self.blends):
             raise UsageError("--paper fixes stride and blending; leave --stride and --blend out")
         if self.rounds < 1:
@@ -83,10 +85,8 @@ class AccuracyRequest:
             UsageError: Scenes or labels are missing.
         """
         if self.dataset is not None:
-            return dataset_from_layout(self.dataset, self.scenes)
-        return dataset_from_folder(
-            self.scenes, only=self.only, classes=classes, bands=self.bands or (1, 2, 3)
-        )
+            return dataset_from_layout(self.dataset, self.scenes, self.read)
+        return dataset_from_folder(self.scenes, only=self.only, classes=classes, read=self.read)
 
     def counted(self, classes: ClassTable) -> tuple[int, ...]:
         """Return the classes that means are taken over.

@@ -20,6 +20,7 @@ from mfnet_export.report import labelled, share_text, size_text
 from mfnet_export.validation.sample_windows import Windows
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.tiling.pipeline import SegmentOptions
 
 logger = logging.getLogger(__name__)
@@ -186,7 +187,7 @@ def scores_on_scenes(
 
 def _mean_iou(backend: Backend, folder: Path, bands: tuple[int, int, int]) -> tuple[int, float]:
     contract = backend.contract
-    dataset = dataset_from_folder(folder, classes=contract.classes, bands=bands)
+    dataset = dataset_from_folder(folder, classes=contract.classes, read=ReadOptions(bands))
     # The scenes of a plain folder are all listed as `train`.
     scenes = open_labelled_scenes(dataset.train, dataset, contract.image.full_scale)
     result = evaluate(backend, scenes, SegmentOptions(contract.window))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -151,17 +152,25 @@ def margins(image: ImageFacts) -> Said:
 
 def alpha_as_data(image: ImageFacts) -> Said:
     """Warn of an alpha band with values like those of an infrared band."""
-    bands, between, pixels = image.bands, 0, 0
-    for window in QUICK.windows(bands.dataset) if bands.alpha else []:
-        with reading(bands.path):
-            alpha = bands.dataset.read(bands.alpha, window=window)
-        between += int(np.count_nonzero((alpha > 0) & (alpha < alpha.max())))
-        pixels += alpha.size
-    if between > BETWEEN * pixels:
+    bands = image.bands
+    if not bands.alpha:
+        return
+    with reading(bands.path):
+        parts = [
+            bands.dataset.read(bands.alpha, window=window).ravel()
+            for window in QUICK.windows(bands.dataset)
+        ]
+    alpha = np.concatenate(parts)
+    largest = max(float(alpha.max()), 0.0)
+    # opaque is 1, 255, or the largest value of another number of bits
+    opaque = largest if math.log2(largest + 1).is_integer() else math.inf
+    between = float(((alpha > 0) & (alpha < opaque)).mean())
+    if between > BETWEEN:
         yield (
             "warning",
-            f"{bands.path}: band {bands.alpha} is flagged as alpha and masks pixels, but holds "
-            "many values like an infrared band; if it is one, use --ignore-alpha",
+            f"{bands.path}: band {bands.alpha} is flagged as alpha and masks "
+            f"{(alpha == 0).mean():.1%} of the pixels, but {between:.1%} of its values are neither "
+            "transparent nor opaque, as in a near-infrared band; if it is one, use --ignore-alpha",
         )
 
 

@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
     type=click.IntRange(min=1),
     help="Band with the heights: of the DSMs, or of the images if there are no DSMs.",
 )
-@read_options
+@read_options()
 @segment_options
 @vector_options
 @resume_options

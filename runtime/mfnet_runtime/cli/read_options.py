@@ -1,7 +1,8 @@
-"""The options of `mfnet-run` about reading scenes."""
+"""The options about reading scenes, the same for all commands."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ def _bands(context: Any, option: Any, text: str | None) -> tuple[int, int, int] 
     return parse_bands(text) if text else None
 
 
-def _drivers(context: Any, option: Any, names: tuple[str, ...]) -> tuple[str, ...]:
+def _drivers(context: Any, option: Any, names: Sequence[str]) -> Sequence[str]:
     """Keep GDAL from the network before it is first used, and require that it has these drivers."""
     keep_gdal_local()
     if names:
@@ -34,80 +35,88 @@ def _drivers(context: Any, option: Any, names: tuple[str, ...]) -> tuple[str, ..
     return names
 
 
-read_options = option_group(
-    ReadOptions,
-    "read",
-    {
-        "Reading": [
-            click.option(
-                "--align", is_flag=True, help="Warp a DSM on another grid to the image's grid."
-            ),
-            click.option(
-                "--resampling",
-                type=click.Choice(RESAMPLINGS),
-                help=f"Resampling of --align [default: {DEFAULT_RESAMPLING}].",
-            ),
-            click.option(
-                "--bands",
-                callback=_bands,
-                help="Image bands to use, for example 1,2,3 [default: all but alpha].",
-            ),
-            click.option(
-                "--ignore-alpha",
-                is_flag=True,
-                help="Treat the alpha band as data (for example near infrared).",
-            ),
-            click.option(
-                "--image-range",
-                type=float,
-                nargs=2,
-                metavar="MIN MAX",
-                help="Pixel values scaled to 0 and the model's full scale [default: as stored].",
-            ),
-            click.option(
-                "--image-percentiles",
-                type=float,
-                nargs=2,
-                metavar="LOW HIGH",
-                help="The same by percentiles of each scene, for example 2 98.",
-            ),
-            click.option(
-                "--nodata-image",
-                type=float,
-                help="Pixel value without data, in addition to what files declare.",
-            ),
-            click.option(
-                "--nodata-dsm",
-                type=float,
-                help="Height without data, in addition to what files declare.",
-            ),
-            click.option(
-                "--aoi",
-                type=click.Path(path_type=Path),
-                help="GeoJSON, KML, GeoPackage or shapefile of polygons; pixels outside become "
-                "nodata.",
-            ),
-            click.option(
-                "--bbox",
-                type=float,
-                nargs=4,
-                metavar="MINX MINY MAXX MAXY",
-                help="Box in the image's coordinates; pixels outside become nodata.",
-            ),
-            click.option(
-                "--allow-driver",
-                multiple=True,
-                metavar="NAME",
-                callback=_drivers,
-                help="Also read files of this GDAL driver: PNG, JPEG, or others that are trusted, "
-                "such as VRT, which shows any file it names; repeatable.",
-            ),
-            click.option(
-                "--max-pixels",
-                type=click.IntRange(min=1),
-                default=MAX_PIXELS,
-                help=f"Refuse larger rasters [default: {MAX_PIXELS}].",
-            ),
-        ],
-    },
-)
+_GROUPS = {
+    "Reading": [
+        click.option(
+            "--align", is_flag=True, help="Warp a DSM on another grid to the image's grid."
+        ),
+        click.option(
+            "--resampling",
+            type=click.Choice(RESAMPLINGS),
+            help=f"Resampling of --align [default: {DEFAULT_RESAMPLING}].",
+        ),
+        click.option(
+            "--bands",
+            callback=_bands,
+            help="Image bands to use, for example 1,2,3 [default: all but alpha].",
+        ),
+        click.option(
+            "--ignore-alpha",
+            is_flag=True,
+            help="Treat the alpha band as data (for example near infrared).",
+        ),
+        click.option(
+            "--image-range",
+            type=float,
+            nargs=2,
+            metavar="MIN MAX",
+            help="Pixel values scaled to 0 and the model's full scale [default: as stored].",
+        ),
+        click.option(
+            "--image-percentiles",
+            type=float,
+            nargs=2,
+            metavar="LOW HIGH",
+            help="The same by percentiles of each scene, for example 2 98.",
+        ),
+        click.option(
+            "--nodata-image",
+            type=float,
+            help="Pixel value without data, in addition to what files declare.",
+        ),
+        click.option(
+            "--nodata-dsm",
+            type=float,
+            help="Height without data, in addition to what files declare.",
+        ),
+        click.option(
+            "--aoi",
+            type=click.Path(path_type=Path),
+            help="GeoJSON, KML, GeoPackage or shapefile of polygons; pixels outside become nodata.",
+        ),
+        click.option(
+            "--bbox",
+            type=float,
+            nargs=4,
+            metavar="MINX MINY MAXX MAXY",
+            help="Box in the image's coordinates; pixels outside become nodata.",
+        ),
+        click.option(
+            "--allow-driver",
+            multiple=True,
+            metavar="NAME",
+            callback=_drivers,
+            help="Also read files of this GDAL driver: PNG, JPEG, or others that are trusted, "
+            "such as VRT, which shows any file it names; repeatable.",
+        ),
+        click.option(
+            "--max-pixels",
+            type=click.IntRange(min=1),
+            default=MAX_PIXELS,
+            help=f"Refuse larger rasters [default: {MAX_PIXELS}].",
+        ),
+    ],
+}
+
+
+def read_options(plain: Sequence[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of `ReadOptions`, as the argument `read`.
+
+    Args:
+        plain: GDAL's drivers that need no `--allow-driver`, in addition to GeoTIFF.
+    """
+
+    def options(allow_driver: Sequence[str], **given: Any) -> ReadOptions:
+        return ReadOptions(allow_driver=(*plain, *allow_driver), **given)
+
+    return option_group(options, "read", _GROUPS)

@@ -91,7 +91,7 @@ class ImageBands:
             worst = largest if largest > self.full_scale + slack else smallest
             raise SceneError(
                 f"{self.path}: pixel values reach {worst:g}, the model expects 0 to "
-                f"{self.full_scale:g}; rescale it or give their range (mfnet-run --image-range), "
+                f"{self.full_scale:g}; rescale it or give their range (--image-range), "
                 "declare its nodata value, or use a model trained on such values"
             )
 

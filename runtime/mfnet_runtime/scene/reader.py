@@ -191,6 +191,12 @@ class SceneReader:
             return self._read(window, *self._heights.sample(window))
         return self._read(window, *self._heights.read(window))
 
+    def inside(self, window: Window) -> BoolArray | None:
+        """Return a mask (row, column) of the areas of interest; None if there are none."""
+        if not self._areas:
+            return None
+        return np.asarray(np.logical_and.reduce([area.read(window) for area in self._areas]))
+
     def heights(self) -> Iterator[tuple[FloatArray, BoolArray]]:
         """Read the whole DSM in pieces, each with its validity.
 
@@ -218,17 +224,14 @@ class SceneReader:
 
     def _read(self, window: Window, dsm: FloatArray, dsm_valid: BoolArray) -> SceneData:
         image, image_valid = self.image.read(window)
-        inside = None
-        if self._areas:
-            inside = np.logical_and.reduce([area.read(window) for area in self._areas])
-        grid = self.grid.window(window)
+        grid, inside = self.grid.window(window), self.inside(window)
         return SceneData(image, dsm, image_valid, dsm_valid, inside, grid.transform, grid.crs)
 
     def _align(self, image: Any, dsm: Any) -> Alignment | None:
         """Check that both grids are equal or can be made so."""
         scene, options = self.scene, self.options
         if not options.align:
-            remedy = "warp it while reading (mfnet-run --align), or to a file with gdalwarp"
+            remedy = "warp it while reading (--align), or to a file with gdalwarp"
             require_same_grid(scene.image, image, scene.dsm, dsm, options.use_place, remedy)
             return None
         rasters = ((scene.image, image), (scene.dsm, dsm))

@@ -25,9 +25,11 @@ from mfnet.data.datasets import (
     dataset_from_layout,
 )
 from mfnet.data.labels import LabelCoding, classes_from_labels, read_label
+from mfnet.data.scenes import load_scene
 from mfnet_bench.cli import main as bench
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.labels import IGNORE, ISPRS, MMHUNAN, ClassTable
+from mfnet_runtime.scene.options import ReadOptions
 
 Table = dict[int, tuple[int, int, int, int]]
 SIDE = 40  # pixels
@@ -109,7 +111,7 @@ def test_official_layouts(
     assert (len(dataset.train), len(dataset.test)) == (train, test)
     assert (dataset.classes, dataset.coding) == (classes, coding)
     assert (dataset.stride, dataset.steps_per_epoch) == (stride, steps)
-    assert (dataset.bands, dataset.band_names) == ((1, 2, 3), bands)
+    assert (dataset.read.bands, dataset.band_names) == ((1, 2, 3), bands)
     assert not {s.name for s in dataset.train} & {s.name for s in dataset.test}
     eroded = ["noBoundary" in str(scene.label) for scene in dataset.train + dataset.test]
     assert eroded == [False] * train + [classes is ISPRS] * test
@@ -206,6 +208,30 @@ def test_own_folder_of_colour_labels_needs_a_class_file(tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text(json.dumps(ISPRS.to_json()), encoding="utf-8-sig")
     assert dataset_from_folder(tmp_path).coding == "colour"
     assert dataset_from_folder(tmp_path, classes=MMHUNAN).classes == MMHUNAN
+
+
+def test_own_folder_of_other_formats(tmp_path: Path) -> None:
+    root = own(tmp_path, a=ZEROS + 2)
+    write_raster(root / "image/a.tif", np.zeros((3, 8, 8), np.uint8))
+    (root / "dsm/a.tif").unlink()
+    rows = "\n".join(["1.5 " * 8] * 8)
+    header = "ncols 8\nnrows 8\nxllcorner 0\nyllcorner 0\ncellsize 1\n"
+    (root / "dsm/a.asc").write_text(header + rows)
+    read = ReadOptions(allow_driver=("AAIGrid",), use_place=False)
+    dataset = dataset_from_folder(root, read=read)
+    assert dataset.train[0].dsm.name == "a.asc"
+    loaded = load_scene(dataset.train[0], dataset, 255.0)
+    assert (loaded.data.dsm == 1.5).all()
+    assert (loaded.label == 2).all()
+
+
+def test_a_layout_fixes_the_bands(tmp_path: Path) -> None:
+    potsdam(tmp_path)
+    with pytest.raises(UsageError, match="--dataset fixes the bands"):
+        dataset_from_layout("potsdam", tmp_path, ReadOptions((1, 2, 3)))
+    read = dataset_from_layout("potsdam", tmp_path, ReadOptions(align=True, nodata_dsm=0)).read
+    assert (read.bands, read.ignore_alpha, read.use_place) == ((1, 2, 3), True, False)
+    assert (read.align, read.nodata_dsm) == (True, 0)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '[{"name": "a"}]', '{"a": 1}'])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from support import RGBD, UTM, write_raster, write_scene
 
 from mfnet.data.datasets import Dataset
-from mfnet.data.scenes import MemoryScene, count_classes, load_scene
+from mfnet.data.scenes import MemoryScene, count_classes, load_scene, open_labelled_scenes
 from mfnet.training.options import TrainConfig
 from mfnet.training.prepare import split_rows
 from mfnet.training.sampling import WindowSampler
@@ -20,6 +21,7 @@ from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.normalize import dsm_range, scale_dsm, scale_image
+from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneReader
 
 CONTRACT = Contract(32, RGBD)
@@ -136,6 +138,20 @@ def test_labels_are_ignored_where_there_is_no_data(tmp_path: Path) -> None:
     label = load_scene(scene, dataset_of(scene), 255.0).label
     assert (label[:7] == 255).all()
     assert (label[7:] != 255).all()
+
+
+def test_labels_are_ignored_outside_of_areas(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path, label=True)
+    left, top = UTM["transform"].c, UTM["transform"].f
+    read = ReadOptions(bbox=(left, top - 5, left + 8, top))  # of 40 x 48 px of 0.5 m
+    dataset = replace(dataset_of(scene), read=read)
+    inside = np.zeros((40, 48), np.bool_)
+    inside[:10, :16] = True
+    loaded = load_scene(scene, dataset, 255.0)
+    np.testing.assert_array_equal(loaded.label != 255, inside)
+    np.testing.assert_array_equal(loaded.rows(5, 12).read(2, 7).inside, inside[7:12])
+    (opened,) = open_labelled_scenes([scene], dataset, 255.0)
+    np.testing.assert_array_equal(opened.label, loaded.label)
 
 
 def test_a_part_keeps_the_statistics_of_the_whole(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_one_foot_image_with_a_two_foot_dsm(tmp_path: Path, capsys: Capture) -> 
     words = [model, image, "--dsm", dsm, "-o", tmp_path / "out", "--stride", 256]
     assert run(*words) == 4
     refused = f"{dsm}: is 1104 x 2192 px, image_1ft_jpeg.tif is 3248 x 4385 px; warp it while "
-    assert f"{refused}reading (mfnet-run --align)" in capsys.readouterr().err
+    assert f"{refused}reading (--align)" in capsys.readouterr().err
     with rasterio.open(image) as source, rasterio.open(dsm) as heights:
         part = rasterio.windows.Window(1500, 2000, 700, 600)
         box = rasterio.windows.bounds(part, source.transform)

@@ -131,6 +131,15 @@ ODD = {
         "band 4 is flagged as alpha .* use (--ignore-alpha)",
         r"\1",
     ),
+    "infrared of two values flagged as alpha": Odd(
+        all_of(
+            pixels(lambda array: np.concatenate([array, np.where(INFRARED > 60, 180, 0)])),
+            colours("red", "green", "blue", "alpha"),
+        ),
+        "warning",
+        "band 4 is flagged as alpha .* use (--ignore-alpha)",
+        r"\1",
+    ),
     "no pixel": Odd(pixels(np.zeros_like, nodata=0), "warning", re.escape(NOT_VALID)),
     "undeclared nodata": Odd(
         heights(filled(-999, slice(2))),

@@ -78,7 +78,7 @@ def test_mfnet_run_reads_geotiff_alone() -> None:
     seen: list[ReadOptions] = []
 
     @click.command()
-    @read_options
+    @read_options()
     def command(read: ReadOptions) -> None:
         seen.append(read)
 

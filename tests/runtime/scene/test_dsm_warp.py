@@ -223,7 +223,7 @@ def test_a_warp_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_another_grid_is_refused_unless_it_is_to_be_aligned(tmp_path: Path) -> None:
-    message = r"dsm\.tif: is 140 x 120 px, image\.tif is 100 x 90 px; .*mfnet-run --align"
+    message = r"dsm\.tif: is 140 x 120 px, image\.tif is 100 x 90 px; .*--align"
     with pytest.raises(SceneError, match=message):
         SceneReader(scene(tmp_path, FINER))
 
