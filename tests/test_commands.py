@@ -49,7 +49,7 @@ def test_is_in_the_readme(name: str, command: click.Command) -> None:
 def test_help_imports_nothing_heavy(name: str) -> None:
     module = SCRIPTS[name].partition(":")[0]
     done = run_python(
-        f"from {module} import main; main(['--help']); "
+        f"from {module} import main; main(['-h']); "
         "heavy = {'torch', 'onnx', 'onnxruntime', 'rasterio', 'matplotlib'} & set(sys.modules); "
         "sys.exit(f'imports {heavy}' if heavy else 0)"
     )

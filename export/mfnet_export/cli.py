@@ -71,7 +71,8 @@ _GROUPS = {
 
 
 @click.command("mfnet-export", cls=GroupedCommand)
-@click.option("--ckpt", type=PATH, help="best.pt, or an official .pth.")
+@click.argument("file", type=PATH, required=False)
+@click.option("--ckpt", type=PATH, help="The same as FILE: best.pt, or official weights.")
 @click.option("--onnx", type=PATH, help="FP16 or FP32 ONNX file to build a plan of.")
 @click.option("-o", "--out", type=PATH, help="ONNX file, or plan of --onnx [default: beside it].")
 @option_group(ExportOptions, "options", _GROUPS)
@@ -80,6 +81,7 @@ _GROUPS = {
 @debug_option
 @click.version_option(package_name="mfnet")
 def command(
+    file: Path | None,
     ckpt: Path | None,
     onnx: Path | None,
     out: Path | None,
@@ -87,7 +89,7 @@ def command(
     plan_options: PlanOptions,
     as_json: bool,
 ) -> None:
-    """Write the network of a checkpoint as one fast ONNX file.
+    """Write the network of FILE, a checkpoint, as one fast ONNX file.
 
     The file is written only if its logits equal PyTorch's, on windows of SCENES or of a synthetic
     town, and on noise. FP16 is compared with FP32 on the same windows, with its rounding emulated
@@ -99,15 +101,16 @@ def command(
 
     \b
     Examples:
-      mfnet-export --ckpt runs/a/best.pt
+      mfnet-export runs/a/best.pt
       mfnet-export --ckpt official.pth --dataset vaihingen -o best.onnx --scenes scenes/
       mfnet-export --ckpt best.pt --fp16 --scenes test/
       mfnet-export --ckpt best.pt --int8 --calibrate train/ --scenes test/
       mfnet-export --onnx best.fp16.onnx --plan --timing-cache timings
     """
     report: Any
-    if (onnx is None) == (ckpt is None):
-        raise UsageError("give either a checkpoint, --ckpt, or an ONNX file, --onnx")
+    if [file, ckpt, onnx].count(None) != 2:
+        raise UsageError("give either a checkpoint, FILE or --ckpt, or an ONNX file, --onnx")
+    ckpt = ckpt or file
     if not (options.plan or options.fp16):
         require_unset(plan_options, (), "goes with --plan; add it")
     if ckpt is not None:

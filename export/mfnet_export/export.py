@@ -208,7 +208,7 @@ def onnx_beside(checkpoint: Path) -> Path:
 
 def _require_target(target: Path, checkpoint: Path, options: ExportOptions) -> None:
     if not checkpoint.is_file():
-        raise UsageError(f"{checkpoint}: no such file; give a checkpoint with --ckpt")
+        raise UsageError(f"{checkpoint}: no such file; give a checkpoint")
     if target.resolve() == checkpoint.resolve():
         raise UsageError(f"{target}: is the checkpoint itself; choose another output with -o")
     if target.suffix != SUFFIX:

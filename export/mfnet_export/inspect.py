@@ -14,9 +14,10 @@ from typing import Any
 import click
 
 from mfnet_export.report import size_text
+from mfnet_runtime.backends.onnx_file import contract_in_onnx
 from mfnet_runtime.backends.tensorrt.plan_file import PLAN_SUFFIX, facts_of_plan
 from mfnet_runtime.contract import METADATA_KEY, Contract
-from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.errors import ModelError, UsageError, missing_package
 from mfnet_runtime.files import sha256_from_file
 
 TOP_OPERATORS = 8
@@ -113,8 +114,11 @@ def _facts_from_checkpoint(path: Path) -> tuple[str, Facts]:
 
 
 def _facts_from_onnx(path: Path) -> Facts:
-    import onnx
-
+    try:
+        import onnx
+    except ModuleNotFoundError as fault:
+        note = f"the graph is not shown, which {missing_package(fault.name)}"
+        return {"contract": contract_in_onnx(path).to_dict(), "note": note}
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as fault:  # protobuf's errors have no common base class

@@ -29,6 +29,11 @@ from mfnet_runtime.logs import one_line as one_line
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# What other programs call an option, and what it is called here.
+SYNONYMS = {
+    "--overlap": ("--stride", "--stride, the window's side less the overlap"),
+    "--batch-size": ("--batch", "--batch"),
+}
 INTERRUPTED, TERMINATED = 130, 143
 LOG_SECONDS = 30.0  # between lines of progress where there is no terminal
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -159,19 +164,34 @@ def run_command(command: click.Command, args: Sequence[str] | None = None) -> in
     with log_to_stderr(debug="--debug" in words):
         try:
             with _signals_raise():
-                code = command.main(words, prog_name=command.name or "mfnet", standalone_mode=False)
+                code = command.main(
+                    words,
+                    prog_name=command.name or "mfnet",
+                    standalone_mode=False,
+                    help_option_names=["-h", "--help"],
+                )
         except click.exceptions.Abort:
             return _failed("interrupted; no partial output was kept", INTERRUPTED)
         except _Terminated:
             return _failed("terminated; no partial output was kept", TERMINATED)
         except click.ClickException as fault:
-            fault.show()
+            (_by_synonym(fault) or fault).show()
             return fault.exit_code
         except MFNetError as fault:
             return _failed(str(fault), fault.exit_code)
         except Exception as fault:
             return _failed(*_message_and_code(fault))
     return int(code or 0)
+
+
+def _by_synonym(fault: click.ClickException) -> click.UsageError | None:
+    """Name the option that another program's word stands for."""
+    if not isinstance(fault, click.NoSuchOption) or fault.ctx is None:
+        return None
+    option, remedy = SYNONYMS.get(fault.option_name, ("", ""))
+    if option not in (name for param in fault.ctx.command.params for name in param.opts):
+        return None
+    return click.UsageError(f"No such option {fault.option_name!r}; use {remedy}.", fault.ctx)
 
 
 def _message_and_code(fault: Exception) -> tuple[str, int]:

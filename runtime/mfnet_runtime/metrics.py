@@ -69,8 +69,8 @@ class ConfusionMatrix:
         """
         if truth.shape != prediction.shape:
             raise SceneError(
-                f"label has shape {truth.shape} and class map {prediction.shape}; "
-                "they must lie on one grid"
+                f"label is {truth.shape[1]} x {truth.shape[0]} px and class map "
+                f"{prediction.shape[1]} x {prediction.shape[0]}; they must lie on one grid"
             )
         if truth.dtype != np.uint8 or prediction.dtype != np.uint8:
             raise SceneError(

@@ -160,6 +160,12 @@ def test_the_output_keeps_the_name_of_the_checkpoint(name: str, expected: str) -
     assert onnx_beside(Path("runs", name)) == Path("runs", expected)
 
 
+def test_one_file_is_given_with_or_without_its_option(best: Path, capsys: Capture) -> None:
+    assert_refused(capsys, run(best.with_name("no.pt")), 2, "no.pt: no such file")
+    for words in ([], [best, "--ckpt", best], [best, "--onnx", best, "--plan"]):
+        assert_refused(capsys, run(*words), 2, "give either a checkpoint, FILE or --ckpt, or an")
+
+
 @pytest.mark.usefixtures("cheap")
 def test_parity_on_real_scenes(best: Path, tmp_path: Path, capsys: Capture) -> None:
     write_scene(tmp_path / "scenes", "a", 100, 200)
@@ -251,7 +257,7 @@ def test_faults_midway_leave_nothing(
 
 def test_missing_files_and_unusable_outputs(best: Path, tmp_path: Path, capsys: Capture) -> None:
     whole = best.read_bytes()
-    assert_refused(capsys, run("--ckpt", tmp_path / "no.pt"), 2, "no.pt: no such file", "--ckpt")
+    assert_refused(capsys, run("--ckpt", tmp_path / "no.pt"), 2, "no.pt: no such file")
     assert_refused(capsys, run("--ckpt", tmp_path), 2, "no such file")
     code = run("--ckpt", best, "--scenes", tmp_path / "nowhere")
     assert_refused(capsys, code, 2, "nowhere")

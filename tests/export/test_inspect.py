@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,15 @@ def test_onnx(made: Made) -> None:
     assert graph["weights"] == "inside the file"
     assert facts["contract"] == made.report["contract"]
     assert "note" not in facts
+
+
+def test_onnx_in_the_base_install(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = inspect_file(made.onnx)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    facts = inspect_file(made.onnx)
+    assert facts["contract"] == expected["contract"]
+    note = "note: the graph is not shown, which needs onnx; install it with: pip install"
+    assert lines_from_facts(facts)[-1].startswith(note)
 
 
 def test_onnx_without_contract_and_with_weights_beside(made: Made, tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mfnet_runtime.backends import RUNS
 from mfnet_runtime.cli.read_options import read_options
 from mfnet_runtime.cli.run_options import (
     EngineOptions,
@@ -39,7 +41,12 @@ logger = logging.getLogger(__name__)
 @click.command("mfnet-run", cls=GroupedCommand)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("scenes", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Output folder.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Output folder; for one scene also FOLDER/NAME.tif.",
+)
 @click.option(
     "--dsm", type=click.Path(path_type=Path), help="DSM of one image, or folder of those of many."
 )
@@ -113,6 +120,8 @@ def command(
     from mfnet_runtime.scene.discovery import scenes_from
     from mfnet_runtime.tiling.pipeline import processor
 
+    if model.is_dir() or scenes.suffix.lower() in {suffix for suffix, _ in RUNS}:
+        raise UsageError(f"{scenes}: the model comes first; use mfnet-run {scenes} {model}")
     layout = LAYOUTS[dataset] if dataset else None
     if layout is None and dsm is None and dsm_band is None:
         layout = layout_in(scenes)
@@ -122,6 +131,10 @@ def command(
     found = scenes_from(
         scenes, dsm, only=only, dsm_band=dsm_band, drivers=read.allow_driver, layout=layout
     )
+    if out is not None and out.suffix.lower() == ".tif" and not out.is_dir():
+        if len(found) > 1:
+            raise UsageError(f"{out}: is one file for {len(found)} scenes; give a folder with -o")
+        found, out = [replace(scene, name=out.stem) for scene in found], out.parent
     if check:
         from mfnet_runtime.preflight.check import check_scenes
         from mfnet_runtime.preflight.model import ModelRequest
@@ -130,8 +143,8 @@ def command(
             model, engine.backend, engine.device, engine.trust_plan, engine.precision
         )
         return check_scenes(request, found, out, options, read, vectors, as_json, quiet)
-    if out is None:
-        raise UsageError("no output folder; give one with -o (only --check needs none)")
+    if out is None and not dry_run:
+        raise UsageError("no output folder; give one with -o (--check and --dry-run need none)")
     times = engine.times_of(model)
     name = next(iter(times), engine.backend)
     with engine.backend_for(model, name, options.batch) as backend:
@@ -145,7 +158,7 @@ def command(
             "threads": backend.threads,
         }
         logger.info("%s", _heading(ran))
-        if dry_run:
+        if dry_run or out is None:
             rows = estimate_scenes(backend, found, options, read)
         else:
             outcomes = segment_scenes(

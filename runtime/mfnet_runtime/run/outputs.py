@@ -118,12 +118,14 @@ def require_places(scenes: Sequence[Scene], places: Sequence[OutputPaths], folde
     """Refuse an output folder in which a file would be overwritten that must not be.
 
     Raises:
-        UsageError: it holds inputs, is a file, has a folder in place of an output, or two scenes
-            have an output of the same name.
+        UsageError: it holds inputs, unless there is one scene, named otherwise; it is a file, or
+            has a folder in place of an output; or two scenes have an output of the same name.
     """
     inputs = {path for scene in scenes for path in (scene.image, scene.dsm)}
+    other_name = len(scenes) == 1 and scenes[0].name not in {path.stem for path in inputs}
     # `Path.resolve` raises for circular links
-    if os.path.realpath(folder) in {os.path.dirname(os.path.realpath(path)) for path in inputs}:
+    folders = {os.path.dirname(os.path.realpath(path)) for path in inputs}
+    if os.path.realpath(folder) in folders and not other_name:
         raise UsageError(f"{folder}: holds inputs; choose another folder with -o")
     for path, count in Counter(path for outputs in places for path in outputs.all).items():
         if count > 1:

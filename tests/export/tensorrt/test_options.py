@@ -157,7 +157,7 @@ def test_a_failed_build_keeps_the_onnx_files(
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        ("--plan", "give either a checkpoint, --ckpt, or an ONNX file, --onnx"),
+        ("--plan", "give either a checkpoint, FILE or --ckpt, or an ONNX file"),
         ("--ckpt a.pt --onnx a.onnx --plan", "give either a checkpoint"),
         ("--onnx a.onnx", "--onnx only builds a plan; add --plan"),
         ("--onnx a.onnx --plan --scenes s", "--scenes goes with --ckpt, not with --onnx"),

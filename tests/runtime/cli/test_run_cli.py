@@ -234,6 +234,49 @@ def test_inputs_are_never_replaced(model: Path, folder: Path, capsys: Capture) -
     assert scene.image.read_bytes() == before
 
 
+def test_one_scene_into_a_named_file(
+    tmp_path: Path, model: Path, folder: Path, capsys: Capture
+) -> None:
+    scene = write_scene(folder, label=True)
+    image = scene.image.rename(tmp_path / "ortho.tif")
+    heights = scene.dsm.rename(tmp_path / "heights.tif")
+    for _ in range(2):  # the second replaces the first
+        assert run(model, image, "--dsm", heights, "-o", tmp_path / "map.tif") == 0
+    assert scene.label is not None
+    np.testing.assert_array_equal(read(tmp_path / "map.tif"), read(scene.label))
+    assert not list(tmp_path.glob(".mfnet*"))
+    capsys.readouterr()
+    for name in ("ortho.tif", "heights.tif"):
+        code = run(model, image, "--dsm", heights, "-o", tmp_path / name)
+        assert_refused(capsys, code, 2, "holds inputs; choose another folder")
+    write_scene(folder, "a")
+    write_scene(folder, "b")
+    code = run(model, folder, "-o", tmp_path / "map.tif")
+    assert_refused(capsys, code, 2, "map.tif: is one file for 2 scenes; give a folder with -o")
+
+
+def test_an_estimate_needs_no_output(model: Path, folder: Path, capsys: Capture) -> None:
+    write_scene(folder)
+    assert run(model, folder, "--dry-run") == 0
+    assert "a: 48 x 40 px, 4 windows" in capsys.readouterr().out
+    assert_refused(capsys, run(model, folder), 2, "--check and --dry-run need none")
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("{scenes} {model} -o {out}", "best.onnx: the model comes first; use mfnet-run"),
+        ("{model} {scenes} -o {out} --overlap 64", "No such option '--overlap'; use --stride, the"),
+        ("{model} {scenes} -o {out} --batch-size 2", "No such option '--batch-size'; use --batch."),
+    ],
+)
+def test_other_words_are_answered_with_ours(
+    tmp_path: Path, capsys: Capture, words: str, part: str
+) -> None:
+    names = {"model": tmp_path / "best.onnx", "scenes": tmp_path, "out": tmp_path / "out"}
+    assert_refused(capsys, run(*words.format(**names).split()), 2, part)
+
+
 def test_help_is_instant_and_imports_nothing_heavy() -> None:
     code = (
         "import sys; from mfnet_runtime.cli.main import main; main(['--help']);"
