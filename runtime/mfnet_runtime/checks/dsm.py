@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mfnet_runtime.checks.findings import Said
-from mfnet_runtime.checks.statistics import NO_HEIGHT, QUICK, Statistics
+from mfnet_runtime.checks.statistics import NO_HEIGHT, QUICK, Statistics, is_lossy
 from mfnet_runtime.raster.crs import height_system
 from mfnet_runtime.raster.grid import grid_of
 from mfnet_runtime.scene.dsm import HeightBand
@@ -24,7 +24,6 @@ SEVERAL = 10  # and their number: fewer are errors of measurement
 APART = 0.2  # their distance, as a share of the range in which nearly all heights lie
 ROUGH = 20.0  # metres up and down for a metre on the ground; cities and forests have one or two
 USUAL = 98  # percentile of the steps between neighbours; larger ones may be undeclared nodata
-LOSSY = ("JPEG", "WEBP", "JPEG2000")
 METRES = {"metre", "meter", "metres", "meters", "m"}
 
 
@@ -172,7 +171,7 @@ def roughness(band: HeightBand, ground: float) -> float:
 def storage(dsm: DsmFacts) -> Said:
     """Note heights that are packed into integers or blurred by compression."""
     dataset, index = dsm.band.dataset, dsm.band.band - 1
-    if dataset.compression and dataset.compression.value in LOSSY:
+    if is_lossy(dataset):
         yield "note", f"{dataset.compression.value} compression may blur heights"
     scale, offset = dataset.scales[index], dataset.offsets[index]
     if (scale, offset) != (1.0, 0.0):

@@ -10,14 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from mfnet_runtime.checks.findings import Said
-from mfnet_runtime.checks.statistics import QUICK, Statistics
+from mfnet_runtime.checks.statistics import QUICK, Statistics, is_lossy
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.raster.open import reading
 from mfnet_runtime.scene.image import ImageBands
+from mfnet_runtime.scene.normalize import BoolArray
 from mfnet_runtime.scene.options import ReadOptions
 
 DARK = 1 / 4  # share of the full scale below which nearly all values of an image are odd
 BORDER = 0.01  # share of the pixels that one colour may have before it looks like a margin
+NEAR = 15.0  # by which JPEG changes most pixels of a black margin; see benchmarks/TRIED.md
+RIM, LEFT = 8, 0.2  # width in pixels, and share of near nodata, of what surrounds nodata
 BETWEEN = 0.05  # share of an alpha band that may be neither transparent nor opaque
 SPARSE = 0.5  # share of valid pixels that is worth a note
 # What files call bands, in lower case without punctuation; numbers are Sentinel-2's.
@@ -139,6 +142,7 @@ def flat_bands(image: ImageFacts) -> Said:
 def margins(image: ImageFacts) -> Said:
     """Note plain black or white that counts as data."""
     sample = image.statistics.sample
+    near = f" --nodata-tolerance {NEAR:g}" if is_lossy(image.bands.dataset) else ""
     largest = np.iinfo(sample.dtype).max if sample.dtype.kind in "iu" else None
     for colour, value in (("black", 0), ("white", largest)):
         share = (sample == value).all(axis=0).mean() if sample.size and value is not None else 0.0
@@ -146,8 +150,39 @@ def margins(image: ImageFacts) -> Said:
             yield (
                 "note",
                 f"{share:.1%} of the pixels are plain {colour} and count as data; if they are a "
-                f"margin, use --nodata-image {value}",
+                f"margin, use --nodata-image {value}{near}",
             )
+
+
+def lossy_margins(image: ImageFacts) -> Said:
+    """Warn of pixels beside nodata that compression has changed a little."""
+    bands = image.bands
+    if bands.tolerance or not bands.nodata or not is_lossy(bands.dataset):
+        return
+    beside = near = 0
+    for window in QUICK.windows(bands.dataset):
+        pixels, valid = bands.stored(window)
+        rim = valid & _grown(~valid, RIM)
+        close = [bands.without_data(pixels, nodata, NEAR) for nodata in bands.nodata]
+        beside += int(np.count_nonzero(rim))
+        near += int(np.count_nonzero(np.logical_or.reduce(close) & rim))
+    if near > LEFT * beside:
+        yield (
+            "warning",
+            f"{bands.path}: {near / beside:.0%} of the pixels beside nodata are within {NEAR:g} of "
+            "its value, as lossy compression leaves them in a margin, and count as data; use "
+            f"--nodata-tolerance {NEAR:g}",
+        )
+
+
+def _grown(mask: BoolArray, pixels: int) -> BoolArray:
+    """Grow a mask (row, column) by some pixels in all eight directions."""
+    for turned in (mask, mask.T):
+        before = turned.copy()
+        for step in range(1, pixels + 1):
+            turned[step:] |= before[:-step]
+            turned[:-step] |= before[step:]
+    return mask
 
 
 def alpha_as_data(image: ImageFacts) -> Said:
@@ -180,5 +215,6 @@ RULES: tuple[Callable[[ImageFacts], Said], ...] = (
     values_fit,
     flat_bands,
     margins,
+    lossy_margins,
     alpha_as_data,
 )

@@ -24,6 +24,7 @@ Values = npt.NDArray[Any]
 MOST_KEPT = 1 << 20  # pixels kept for percentiles
 NO_HEIGHT = "not between {:g} and {:g}".format(*HEIGHT_LIMITS)
 ALPHA, MASK = "alpha band", "mask band"
+LOSSY = ("JPEG", "WEBP", "JPEG2000")  # compression that changes values
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ class Statistics:
         return ", ".join(f"{name} {share:.1%}" for name, share in self.masked.items())
 
 
+def is_lossy(dataset: Any) -> bool:
+    """Tell if a raster's compression may have changed its values."""
+    return bool(dataset.compression) and dataset.compression.value in LOSSY
+
+
 def image_statistics(image: ImageBands, options: ReadOptions, sampling: Sampling) -> Statistics:
     """Read an image as stored.
 
@@ -100,7 +106,8 @@ def image_statistics(image: ImageBands, options: ReadOptions, sampling: Sampling
     declared = dict.fromkeys(image.dataset.nodatavals[band - 1] for band in image.bands)
     values = ", ".join(f"{value:g}" for value in declared if value is not None)
     asked = None if options.nodata_image is None else ("--nodata-image", options.nodata_image)
-    return _statistics(image, image.bands, image.stored, sampling, asked, f"nodata value {values}")
+    rest = f"within {image.tolerance:g} of nodata" if image.tolerance else f"nodata value {values}"
+    return _statistics(image, image.bands, image.stored, sampling, asked, rest)
 
 
 def dsm_statistics(dsm: HeightBand, sampling: Sampling) -> Statistics:

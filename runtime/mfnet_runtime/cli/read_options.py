@@ -75,6 +75,13 @@ _GROUPS = {
             help="Pixel value without data, in addition to what files declare.",
         ),
         click.option(
+            "--nodata-tolerance",
+            type=float,
+            default=0.0,
+            metavar="T",
+            help="Pixel values within T of nodata are nodata, as in the margins of JPEGs.",
+        ),
+        click.option(
             "--nodata-dsm",
             type=float,
             help="Height without data, in addition to what files declare.",

@@ -57,7 +57,14 @@ class ImageBands:
         self._masked = not whole and (alpha is None or used)
         declared = [dataset.nodatavals[band - 1] for band in self.bands]
         asked = [options.nodata_image] * len(self.bands)
-        self._nodata = [values for values in (declared, asked) if values != [None] * len(values)]
+        # values without data, one of each band; one list for each source
+        self.nodata = [values for values in (declared, asked) if values != [None] * len(values)]
+        self.tolerance = options.nodata_tolerance
+        if self.tolerance and not self.nodata:
+            raise SceneError(
+                f"{path}: declares no nodata value, to which --nodata-tolerance would refer; give "
+                "one with --nodata-image"
+            )
         self.span = options.image_range  # pixel values that become 0 and the full scale
         if options.image_percentiles is not None:
             low, high, count = valid_range(self._each_band, options.image_percentiles)
@@ -104,8 +111,8 @@ class ImageBands:
         with reading(self.path):
             image = self.dataset.read(self.bands, window=window)
             valid = np.ones(image.shape[1:], np.bool_)
-            for nodata in self._nodata:
-                valid &= ~self._equal(image, nodata)
+            for nodata in self.nodata:
+                valid &= ~self.without_data(image, nodata, self.tolerance)
             if image.dtype.kind == "f":
                 valid &= np.isfinite(image).all(axis=0)
             if self._masked:
@@ -153,15 +160,23 @@ class ImageBands:
             for band in image:
                 yield band, valid
 
-    def _equal(self, image: Pixels, nodata: Sequence[float | None]) -> BoolArray:
-        """Compare pixels with a nodata value per band.
+    def without_data(
+        self, image: Pixels, nodata: Sequence[float | None], tolerance: float
+    ) -> BoolArray:
+        """Compare pixels with a nodata value per band, from which they may differ a little.
 
         All bands must have it if it is a possible colour (one black band is not nodata), any band
         if it is not.
         """
         possible = all(0 <= (value or 0) <= self.full_scale for value in nodata)
         of_bands = [
-            np.zeros(band.shape, np.bool_) if value is None else band == value
+            np.zeros(band.shape, np.bool_) if value is None else _close(band, value, tolerance)
             for band, value in zip(image, nodata, strict=True)
         ]
         return np.asarray(reduce(np.logical_and if possible else np.logical_or, of_bands))
+
+
+def _close(band: Pixels, value: float, tolerance: float) -> BoolArray:
+    if not tolerance:
+        return np.asarray(band == value)
+    return np.asarray((band >= value - tolerance) & (band <= value + tolerance))

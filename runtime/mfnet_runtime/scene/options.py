@@ -33,6 +33,7 @@ class ReadOptions:
     image_range: tuple[float, float] | None = None  # pixel values that become 0 and the full scale
     image_percentiles: tuple[float, float] | None = None  # percentiles of the scene instead
     nodata_image: float | None = None  # a value without data, in addition to the file's own
+    nodata_tolerance: float = 0.0  # how far pixel values may be from it, as in lossy images
     nodata_dsm: float | None = None
     aoi: Path | None = None  # file of polygons: only pixels inside are classified
     bbox: tuple[float, float, float, float] | None = None  # box in the image's coordinates
@@ -49,6 +50,8 @@ class ReadOptions:
                 raise UsageError(f"no resampling named {self.resampling!r}; there are {names}")
             if not self.align:
                 raise UsageError("--resampling says how to align; add --align")
+        if not 0 <= self.nodata_tolerance < float("inf"):
+            raise UsageError(f"--nodata-tolerance {self.nodata_tolerance:g}: expected at least 0")
         if self.image_range and self.image_percentiles:
             raise UsageError("--image-range and --image-percentiles exclude each other")
         if self.image_range and not self.image_range[0] < self.image_range[1]:

@@ -59,6 +59,14 @@ def described(*texts: str) -> Any:
     return plant
 
 
+def jpeg(**profile: Any) -> Any:
+    """A black margin across blocks of 8 px, compressed by JPEG."""
+    return pixels(
+        lambda array: np.where(np.arange(48) < 21, 0, array + 60).astype(np.uint8),
+        **{"compress": "JPEG", "jpeg_quality": 75, "photometric": "YCBCR", **profile},
+    )
+
+
 def scaled(top: float) -> Any:
     return pixels(lambda array: array.astype(np.float32) * (top / array.max()))
 
@@ -139,6 +147,18 @@ ODD = {
         "warning",
         "band 4 is flagged as alpha .* use (--ignore-alpha)",
         r"\1",
+    ),
+    "a black margin that JPEG has changed": Odd(
+        jpeg(nodata=0),
+        "warning",
+        "of the pixels beside nodata are within 15 of its value.* use (--nodata-tolerance 15)",
+        r"\1",
+    ),
+    "the same, undeclared": Odd(
+        jpeg(),
+        "note",
+        "are plain black .* use (--nodata-image 0) (--nodata-tolerance 15)",
+        r"\1 \2",
     ),
     "no pixel": Odd(pixels(np.zeros_like, nodata=0), "warning", re.escape(NOT_VALID)),
     "undeclared nodata": Odd(

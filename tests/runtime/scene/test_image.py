@@ -45,6 +45,29 @@ def test_values_come_as_stored(tmp_path: Path, dtype: Any, full_scale: float) ->
     assert valid.all()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+@pytest.mark.parametrize("nodata", [0, 250])
+def test_nodata_with_a_tolerance(tmp_path: Path, dtype: Any, nodata: float) -> None:
+    pixels = np.full((3, 8, 9), 100, dtype)
+    pixels[:, 0, :4] = np.array([0, 3, 4, 5], dtype) if not nodata else [250, 247, 254, 245]
+    pixels[0, 1, 0] = nodata  # one band alone may have that value
+    image = image_of(tmp_path, pixels, nodata_image=nodata, nodata_tolerance=4)
+    _, valid = image.read(ALL)
+    expected = np.ones((8, 9), np.bool_)
+    expected[0, :3] = False
+    np.testing.assert_array_equal(valid, expected)
+    image = image_of(tmp_path, pixels, nodata_image=nodata)
+    assert np.count_nonzero(~image.read(ALL)[1]) == 1
+
+
+def test_a_tolerance_needs_a_nodata_value(tmp_path: Path) -> None:
+    with pytest.raises(SceneError, match=r"a\.tif: declares no nodata .* with --nodata-image"):
+        image_of(tmp_path, ramp(np.uint8, 255), nodata_tolerance=4)
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match=r"--nodata-tolerance .* at least 0"):
+            ReadOptions(nodata_tolerance=wrong)
+
+
 @pytest.mark.parametrize("top", [4095, 256])
 def test_too_large_values_are_refused(tmp_path: Path, top: int) -> None:
     with pytest.raises(SceneError, match=f"pixel values reach {top}, the model expects 0 to 255"):
