@@ -40,6 +40,7 @@ REQUEST = {
         click.option(
             "--classes", type=PATH, help="classes.json [default: DATA/classes.json, or numbers]."
         ),
+        click.option("--allow-odd-labels", is_flag=True, help="Train although labels look wrong."),
         only_option,
         click.option("--val", "validation", type=PATH, help="Scenes that decide the best epoch."),
         _option("--holdout", TrainRequest, "Share of rows to validate on without --val."),

@@ -90,7 +90,7 @@ def classes_from_labels(paths: list[Path], limits: RasterLimits = DEFAULT_LIMITS
                 values = raster.read(1, window=window)
                 known = values[(values >= 0) & (values < IGNORE) & (values != raster.nodata)]
                 highest = max(highest, int(known.astype(np.int64).max(initial=-1)))
-            colours = colours or _palette(raster)
+            colours = colours or palette_of(raster)
     if highest < 0:
         raise SceneError(f"{paths[0]}: no class in it nor in the other {len(paths) - 1} labels")
     return ClassTable.numbered(highest + 1, colours[: highest + 1] if colours else None)
@@ -125,7 +125,8 @@ def _indices_from_colours(path: Path, rgb: Labels, classes: ClassTable) -> Label
     return labels
 
 
-def _palette(raster: Any) -> list[Colour] | None:
+def palette_of(raster: Any) -> list[Colour] | None:
+    """Return the colours of indices 0 to 254 of an open raster, or None without a palette."""
     try:
         table = raster.colormap(1)
     except ValueError:  # the raster has no palette

@@ -99,6 +99,7 @@ class TrainRequest:
     out: Path
     dataset: str | None = None  # layout of a benchmark; None: image/ dsm/ label/
     classes: Path | None = None  # JSON list of {"name", "colour"}
+    allow_odd_labels: bool = False  # train although labels look wrong
     only: tuple[str, ...] = ()  # scenes to train on; empty: all
     validation: Path | None = None  # scenes that decide which epoch is best
     holdout: float = 0.2  # share of each scene's rows to validate on without a folder for that

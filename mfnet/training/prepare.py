@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from mfnet.checkpoints.sam_weights import load_sam_weights
 from mfnet.config import config_from_preset
 from mfnet.data.datasets import DEFAULT_BANDS, Dataset, dataset_from_folder, dataset_from_layout
+from mfnet.data.label_checks import check_labels
 from mfnet.data.labels import classes_from_file
 from mfnet.data.scenes import (
     LabelledScene,
@@ -28,6 +30,7 @@ from mfnet.training.train import Trainer
 from mfnet_runtime.contract import Contract, ImageRule
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.files import sha256_from_file
+from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import DEFAULT_OPTIONS, open_raster
@@ -171,9 +174,13 @@ def _load_scenes(
 ) -> tuple[list[MemoryScene], Callable[[], Iterable[LabelledScene]]]:
     """Return the scenes to train on, and a function that returns those to validate on."""
     scenes = [load_scene(scene, dataset, full_scale) for scene in dataset.train]
-    if not count_classes(scenes, len(dataset.classes)).sum():
+    classes = dataset.classes
+    if not count_classes(scenes, len(classes)).sum():
         raise UsageError(f"{request.data}: no labelled pixel in any scene; nothing to learn from")
+    named = request.dataset is None and classes.names != ClassTable.numbered(len(classes)).names
+    check = partial(check_labels, dataset, named=named, allowed=request.allow_odd_labels)
     if dataset.test:
+        check([(scene.name, scene.label) for scene in scenes], None)
         # Read again after each epoch, since they need not fit into memory.
         return scenes, lambda: open_labelled_scenes(dataset.test, dataset, full_scale)
     trained: list[MemoryScene] = []
@@ -182,6 +189,10 @@ def _load_scenes(
         kept, held = split_rows(scene, request.holdout, request.window)
         trained += kept
         held_out += [LabelledScene(part.name, part, part.label) for part in held]
+    check(
+        [(part.name, part.label) for part in trained],
+        [(part.name, part.label) for part in held_out],
+    )
     return trained, lambda: held_out
 
 

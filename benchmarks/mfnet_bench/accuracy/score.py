@@ -6,6 +6,7 @@ turns, and the run of median time counts.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mfnet.data.datasets import Dataset, dataset_from_folder, dataset_from_layout
+from mfnet.data.label_checks import odd_labels
 from mfnet.data.labels import Labels
 from mfnet.data.scenes import open_labelled_scenes, open_scene
 from mfnet.training.evaluate import Evaluation, evaluate
@@ -27,6 +29,8 @@ from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import DEFAULT_OPTIONS
 from mfnet_runtime.tiling.options import PUBLISHED, SegmentOptions
 from mfnet_runtime.tiling.pipeline import Tick
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +162,9 @@ def _score_model(
     """Return the rows of a model; `reference` is filled by the first one."""
     contract = backend.contract
     dataset = request.open_dataset(contract.classes)
+    if not reference:
+        for text in odd_labels(dataset):
+            logger.warning("%s", text)
     settings = request.options(dataset, contract.window)
     counted = request.counted(contract.classes)
     sizes = scene_sizes(dataset, contract.image.full_scale)

@@ -206,7 +206,7 @@ def test_bad_options(
 def unlabelled(folder: Path) -> None:
     for name in "ab":
         label = np.full((HEIGHT, WIDTH), 255, np.uint8)
-        write_raster(folder / "label" / f"{name}.tif", label, **UTM)
+        write_raster(folder / "label" / f"{name}.tif", label, nodata=255, **UTM)
 
 
 # Missing and damaged scenes and models: tests/test_bad_input.py

@@ -149,6 +149,7 @@ def test_scenes_without_labels_to_learn_or_score(
     scene = write_scene(tmp_path / "blank", "a", 64, 64, label=True)
     assert scene.label is not None
     label = np.zeros((64, 64), np.uint8)
+    label[:, 32:] = 1
     label[rows] = 255  # rows 26 to 38 are held out
     write_raster(scene.label, label, nodata=255, **UTM)
     assert train(tmp_path / "blank", "-o", tmp_path / "run", *SCRATCH) in (2, 4)
