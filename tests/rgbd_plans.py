@@ -6,9 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
@@ -17,7 +15,6 @@ from fakes.fake_pycuda import FakePycuda
 from fakes.fake_tensorrt import RTX, FakePlan, FakeTensorRT, fake_tensorrt
 from support import RGBD, write_rgbd_model
 
-from mfnet_export.cli import main as export
 from mfnet_runtime.backends.tensorrt.plan_file import PlanFacts, Profile, sidecar_of
 from mfnet_runtime.contract import Contract
 
@@ -80,8 +77,8 @@ def write_rgbd_plan(
         name: tuple((batch, bands, window, window) for batch in profile)
         for name, bands in (("image", 3), ("dsm", 1))
     }
-    flags = frozenset({"VERSION_COMPATIBLE"} if facts.get("version_compatible") else ())
-    plan = FakePlan(trt.version, source.read_bytes(), shapes, flags, "NONE", [])  # type: ignore[arg-type]
+    compatible = bool(facts.get("version_compatible"))
+    plan = FakePlan(trt.version, source.read_bytes(), shapes, compatible)  # type: ignore[arg-type]
     path.write_bytes(plan.to_bytes())
     known: dict[str, Any] = {
         "contract": Contract(window, RGBD, precision=precision),
@@ -90,33 +87,8 @@ def write_rgbd_plan(
         "flavour": trt.flavour,
         "version": trt.version,
         "targets": ("sm89",) if trt.flavour == "rtx" else ("sm90",),
-        **(
-            {} if trt.flavour == "rtx" else {"cuda": "12.6", "driver": "12.2", "gpu": "NVIDIA Fake"}
-        ),
+        **({} if trt.flavour == "rtx" else BUILT_ON),
         "profile": Profile(*profile),
     }
     sidecar_of(path).write_text(PlanFacts(**{**known, **facts}).to_json())
     return path
-
-
-def write_built_plan(path: Path, window: int, machine: str) -> Path:
-    """A plan of the same model as TensorRT builds it here, real or fake, for batches of 1 to 64.
-
-    Args:
-        path: Of the plan.
-        window: Pixels a side.
-        machine: Names the TensorRT and GPU; for each, a plan is built once and then copied.
-    """
-    plan, facts = _built_plan(window, machine)
-    path.write_bytes(plan)
-    sidecar_of(path).write_text(facts)
-    return path
-
-
-@cache
-def _built_plan(window: int, machine: str) -> tuple[bytes, str]:
-    with TemporaryDirectory() as folder:
-        source = write_rgbd_model(Path(folder) / "rgbd.onnx", window)
-        assert export(["--onnx", str(source), "--plan", "--batches", "1,4,64"]) == 0
-        plan = source.with_suffix(".plan")
-        return plan.read_bytes(), sidecar_of(plan).read_text()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import pickle
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -63,14 +64,13 @@ class FakeTensorRT:
 
 @dataclass(frozen=True)
 class FakePlan:
-    """What a plan holds: enough to run the network and to see the settings of its build."""
+    """What a plan holds: enough to run the network."""
 
     version: str  # that built it
     onnx: bytes  # with weights
     profile: dict[str, Shapes]
-    flags: frozenset[str]  # names of BuilderFlag
-    hardware: str  # name of HardwareCompatibilityLevel
-    layers: list[Any]  # as the inspector lists them
+    version_compatible: bool = False
+    layers: Sequence[str] = ()  # names, as the inspector lists them
 
     def to_bytes(self) -> bytes:
         return MAGIC + pickle.dumps(self)
@@ -85,6 +85,7 @@ class Recorded:
 
     _api: Members
     _fake: FakeTensorRT
+    _told = False  # methods without code only record their calls
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -94,7 +95,9 @@ class Recorded:
         try:
             value = object.__getattribute__(self, name)
         except AttributeError as fault:
-            raise NotImplementedError(f"{kind.__name__}.{name} is not simulated") from fault
+            if not (kind._told and isinstance(kind._api[name], list)):
+                raise NotImplementedError(f"{kind.__name__}.{name} is not simulated") from fault
+            value = None
         signatures = kind._api[name]
         if not isinstance(signatures, list):
             return value
@@ -102,7 +105,7 @@ class Recorded:
         def call(*args: Any, **named: Any) -> Any:
             fitted = _fitted(signatures, args, named)
             kind._fake.calls.append(Call(f"{kind.__name__}.{name}", fitted))
-            return value(*args, **named)
+            return value(*args, **named) if value else True
 
         return call
 

@@ -60,7 +60,7 @@ class Runtime(Refusing):
         plan = plan_from_bytes(bytes(serialized_engine))
         if plan is None:
             return self._refuse("the plan is damaged")
-        compatible = "VERSION_COMPATIBLE" in plan.flags
+        compatible = plan.version_compatible
         if script.get("open"):
             return self._refuse(script["open"])
         if plan.version != self._fake.version and not compatible:

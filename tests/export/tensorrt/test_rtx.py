@@ -22,6 +22,7 @@ import onnx_ir as ir
 import pytest
 from networks import random_network
 from plans import write_attention
+from support import RGBD
 
 from mfnet_export.cli import main
 from mfnet_export.files import ExportError
@@ -201,6 +202,35 @@ def test_parser_errors_name_the_node(source: Path, caplog: pytest.LogCaptureFixt
         build(source, source.parent)
     assert "mix (MatMull)" in caplog.messages[-1]
     assert os.listdir(source.parent) == [source.name]
+
+
+def test_files_that_plans_are_not_built_from(tmp_path: Path) -> None:
+    write_attention(tmp_path / "bf16.onnx", "bf16")
+    lying = onnx.load(write_attention(tmp_path / "liar.onnx", "fp32"))
+    contract = Contract(32, RGBD, precision="fp16")
+    onnx.helper.set_model_props(lying, {METADATA_KEY: contract.to_json()})
+    onnx.save(lying, tmp_path / "liar.onnx")
+    (tmp_path / "text.onnx").write_text("no model")
+    files = sorted(os.listdir(tmp_path))
+    for name, kind, message in (
+        ("bf16.onnx", ModelError, "is BF16, but plans are built from FP16"),
+        ("liar.onnx", ModelError, "its contract implies"),
+        ("text.onnx", ModelError, r"text\.onnx: not a usable ONNX file"),
+        ("none.onnx", UsageError, r"none\.onnx: no such file"),
+    ):
+        with pytest.raises(kind, match=message):
+            build(tmp_path / name, tmp_path)
+    with pytest.raises(UsageError, match=r"best\.engine: expected a name ending in \.plan"):
+        plan_from_onnx(tmp_path / "liar.onnx", tmp_path / "best.engine", PlanOptions())
+    assert sorted(os.listdir(tmp_path)) == files
+
+
+def test_weights_beside_the_file_are_read(tmp_path: Path) -> None:
+    source = write_attention(tmp_path / "large.fp16.onnx", beside=True)
+    assert build(source, tmp_path).facts.counts.fused_attentions == 1
+    source.with_name("large.fp16.onnx.data").write_bytes(b"")
+    with pytest.raises(ExportError, match=r"cannot read it \(graph \(no node\): .*scale"):
+        build(source, tmp_path)
 
 
 def test_builder_errors_give_the_reason(

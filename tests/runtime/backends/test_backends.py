@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from fakes.fake_tensorrt import LEAN, VERSIONS
-from rgbd_plans import rig, write_built_plan, write_rgbd_plan
+from rgbd_plans import rig, write_rgbd_plan
 from support import RGBD, write_rgbd_model
 
+from mfnet_export.cli import main as export
 from mfnet_export.tensorrt.machine import NoBuilderError, require_builder
 from mfnet_runtime.backends import RUNS, backend_from_file
+from mfnet_runtime.backends.tensorrt.plan_file import sidecar_of
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.cuda.device import CudaDevice
 from mfnet_runtime.errors import ModelError, UsageError
@@ -34,33 +38,44 @@ class Engine:
     threads: int  # it has of two asked for
 
 
+@cache
+def _real_plan(window: int) -> tuple[bytes, str]:
+    with TemporaryDirectory() as folder:
+        source = write_rgbd_model(Path(folder) / "rgbd.onnx", window)
+        assert export(["--onnx", str(source), "--plan", "--batches", "1,4,64"]) == 0
+        plan = source.with_suffix(".plan")
+        return plan.read_bytes(), sidecar_of(plan).read_text()
+
+
+def write_real_plan(path: Path, window: int) -> Path:
+    """The plan that this machine's TensorRT builds, once for each window."""
+    plan, facts = _real_plan(window)
+    path = path.with_suffix(".plan")
+    path.write_bytes(plan)
+    sidecar_of(path).write_text(facts)
+    return path
+
+
 GPU = pytest.param("real GPU", marks=pytest.mark.gpu)
 
 
 @pytest.fixture(params=[*RUNS[".onnx", "cpu"], *VERSIONS, LEAN, GPU])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     which = request.param
-
-    def write_plan(path: Path, window: int) -> Path:
-        return write_built_plan(path.with_suffix(".plan"), window, which)
-
     if which == "real GPU":
         try:
             require_builder()
             CudaDevice()
         except (ModuleNotFoundError, UsageError, NoBuilderError) as fault:
             pytest.skip(str(fault))
-        yield Engine("tensorrt", write_plan, ", TensorRT", 0)
-    elif which in VERSIONS:
-        with rig(which) as machine:
-            yield Engine("tensorrt", write_plan, "NVIDIA Fake, TensorRT", 0)
-            machine.check()
-    elif which == LEAN:
-        with rig(which, "tensorrt_lean_bindings") as machine:
+        yield Engine("tensorrt", write_real_plan, ", TensorRT", 0)
+    elif which in (*VERSIONS, LEAN):
+        lean = which == LEAN
+        with rig(which, "tensorrt_lean_bindings" if lean else None) as machine:
 
             def write(path: Path, window: int) -> Path:
                 plan = path.with_suffix(".plan")
-                return write_rgbd_plan(plan, machine.trt, window=window, version_compatible=True)
+                return write_rgbd_plan(plan, machine.trt, window=window, version_compatible=lean)
 
             yield Engine("tensorrt", write, "NVIDIA Fake, TensorRT", 0)
             machine.check()

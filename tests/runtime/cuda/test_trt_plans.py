@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.fake_pycuda import FakePycuda
 from fakes.fake_tensorrt import LEAN, VERSIONS, fake_tensorrt
 from rgbd_plans import Rig, rig, write_rgbd_plan
 
@@ -260,11 +259,8 @@ def test_no_tensorrt(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("without_tensorrt")
 @pytest.mark.parametrize("name", ["tensorrt_lean", "tensorrt_lean_bindings"])
-def test_the_lean_runtime_runs_what_it_can(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_the_lean_runtime_runs_what_it_can(tmp_path: Path, name: str) -> None:
     with rig(LEAN, name) as machine:
-        monkeypatch.setitem(sys.modules, name, machine.trt.module)
         plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt, version_compatible=True)
         assert opened(plan) == "NVIDIA Fake, TensorRT 11.4.0.106"
         assert machine.trt.called("Runtime.engine_host_code_allowed=") == [(True,)]
@@ -281,9 +277,8 @@ def test_host_code_is_allowed_to_version_compatible_plans_alone(
     assert machine.trt.called("Runtime.engine_host_code_allowed=") == [(False,)]
 
 
-def test_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with rig("10.13") as machine:
-        FakePycuda(gpus=0).install(monkeypatch)
+def test_no_gpu(tmp_path: Path) -> None:
+    with rig("10.13", gpus=0) as machine:
         plan = write_rgbd_plan(tmp_path / "a.plan", machine.trt)
         with pytest.raises(UsageError, match=r"no usable GPU .*no CUDA-capable device"):
             opened(plan)
