@@ -63,6 +63,7 @@ REQUEST = {
         _option("--rank", TrainRequest, "Rank of the LoRA matrices."),
         _option("--window", TrainRequest, "Pixels per side, a multiple of 32."),
         click.option("--sam", type=PATH, help="SAM's weights, such as sam_vit_b_01ec64.pth."),
+        click.option("--init", type=PATH, help="Checkpoint to start from instead, also official."),
         click.option("--from-scratch", is_flag=True, help="Train everything, without SAM."),
         click.option(
             "--zero-rel-pos", is_flag=True, help="Zero SAM's relative positions, as published."
@@ -125,6 +126,7 @@ def command(
     Examples:
       mfnet-train scenes/ -o runs/a --sam sam_vit_b_01ec64.pth
       mfnet-train Vaihingen/ --dataset vaihingen -o runs/v --backbone vit_l --sam sam_vit_l_0b3195.pth
+      mfnet-train town/ -o runs/t --init runs/a/best.pt
       mfnet-train scenes/ -o runs/b --from-scratch --backbone small --optimizer adamw
     """  # noqa: E501 (a command must be on one line to be copied)
     import torch

@@ -16,6 +16,8 @@ from mfnet_runtime.errors import ModelError
 
 _HEAD = "decoder.segmentation_head.2.0.weight"
 _INDEX = ".relative_position_index"  # a constant: compared, then dropped
+# Training batches that a BatchNorm of the fusion and one of the decoder have seen.
+_BATCHES = ("fpn1y.1.num_batches_tracked", "decoder.pre_conv.1.num_batches_tracked")
 _UNUSED = "sam."  # the encoder again, and SAM's prompt encoder and mask decoder, which never run
 
 
@@ -61,7 +63,19 @@ def convert_official(
             f"official checkpoint does not fit the network it describes "
             f"({len(faults)} tensors): {'; '.join(sorted(faults))}"
         )
+    _require_fusion(official)
     return config, {name: tensor for name, (_, tensor) in renamed.items()}
+
+
+def _require_fusion(official: Mapping[str, Tensor]) -> None:
+    """Refuse the paper's ablations, whose tensors have the same names but run otherwise."""
+    fusion, decoder = (int(official[name]) for name in _BATCHES)
+    if decoder and not fusion:
+        raise ModelError(
+            f"official checkpoint of an ablation without the fusion module (Decoder_single, or the "
+            f"image alone): its decoder was trained on {decoder} batches, its fusion on none; only "
+            "the whole network is supported"
+        )
 
 
 def config_from_official(state: Mapping[str, Tensor], *, window: int = 256) -> ModelConfig:

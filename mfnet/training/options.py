@@ -108,6 +108,7 @@ class TrainRequest:
     rank: int = 4
     window: int = 256  # pixels per side
     sam: Path | None = None
+    init: Path | None = None  # checkpoint of an MFNet to start from
     from_scratch: bool = False
     zero_rel_pos: bool = False
     dsm_rule: DsmRule = field(default_factory=DsmRule)

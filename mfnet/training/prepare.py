@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from mfnet.checkpoints.sam_weights import load_sam_weights
-from mfnet.config import config_from_preset
+from mfnet.config import PRESETS
 from mfnet.data.datasets import DEFAULT_BANDS, Dataset, dataset_from_folder, dataset_from_layout
 from mfnet.data.label_checks import check_labels
 from mfnet.data.labels import classes_from_file
@@ -24,12 +23,12 @@ from mfnet.data.scenes import (
     open_labelled_scenes,
 )
 from mfnet.model.network import MFNet
+from mfnet.training.initial_weights import InitialWeights
 from mfnet.training.options import TrainConfig, TrainRequest
 from mfnet.training.run_directory import RunDirectory
 from mfnet.training.train import Trainer
 from mfnet_runtime.contract import Contract, ImageRule
 from mfnet_runtime.errors import UsageError
-from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
@@ -51,30 +50,19 @@ def prepare_training(
 
     Raises:
         UsageError: Options contradict each other, or files or a CUDA device are missing.
-        ModelError: The SAM file does not fit.
+        ModelError: The SAM file or the checkpoint does not fit.
         SceneError: A raster is damaged or does not fit.
     """
-    if request.from_scratch == (request.sam is not None):
-        raise UsageError(
-            "give SAM's weights with --sam FILE to fine-tune them, "
-            "or --from-scratch to train everything"
-        )
     device = choose_device(request.device)
     dataset = _find_dataset(request, read)
+    initial = InitialWeights.of(request, len(dataset.classes))
     sizes = {
         "steps": dataset.steps_per_epoch,
-        "batch": 4 if request.backbone == "vit_h" else 10,
+        "batch": 4 if initial.config.depth >= PRESETS["vit_h"]["depth"] else 10,
         "stride": min(dataset.stride, request.window // 2),
     }
     asked = {name: getattr(request, name) for name in sizes}
     recipe = replace(recipe, **sizes | {k: v for k, v in asked.items() if v is not None})
-    config = config_from_preset(
-        request.backbone,
-        classes=len(dataset.classes),
-        window=request.window,
-        tuning=request.tuning,
-        rank=request.rank,
-    )
     full_scale = request.full_scale
     if full_scale is None:
         full_scale = _default_full_scale(dataset.train[0], dataset.read)
@@ -85,11 +73,11 @@ def prepare_training(
         dsm=request.dsm_rule,
     )
     torch.manual_seed(recipe.seed)
-    network = MFNet(config)
+    network = MFNet(initial.config)
     facts: dict[str, Any] = {
         "dataset": dataset.name,
         "bands": list(dataset.read.bands or DEFAULT_BANDS),
-        **_load_sam(network, request),
+        **initial.load(network, contract),
     }
     contract = contract.with_provenance(
         mfnet=installed_version("mfnet"), torch=str(torch.__version__), **facts
@@ -104,7 +92,7 @@ def prepare_training(
         "%.2f M parameters train (%.2f M of them %s), %.2f M are frozen; on %s",
         counts.trainable / 1e6,
         counts.tuning / 1e6,
-        request.tuning,
+        initial.config.tuning,
         counts.frozen / 1e6,
         device,
     )
@@ -153,20 +141,6 @@ def _default_full_scale(scene: Scene, read: ReadOptions) -> float:
     raise UsageError(
         f"{scene.image}: pixels are {kind}; give the value that becomes 1.0 with --full-scale"
     )
-
-
-def _load_sam(network: MFNet, request: TrainRequest) -> dict[str, Any]:
-    """Load SAM's weights and freeze them, if there are any; return what to record."""
-    if request.sam is None:
-        return {"sam": None, "rel_pos": "trained"}
-    report = load_sam_weights(network.encoder, request.sam, zero_rel_pos=request.zero_rel_pos)
-    logger.info("%s", report)
-    network.freeze_for_tuning()
-    return {
-        "sam": request.sam.name,
-        "sam_sha256": sha256_from_file(request.sam),
-        "rel_pos": "zero" if request.zero_rel_pos else "sam",
-    }
 
 
 def _load_scenes(

@@ -88,6 +88,15 @@ def test_block_of_two_tunings_is_refused() -> None:
         convert_official(state)
 
 
+def test_ablations_without_fusion_are_refused() -> None:
+    state = official_state(random_network("lora"))
+    state["decoder.pre_conv.1.num_batches_tracked"] = torch.tensor(5000)
+    with pytest.raises(ModelError, match=r"Decoder_single, .* on 5000 batches, its fusion on none"):
+        convert_official(state)
+    state["fpn1y.1.num_batches_tracked"] = torch.tensor(5000)
+    convert_official(state)
+
+
 def test_other_files_are_not_official() -> None:
     none = torch.zeros(1)
     assert not is_official({"image_encoder.pos_embed": none, "mask_decoder.iou_token.weight": none})

@@ -242,6 +242,7 @@ def test_a_tuning_that_does_not_train_stops_the_run() -> None:
     ("words", "code", "part"),
     [
         ("", 2, "--from-scratch to train everything"),
+        ("--sam sam.pth --init best.pt", 2, "with --init CHECKPOINT, or --from-scratch"),
         ("--from-scratch --sam x.pth", 2, "--from-scratch"),
         ("--sam none.pth", 2, "none.pth"),
         ("--from-scratch --backbone vit_z", 2, "known: vit_b"),
