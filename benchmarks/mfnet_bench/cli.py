@@ -104,7 +104,7 @@ def miou(out: Path | None, as_json: bool, **asked: Any) -> None:
         write_accuracy(out, classes, rows)
 
 
-@command.command("latency")
+@command.command("latency", cls=GroupedCommand)
 @click.argument("models", nargs=-1, required=True, type=PATH)
 @click.option(
     "--baseline",
@@ -130,6 +130,7 @@ def miou(out: Path | None, as_json: bool, **asked: Any) -> None:
     "--scenes", type=PATH, help="Folder of scenes to compare classes on [default: synthetic]."
 )
 @click.option("--windows", type=int, default=4, show_default=True, help="Windows of the scenes.")
+@read_options(PLAIN_DRIVERS[1:])
 @click.option(
     "--baseline-batch", type=int, help="Windows per call in PyTorch [default: its fastest]."
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,22 @@ import click
 
 from mfnet_export.options import ExportOptions, require_unset
 from mfnet_export.tensorrt.options import HEADING, PlanOptions, plan_beside, plan_options
+from mfnet_runtime.cli.read_options import read_options
 from mfnet_runtime.console import (
     GroupedCommand,
     debug_option,
     json_option,
     option_group,
-    parse_bands,
     run_command,
     say,
 )
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.raster.limits import PLAIN_DRIVERS
 from mfnet_runtime.scene.layouts import LAYOUTS
+from mfnet_runtime.scene.options import ReadOptions
 
 PATH = click.Path(path_type=Path)
 PERCENT = click.FloatRange(0, 100)
-
-
-def _parse_bands(
-    context: click.Context, option: click.Parameter, text: str | None
-) -> tuple[int, int, int] | None:
-    return parse_bands(text) if text else None
 
 
 def _option(name: str, text: str, **kind: Any) -> Any:
@@ -54,7 +51,6 @@ _GROUPS = {
     "Validation": (
         _option("--scenes", "Folder of scenes to validate on [default: drawn].", type=PATH),
         _option("--windows", "Number of windows to validate on.", type=click.IntRange(1)),
-        _option("--bands", "Image bands of the scenes, for example 1,2,3.", callback=_parse_bands),
     ),
     "FP16 and INT8": (
         _option("--fp16", "Also write NAME.fp16.onnx for GPUs, and its plan on one.", is_flag=True),
@@ -76,6 +72,7 @@ _GROUPS = {
 @click.option("--onnx", type=PATH, help="FP16 or FP32 ONNX file to build a plan of.")
 @click.option("-o", "--out", type=PATH, help="ONNX file, or plan of --onnx [default: beside it].")
 @option_group(ExportOptions, "options", _GROUPS)
+@read_options(PLAIN_DRIVERS[1:])
 @plan_options
 @json_option
 @debug_option
@@ -86,6 +83,7 @@ def command(
     onnx: Path | None,
     out: Path | None,
     options: ExportOptions,
+    read: ReadOptions,
     plan_options: PlanOptions,
     as_json: bool,
 ) -> None:
@@ -108,6 +106,7 @@ def command(
       mfnet-export --onnx best.fp16.onnx --plan --timing-cache timings
     """
     report: Any
+    options = replace(options, read=read)
     if [file, ckpt, onnx].count(None) != 2:
         raise UsageError("give either a checkpoint, FILE or --ckpt, or an ONNX file, --onnx")
     ckpt = ckpt or file
@@ -122,8 +121,10 @@ def command(
 
         if not options.plan:
             raise UsageError("--onnx only builds a plan; add --plan")
-        names = tuple(name for name in ExportOptions.__dataclass_fields__ if name != "plan")
-        require_unset(options, names, "goes with --ckpt, not with --onnx; use that")
+        if read != ReadOptions():
+            raise UsageError("--onnx reads no scenes; leave the options about reading out")
+        names = set(ExportOptions.__dataclass_fields__) - {"plan", "read"}
+        require_unset(options, tuple(names), "goes with --ckpt, not with --onnx; use that")
         report = plan_from_onnx(onnx, out or plan_beside(onnx), plan_options)
     say(json.dumps(report.to_json()) if as_json else "\n".join(report.lines()))
 

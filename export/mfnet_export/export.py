@@ -144,11 +144,9 @@ def export_checkpoint(
     with staged_output(target) as partial:
         logger.info("loading %s", checkpoint.name)
         loaded = load_for_export(checkpoint, options)
-        windows = sample_windows(
-            loaded.contract, options.scenes, options.windows, bands=options.bands
-        )
+        windows = sample_windows(loaded.contract, options.scenes, options.windows, options.read)
         calibration = options.calibrate and calibration_set(
-            loaded.contract, options.calibrate, options.calibration_windows, options.bands
+            loaded.contract, options.calibrate, options.calibration_windows, options.read
         )
         network = _network(loaded, checkpoint)
         merged = merge(network, without=options.no_rewrite)

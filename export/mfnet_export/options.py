@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.scene.options import ReadOptions
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class ExportOptions:
 
     scenes: Path | None = None  # folder of scenes to validate on; None draws a synthetic town
     windows: int = 4  # windows to validate on, without those of noise
-    bands: tuple[int, int, int] | None = None  # 1-based image bands of the scenes
+    read: ReadOptions = field(default_factory=ReadOptions)  # how to read scenes
     dataset: str | None = None  # that an official file was trained on
     window: int | None = None  # pixels per side, for an official file, which does not state it
     classes: Path | None = None  # JSON class table that replaces the checkpoint's
@@ -49,8 +50,8 @@ def require_unset(options: Any, names: tuple[str, ...], needed: str) -> None:
     Raises:
         UsageError: Names the first such option.
     """
-    for field in fields(options):
-        if names and field.name not in names:
+    for option in fields(options):
+        if names and option.name not in names:
             continue
-        if getattr(options, field.name) != field.default:
-            raise UsageError(f"--{field.name.replace('_', '-')} {needed} or leave it out")
+        if getattr(options, option.name) != option.default:
+            raise UsageError(f"--{option.name.replace('_', '-')} {needed} or leave it out")

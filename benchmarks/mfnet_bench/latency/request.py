@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mfnet_runtime.backends import BACKENDS
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.scene.options import ReadOptions
 
 # Kinds of engine: exported files, and baselines in PyTorch.
 FILE, PUBLISHED, OURS, AUTOCAST, COMPILED = "file", "published", "mfnet", "autocast", "compiled"
@@ -34,6 +35,7 @@ class LatencyRequest:
     batches: tuple[int, ...] = (1, 2, 4)
     rounds: int = 5
     scenes: Path | None = None  # image/ dsm/; None: a synthetic town
+    read: ReadOptions = field(default_factory=ReadOptions)  # how to read them
     windows: int = 4  # on which classes are compared
     baseline_batch: int | None = None  # of PyTorch; None: the fastest of `batches`, by trial
     compiled: bool = True  # torch.compile as a further baseline

@@ -111,7 +111,7 @@ def measure(request: LatencyRequest) -> LatencyRun:
     results: Result = []
     source = ""
     for network in networks:
-        windows = sample_windows(network.contract, request.scenes, request.windows)
+        windows = sample_windows(network.contract, request.scenes, request.windows, request.read)
         source = windows.source.partition(",")[0]  # without the noise: no scene looks like it
         real = slice(0, len(windows) - NOISE_WINDOWS)
         with tempfile.TemporaryDirectory() as folder:

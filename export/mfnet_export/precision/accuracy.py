@@ -21,6 +21,7 @@ from mfnet_export.validation.sample_windows import Windows
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.scene.options import ReadOptions
+from mfnet_runtime.scene.reader import DEFAULT_OPTIONS
 from mfnet_runtime.tiling.pipeline import SegmentOptions
 
 logger = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ def require_scores(
         engine: Opens a graph.
         graphs: The FP32 graph and the other one.
         folders: Folders of scenes.
-        options: Bands of the scenes, and the points of mIoU that may be lost.
+        options: How to read scenes, and the points of mIoU that may be lost.
 
     Returns:
         The scores; None if no folder has labels.
@@ -145,7 +146,7 @@ def require_scores(
     logger.info("scoring FP32 and %s on %s", name, labelled[0])
     first, second = graphs
     scores = scores_on_scenes(
-        lambda: engine(first), lambda: engine(second), labelled[0], options.bands
+        lambda: engine(first), lambda: engine(second), labelled[0], options.read
     )
     if scores is not None and scores.drop > options.max_drop:
         raise ExportError(
@@ -159,7 +160,7 @@ def scores_on_scenes(
     reference: Callable[[], Backend],
     candidate: Callable[[], Backend],
     folder: Path,
-    bands: tuple[int, int, int] | None = None,
+    read: ReadOptions = DEFAULT_OPTIONS,
 ) -> SceneScores | None:
     """Compute the mIoU of two graphs on scenes, with windows side by side; None without label/.
 
@@ -167,7 +168,7 @@ def scores_on_scenes(
         reference: Opens the FP32 graph.
         candidate: Opens the other graph, after the first one was closed.
         folder: Folder with image/, dsm/ and possibly label/.
-        bands: 1-based image bands; None takes the first three.
+        read: How to read scenes.
 
     Raises:
         UsageError: The labels have no pixel of one of the model's classes.
@@ -178,16 +179,16 @@ def scores_on_scenes(
     found = []
     for opened in (reference, candidate):
         with opened() as backend:
-            scenes, score = _mean_iou(backend, folder, bands or (1, 2, 3))
+            scenes, score = _mean_iou(backend, folder, read)
         found.append(score)
     if any(np.isnan(score) for score in found):
         raise UsageError(f"{folder / 'label'}: no labelled pixel; add labels or remove label/")
     return SceneScores(scenes, (found[0], found[1]))
 
 
-def _mean_iou(backend: Backend, folder: Path, bands: tuple[int, int, int]) -> tuple[int, float]:
+def _mean_iou(backend: Backend, folder: Path, read: ReadOptions) -> tuple[int, float]:
     contract = backend.contract
-    dataset = dataset_from_folder(folder, classes=contract.classes, read=ReadOptions(bands))
+    dataset = dataset_from_folder(folder, classes=contract.classes, read=read)
     # The scenes of a plain folder are all listed as `train`.
     scenes = open_labelled_scenes(dataset.train, dataset, contract.image.full_scale)
     result = evaluate(backend, scenes, SegmentOptions(contract.window))

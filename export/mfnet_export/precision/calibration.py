@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from mfnet_export.validation.sample_windows import Windows, stack_windows, windo
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.scene.discovery import scenes_from
+from mfnet_runtime.scene.options import ReadOptions
+from mfnet_runtime.scene.reader import DEFAULT_OPTIONS
 
 # On the autzen scene, 1 and 4 windows sometimes missed a range, which changed up to 1.4 % of the
 # classes. From 16 windows on, their choice no longer mattered.
@@ -48,7 +50,7 @@ class Probe:
 
 
 def calibration_set(
-    contract: Contract, scenes: Path, count: int, bands: Sequence[int] | None = None
+    contract: Contract, scenes: Path, count: int, read: ReadOptions = DEFAULT_OPTIONS
 ) -> CalibrationSet:
     """Cut `count` windows spread over scenes, and a third as many held-out windows between them.
 
@@ -59,7 +61,7 @@ def calibration_set(
         contract: Contract with the window size and the scaling.
         scenes: Folder with image/ and dsm/.
         count: Windows to calibrate on; small scenes may give fewer.
-        bands: 1-based image bands; None takes all but alpha.
+        read: How to read scenes.
 
     Raises:
         UsageError: There are no scenes, no valid pixels or fewer than `MIN_WINDOWS` windows.
@@ -71,7 +73,8 @@ def calibration_set(
             f"--calibration-windows {count}: expected at least {MIN_WINDOWS}; {reason}"
         )
     wanted = count + -(-count // (HELD_OUT - 1))
-    found = windows_from_scenes(scenes_from(scenes), contract, wanted, bands)
+    listed = scenes_from(scenes, drivers=read.allow_driver)
+    found = windows_from_scenes(listed, contract, wanted, read)
     if not found:
         raise UsageError(f"{scenes}: no window with a valid pixel; choose other scenes")
     held = found[HELD_OUT // 2 :: HELD_OUT]

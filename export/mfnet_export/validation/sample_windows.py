@@ -19,7 +19,7 @@ from mfnet_runtime.errors import UsageError
 from mfnet_runtime.scene.discovery import Scene, scenes_from
 from mfnet_runtime.scene.normalize import dsm_range, pad_to_window, scale_dsm, scale_image
 from mfnet_runtime.scene.options import ReadOptions
-from mfnet_runtime.scene.reader import SceneReader
+from mfnet_runtime.scene.reader import DEFAULT_OPTIONS, SceneReader
 from mfnet_runtime.tiling.grid import Offset, WindowGrid
 
 NOISE_WINDOWS = 2  # inputs that no scene has: uniform noise, and zeros and ones only
@@ -52,8 +52,7 @@ def sample_windows(
     contract: Contract,
     scenes: Path | None = None,
     count: int = 4,
-    *,
-    bands: Sequence[int] | None = None,
+    read: ReadOptions = DEFAULT_OPTIONS,
 ) -> Windows:
     """Return `count` windows of scenes or of a synthetic town, and two of noise.
 
@@ -61,7 +60,7 @@ def sample_windows(
         contract: Contract with the window size and the scaling.
         scenes: Folder with image/ and dsm/; None draws a synthetic town.
         count: At least 1; small scenes may give fewer.
-        bands: 1-based image bands of the scenes; None takes all but alpha.
+        read: How to read scenes.
 
     Raises:
         UsageError: There is no scene, no valid pixel, or `count` is below 1.
@@ -72,7 +71,8 @@ def sample_windows(
     if scenes is None:
         found, origin = synthetic_windows(contract.window, count), "of a synthetic town"
     else:
-        found = windows_from_scenes(scenes_from(scenes), contract, count, bands)
+        listed = scenes_from(scenes, drivers=read.allow_driver)
+        found = windows_from_scenes(listed, contract, count, read)
         origin = f"of {scenes.name}"
         if not found:
             raise UsageError(f"{scenes}: no window with a valid pixel; choose other scenes")
@@ -87,14 +87,14 @@ def stack_windows(pairs: Sequence[Window], source: str) -> Windows:
 
 
 def windows_from_scenes(
-    scenes: Sequence[Scene], contract: Contract, count: int, bands: Sequence[int] | None = None
+    scenes: Sequence[Scene], contract: Contract, count: int, read: ReadOptions
 ) -> list[Window]:
     """Cut windows evenly spread over scenes, without those that have no valid pixel."""
     used = scenes[:count]
     found: list[Window] = []
     for index, scene in enumerate(used):
         share = count // len(used) + (index < count % len(used))
-        with SceneReader(scene, contract.image.full_scale, ReadOptions(bands)) as reader:
+        with SceneReader(scene, contract.image.full_scale, read) as reader:
             found += _windows_from_reader(reader, contract, share)
     return found
 
@@ -120,8 +120,7 @@ def _windows_from_reader(reader: SceneReader, contract: Contract, count: int) ->
     for row, column in _spread(places, count):
         rows = reader.read(row.start, min(row.start + side, reader.height))
         cut = slice(column.start, column.start + side)
-        valid = rows.image_valid[:, cut] & rows.dsm_valid[:, cut]
-        if valid.any():
+        if rows.wanted[:, cut].any():
             image = scale_image(rows.image[:, :, cut], rows.image_valid[:, cut], contract.image)
             dsm = scale_dsm(rows.dsm[:, cut], rows.dsm_valid[:, cut], span)
             found.append((pad_to_window(image, side), pad_to_window(dsm[None], side)))

@@ -142,6 +142,7 @@ def test_a_failed_build_keeps_the_onnx_file(
         ("--ckpt a.pt --onnx a.onnx --plan", "give either a checkpoint"),
         ("--onnx a.onnx", "--onnx only builds a plan; add --plan"),
         ("--onnx a.onnx --plan --scenes s", "--scenes goes with --ckpt, not with --onnx"),
+        ("--onnx a.onnx --plan --align", "--onnx reads no scenes"),
         ("--onnx a.onnx --plan --fp16", "--fp16 goes with --ckpt"),
         ("--onnx a.onnx --plan --windows 5", "--windows goes with --ckpt"),
         ("--ckpt a.pt --batches 1,2,4", "--batches goes with --plan; add it or leave it out"),

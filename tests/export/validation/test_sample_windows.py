@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import write_raster, write_scene
+from affine import Affine
+from support import UTM, write_raster, write_scene
 
 from mfnet_export.validation.sample_windows import sample_windows
 from mfnet_runtime.contract import Contract, DsmRule
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.labels import ClassTable
+from mfnet_runtime.scene.options import ReadOptions
 
 CONTRACT = Contract(32, ClassTable.numbered(3))
 
@@ -73,7 +75,7 @@ def test_bands_are_chosen_and_wrong_scenes_named(tmp_path: Path) -> None:
     image = np.stack([np.full((40, 40), band * 51, np.uint8) for band in range(5)])
     write_raster(scenes / "image" / "a.tif", image)
     write_raster(scenes / "dsm" / "a.tif", np.eye(40, dtype=np.float32))
-    found = sample_windows(CONTRACT, scenes, 1, bands=(4, 2, 1))
+    found = sample_windows(CONTRACT, scenes, 1, ReadOptions((4, 2, 1)))
     np.testing.assert_allclose(found.image[0, :, 0, 0], [0.6, 0.2, 0.0], atol=1e-6)
     with pytest.raises(SceneError, match=r"a\.tif: has 5 bands"):
         sample_windows(CONTRACT, scenes, 1)
@@ -81,3 +83,14 @@ def test_bands_are_chosen_and_wrong_scenes_named(tmp_path: Path) -> None:
         sample_windows(CONTRACT, scenes, 0)
     with pytest.raises(UsageError, match="nowhere: is not a file or folder"):
         sample_windows(CONTRACT, tmp_path / "nowhere")
+
+
+def test_scenes_are_read_as_asked(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path, height=32, width=32)
+    coarse = {**UTM, "transform": UTM["transform"] @ Affine.scale(2)}
+    write_raster(scene.dsm, np.arange(256, dtype=np.float32).reshape(16, 16), **coarse)
+    with pytest.raises(SceneError, match="--align"):
+        sample_windows(CONTRACT, tmp_path, 1)
+    found = sample_windows(CONTRACT, tmp_path, 1, ReadOptions(align=True, resampling="nearest"))
+    expected = np.arange(256).reshape(16, 16) / 255
+    np.testing.assert_allclose(found.dsm[0, 0, ::2, ::2], expected, rtol=1e-6)
