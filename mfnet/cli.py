@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mfnet.training.options import TrainConfig, TrainRequest
+from mfnet.training.options import RECIPE_DEFAULTS, RECIPES, TrainConfig, TrainRequest
 from mfnet_runtime.cli.read_options import read_options
 from mfnet_runtime.console import (
     GroupedCommand,
@@ -76,8 +76,25 @@ REQUEST = {
         _option("--device", TrainRequest, "auto, cpu or cuda."),
     ],
 }
+
+
+def _set_defaults(context: click.Context, option: click.Parameter, name: str) -> str:
+    """Let a recipe change the defaults of options that are read after it."""
+    context.default_map = {**(context.default_map or {}), **RECIPE_DEFAULTS.get(name, {})}
+    return name
+
+
 RECIPE = {
     "Recipe": [
+        click.option(
+            "--recipe",
+            type=click.Choice(RECIPES),
+            default="default",
+            show_default=True,
+            is_eager=True,
+            callback=_set_defaults,
+            help="paper: the published code to the letter, see docs/TRAINING.md.",
+        ),
         _option("--epochs", TrainConfig, "Number of epochs."),
         _option("--optimizer", TrainConfig, "sgd or adamw."),
         click.option("--schedule", help="multistep or cosine [default: sgd multistep]."),

@@ -12,7 +12,7 @@ from typing import Any
 
 from mfnet.data.labels import LabelCoding, classes_from_file, classes_from_labels, detect_coding
 from mfnet_runtime.errors import UsageError
-from mfnet_runtime.labels import ClassTable
+from mfnet_runtime.labels import IGNORE, ClassTable
 from mfnet_runtime.scene.discovery import Scene, scenes_from
 from mfnet_runtime.scene.layouts import LAYOUTS, Layout
 from mfnet_runtime.scene.options import ReadOptions
@@ -44,6 +44,7 @@ class Dataset:
     read: ReadOptions = DEFAULT_OPTIONS  # how the scenes' files are read
     band_names: tuple[str, str, str] = ("red", "green", "blue")  # in network order
     coding: LabelCoding = "index"  # of every label
+    stray: int = IGNORE  # class of colours that belong to none; the published code says 0
     stride: int = 128  # pixels between validation windows while training
     test_stride: int = 32  # pixels between windows in the final test
     steps_per_epoch: int = 1000  # batches

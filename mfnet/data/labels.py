@@ -26,7 +26,11 @@ MAX_STRAY = 0.01  # share of pixels that may have a stray colour; Potsdam's own 
 
 
 def read_label(
-    path: Path, coding: LabelCoding, classes: ClassTable, limits: RasterLimits = DEFAULT_LIMITS
+    path: Path,
+    coding: LabelCoding,
+    classes: ClassTable,
+    limits: RasterLimits = DEFAULT_LIMITS,
+    stray: int = IGNORE,
 ) -> Labels:
     """Read a label raster as class indices.
 
@@ -35,10 +39,11 @@ def read_label(
         coding: Kind of pixel values: class indices or class colours.
         classes: Meaning of the indices or colours.
         limits: Which files may be opened.
+        stray: Class of colours that belong to none, other than black.
 
     Returns:
-        (row, column) class index; 255 for black or a stray colour, a negative index, the raster's
-        nodata value, and 255.
+        (row, column) class index; 255 for black, a negative index, the raster's nodata value, and
+        255; `stray` for a stray colour.
 
     Raises:
         SceneError: The raster is unreadable, of another coding, or has values that are no class.
@@ -50,7 +55,7 @@ def read_label(
                     f"{path}: {raster.count} bands of {raster.dtypes[0]}; expected a colour-coded "
                     "label with 3 bands of uint8"
                 )
-            return _indices_from_colours(path, raster.read((1, 2, 3)), classes)
+            return _indices_from_colours(path, raster.read((1, 2, 3)), classes, stray)
         if raster.count != 1 or not np.issubdtype(np.dtype(raster.dtypes[0]), np.integer):
             raise SceneError(
                 f"{path}: {raster.count} bands of {raster.dtypes[0]}; expected an index label "
@@ -111,14 +116,15 @@ def classes_from_file(path: Path) -> ClassTable:
         ) from fault
 
 
-def _indices_from_colours(path: Path, rgb: Labels, classes: ClassTable) -> Labels:
+def _indices_from_colours(path: Path, rgb: Labels, classes: ClassTable, stray: int) -> Labels:
     labels = labels_from_colours(rgb, classes)
-    stray = (labels == IGNORE) & rgb.any(0)
-    if np.count_nonzero(stray) > MAX_STRAY * stray.size:
-        row, column = (int(places[0]) for places in np.nonzero(stray))
+    other = (labels == IGNORE) & rgb.any(0)
+    labels[other] = stray
+    if np.count_nonzero(other) > MAX_STRAY * other.size:
+        row, column = (int(places[0]) for places in np.nonzero(other))
         found = tuple(int(part) for part in rgb[:, row, column])
         raise SceneError(
-            f"{path}: {np.count_nonzero(stray) / stray.size:.0%} of the pixels have a colour of no "
+            f"{path}: {np.count_nonzero(other) / other.size:.0%} of the pixels have a colour of no "
             f"class, the first is {found} at row {row}, column {column}; expected one of "
             f"{', '.join(str(colour) for colour in classes.colours)} or black"
         )

@@ -124,7 +124,9 @@ def _label_of(scene: Scene, dataset: Dataset, reader: SceneReader) -> Labels:
     if scene.label is None:
         raise SceneError(f"{scene.image}: scene '{scene.name}' has no label")
     reader.require_grid_of(scene.label)
-    label = read_label(scene.label, dataset.coding, dataset.classes, dataset.read.limits)
+    label = read_label(
+        scene.label, dataset.coding, dataset.classes, dataset.read.limits, dataset.stray
+    )
     inside = reader.inside(Window(0, 0, reader.width, reader.height))
     if inside is not None:
         label[~inside] = IGNORE

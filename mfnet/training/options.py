@@ -13,6 +13,12 @@ from mfnet_runtime.errors import UsageError
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("multistep", "cosine")
+PAPER = "paper"
+RECIPES = ("default", PAPER)
+# What `--recipe` changes in other options; options given by the user win.
+RECIPE_DEFAULTS: dict[str, dict[str, Any]] = {
+    PAPER: {"backbone": "vit_l", "zero_rel_pos": True, "mixed_precision": False}
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class TrainConfig:
     rotations: bool = False  # by quarter turns: in the paper's text, not in its code
     jitter: float = 0.0  # largest random gain and offset of a window's image and heights
     seed: int = 0
+    recipe: str = "default"  # or "paper": windows, labels and adapters as in the published code
     mixed_precision: bool = True  # float16 autocast, on CUDA only
     stride: int = 128  # pixels between validation windows
 
@@ -52,6 +59,13 @@ class TrainConfig:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise UsageError(f"{name} is {value}; expected a number of at least 0")
+        if self.recipe not in RECIPES:
+            raise UsageError(f"recipe {self.recipe!r} is not one of {', '.join(RECIPES)}")
+        if self.recipe == PAPER and (self.rotations or self.jitter or not self.flips):
+            raise UsageError(
+                "--recipe paper augments by flips only; leave --rotations, --jitter and --no-flips "
+                "out"
+            )
         if self.optimizer not in OPTIMIZERS:
             raise UsageError(f"optimizer {self.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
         if self.schedule not in SCHEDULES:

@@ -24,9 +24,10 @@ from mfnet.data.scenes import (
 )
 from mfnet.model.network import MFNet
 from mfnet.training.initial_weights import InitialWeights
-from mfnet.training.options import TrainConfig, TrainRequest
+from mfnet.training.options import PAPER, TrainConfig, TrainRequest
 from mfnet.training.run_directory import RunDirectory
 from mfnet.training.train import Trainer
+from mfnet.tuning.adapter import Adapter
 from mfnet_runtime.contract import Contract, ImageRule
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.labels import ClassTable
@@ -59,7 +60,7 @@ def prepare_training(
     sizes = {
         "steps": dataset.steps_per_epoch,
         "batch": 4 if initial.config.depth >= PRESETS["vit_h"]["depth"] else 10,
-        "stride": min(dataset.stride, request.window // 2),
+        "stride": _validation_stride(dataset, request, recipe),
     }
     asked = {name: getattr(request, name) for name in sizes}
     recipe = replace(recipe, **sizes | {k: v for k, v in asked.items() if v is not None})
@@ -74,6 +75,11 @@ def prepare_training(
     )
     torch.manual_seed(recipe.seed)
     network = MFNet(initial.config)
+    if recipe.recipe == PAPER:
+        dataset = replace(dataset, stray=0)
+        for module in network.modules():
+            if isinstance(module, Adapter):
+                module.D_fc2.reset_parameters()
     facts: dict[str, Any] = {
         "dataset": dataset.name,
         "bands": list(dataset.read.bands or DEFAULT_BANDS),
@@ -99,6 +105,12 @@ def prepare_training(
     scenes, validation = _load_scenes(dataset, request, full_scale)
     directory = RunDirectory(request.out)
     return Trainer(network.to(device), contract, recipe, scenes, validation, directory, facts)
+
+
+def _validation_stride(dataset: Dataset, request: TrainRequest, recipe: TrainConfig) -> int:
+    if recipe.recipe == PAPER and dataset.name == "mmhunan":
+        return request.window  # its images are windows
+    return min(dataset.stride, request.window // 2)
 
 
 def choose_device(name: str) -> torch.device:

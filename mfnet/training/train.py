@@ -18,9 +18,9 @@ from mfnet.model.network import MFNet
 from mfnet.model.torch_backend import TorchBackend
 from mfnet.training.evaluate import evaluate
 from mfnet.training.loss import class_weights, window_loss
-from mfnet.training.options import TrainConfig
+from mfnet.training.options import PAPER, TrainConfig
 from mfnet.training.run_directory import RunDirectory
-from mfnet.training.sampling import WindowSampler
+from mfnet.training.sampling import PublishedSampler, WindowSampler
 from mfnet_runtime.console import progress, say
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
@@ -59,7 +59,8 @@ class Trainer:
         self.network, self.contract, self.config = network, contract, config
         self.validation, self.directory, self.facts = validation, directory, facts
         self.device = next(network.parameters()).device
-        self.sampler = WindowSampler(scenes, contract, config)
+        sampler = PublishedSampler if config.recipe == PAPER else WindowSampler
+        self.sampler = sampler(scenes, contract, config)
         classes = len(contract.classes)
         self.class_weights = class_weights(config.class_weights, scenes, classes, self.device)
         self.mixed = config.mixed_precision and self.device.type == "cuda"

@@ -18,7 +18,7 @@ class Adapter(nn.Module):
     """Two linear layers around a GELU with D/4 hidden units, without a skip connection.
 
     D_fc2 starts at zero, so that the network starts as SAM; D_fc1 then has a gradient from the
-    second step on, as in LoRA.
+    second step on, as in LoRA. The published code starts at random: `D_fc2.reset_parameters()`.
     """
 
     def __init__(self, embed_dim: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,9 @@ class AccuracyRequest:
         Raises:
             UsageError: Scenes or labels are missing.
         """
+        return replace(self._find_dataset(classes), stray=0 if self.paper else IGNORE)
+
+    def _find_dataset(self, classes: ClassTable) -> Dataset:
         if self.dataset is not None:
             return dataset_from_layout(self.dataset, self.scenes, self.read)
         return dataset_from_folder(self.scenes, only=self.only, classes=classes, read=self.read)
