@@ -5,6 +5,7 @@ Reading is the runtime's, so that training and inference see the same numbers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,12 +15,16 @@ from rasterio.windows import Window
 
 from mfnet.data.datasets import Dataset
 from mfnet.data.labels import Labels, read_label
+from mfnet_runtime.checks.scene import warnings_for
+from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.scene.discovery import Scene
-from mfnet_runtime.scene.normalize import BoolArray, FloatArray, Heights
+from mfnet_runtime.scene.normalize import BoolArray, FloatArray, Heights, dsm_range
 from mfnet_runtime.scene.reader import SceneData, SceneReader
 from mfnet_runtime.tiling.pipeline import RowSource
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,19 @@ def open_scene(scene: Scene, dataset: Dataset, full_scale: float) -> SceneReader
         SceneError: A file is missing or damaged, or bands or grids do not fit.
     """
     return SceneReader(scene, full_scale, dataset.read)
+
+
+def warn_about_scenes(scenes: Iterable[Scene], dataset: Dataset, contract: Contract) -> None:
+    """Log what looks wrong with image or DSM of each scene, as a run does.
+
+    Raises:
+        SceneError: A raster is missing or damaged, or does not fit.
+    """
+    for scene in scenes:
+        with open_scene(scene, dataset, contract.image.full_scale) as reader:
+            span = dsm_range(contract.dsm, reader.heights)
+            for finding in warnings_for(reader, contract, span):
+                logger.warning("%s: %s", scene.name, finding.text)
 
 
 def open_labelled_scenes(

@@ -21,6 +21,7 @@ from mfnet.data.scenes import (
     count_classes,
     load_scene,
     open_labelled_scenes,
+    warn_about_scenes,
 )
 from mfnet.model.network import MFNet
 from mfnet.training.initial_weights import InitialWeights
@@ -102,6 +103,7 @@ def prepare_training(
         counts.frozen / 1e6,
         device,
     )
+    warn_about_scenes((*dataset.train, *dataset.test), dataset, contract)
     scenes, validation = _load_scenes(dataset, request, full_scale)
     directory = RunDirectory(request.out)
     return Trainer(network.to(device), contract, recipe, scenes, validation, directory, facts)

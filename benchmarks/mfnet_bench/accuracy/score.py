@@ -17,7 +17,7 @@ import numpy as np
 from mfnet.data.datasets import Dataset, dataset_from_folder, dataset_from_layout
 from mfnet.data.label_checks import odd_labels
 from mfnet.data.labels import Labels
-from mfnet.data.scenes import open_labelled_scenes, open_scene
+from mfnet.data.scenes import open_labelled_scenes, open_scene, warn_about_scenes
 from mfnet.training.evaluate import Evaluation, evaluate
 from mfnet_runtime.backends import RUNS, Backend, backend_from_file
 from mfnet_runtime.console import progress
@@ -168,6 +168,7 @@ def _score_model(
     if not reference:
         for text in odd_labels(dataset):
             logger.warning("%s", text)
+        warn_about_scenes(_scenes_of(dataset), dataset, contract)
     settings = request.options(dataset, contract.window)
     counted = request.counted(contract.classes)
     sizes = scene_sizes(dataset, contract.image.full_scale)
