@@ -54,7 +54,11 @@ _GROUPS = {
     ),
     "FP16 and INT8": (
         _option("--fp16", "Also write NAME.fp16.onnx for GPUs, and its plan on one.", is_flag=True),
-        _option("--int8", "Also write NAME.int8.onnx.", is_flag=True),
+        _option(
+            "--int8",
+            "Also write NAME.int8.onnx, and with --fp16 NAME.int8.fp16.onnx.",
+            is_flag=True,
+        ),
         _option("--calibrate", "Folder of scenes that --int8 takes its ranges from.", type=PATH),
         _option("--calibration-windows", "Number of windows of them.", type=int),
         _option("--max-drop", "Points of mIoU that FP16 and INT8 may lose.", type=PERCENT),
@@ -69,7 +73,7 @@ _GROUPS = {
 @click.command("mfnet-export", cls=GroupedCommand)
 @click.argument("file", type=PATH, required=False)
 @click.option("--ckpt", type=PATH, help="The same as FILE: best.pt, or official weights.")
-@click.option("--onnx", type=PATH, help="FP16 or FP32 ONNX file to build a plan of.")
+@click.option("--onnx", type=PATH, help="ONNX file to build a plan of.")
 @click.option("-o", "--out", type=PATH, help="ONNX file, or plan of --onnx [default: beside it].")
 @option_group(ExportOptions, "options", _GROUPS)
 @read_options(PLAIN_DRIVERS[1:])
@@ -91,8 +95,8 @@ def command(
 
     The file is written only if its logits equal PyTorch's, on windows of SCENES or of a synthetic
     town, and on noise. FP16 is compared with FP32 on the same windows, with its rounding emulated
-    on the CPU, and INT8 on held-out windows. Both are scored by mIoU if SCENES, or for INT8 the
-    calibration scenes, have labels. If a limit is exceeded, nothing is written.
+    on the CPU, and INT8 on held-out windows. Both are scored by mIoU if SCENES, or the calibration
+    scenes, have labels. If a limit is exceeded, nothing is written.
 
     A plan is built by TensorRT on the GPU it is for, from --ckpt at once or later from --onnx,
     which needs no PyTorch.
@@ -103,6 +107,7 @@ def command(
       mfnet-export --ckpt official.pth --dataset vaihingen -o best.onnx --scenes scenes/
       mfnet-export --ckpt best.pt --fp16 --scenes test/
       mfnet-export --ckpt best.pt --int8 --calibrate train/ --scenes test/
+      mfnet-export --ckpt best.pt --int8 --fp16 --calibrate train/
       mfnet-export --onnx best.fp16.onnx --plan --timing-cache timings
     """
     report: Any

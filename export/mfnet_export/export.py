@@ -1,12 +1,11 @@
-"""Checkpoint to ONNX files and TensorRT plan: the whole export."""
+"""Checkpoint to ONNX files and TensorRT plans: the whole export."""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,17 +19,17 @@ from mfnet.checkpoints.torch_file import SUFFIXES
 from mfnet.data.labels import classes_from_file
 from mfnet.model.network import MFNet
 from mfnet.model.torch_backend import TorchBackend
+from mfnet_export.export_report import ExportReport
 from mfnet_export.files import ExportError, folder_size, staged_output
 from mfnet_export.graph.export import onnx_from_network
 from mfnet_export.options import ExportOptions
 from mfnet_export.precision import fp16, int8
 from mfnet_export.precision.accuracy import PrecisionReport
-from mfnet_export.precision.calibration import calibration_set
+from mfnet_export.precision.calibration import CalibrationSet, calibration_set
 from mfnet_export.precision.fp16 import fp16_from_onnx
 from mfnet_export.precision.int8 import int8_from_onnx
-from mfnet_export.report import labelled, size_text
-from mfnet_export.rewrites.steps import StepCost, merge
-from mfnet_export.tensorrt.build import PlanReport, plan_from_onnx
+from mfnet_export.rewrites.steps import merge
+from mfnet_export.tensorrt.build import plan_from_onnx
 from mfnet_export.tensorrt.machine import NoBuilderError, require_builder
 from mfnet_export.tensorrt.options import PlanOptions, plan_beside
 from mfnet_export.validation.parity import ParityReport, compare
@@ -47,92 +46,29 @@ logger = logging.getLogger(__name__)
 SUFFIX = ".onnx"  # the runtime chooses its backend by the suffix
 
 
-@dataclass(frozen=True)
-class ExportReport:
-    """The files that were written, and the parity with PyTorch."""
-
-    output: Path
-    size: int  # bytes, including weights beside the file
-    rewrites: tuple[StepCost, ...]  # those that changed something
-    parity: ParityReport
-    contract: Contract
-    seconds: float
-    assumed: tuple[str, ...] = ()  # facts that an official file does not state, and their options
-    int8: PrecisionReport | None = None
-    fp16: PrecisionReport | None = None
-    plan: PlanReport | None = None
-    no_plan: str = ""  # what this machine lacks to build an optional plan
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        others = {"int8": self.int8, "fp16": self.fp16, "plan": self.plan}
-        return {
-            "output": str(self.output),
-            "bytes": self.size,
-            "rewrites": [asdict(step) for step in self.rewrites],
-            "parity": self.parity.to_json(),
-            "contract": self.contract.to_dict(),
-            "assumed": list(self.assumed),
-            "seconds": round(self.seconds, 2),
-            **{name: report.to_json() for name, report in others.items() if report},
-            **({"no_plan": self.no_plan} if self.no_plan else {}),
-        }
-
-    def lines(self) -> list[str]:
-        """Return the report as text that ends in the next command."""
-        size = size_text(self.size)
-        return [
-            *labelled("rewrites", self._rewrite_rows()),
-            *labelled("written", [f"{self.output}  {size}, in {self.seconds:.0f} s"]),
-            *labelled("assumed", self.assumed),
-            *labelled("parity", self.parity.lines()),
-            *(self.int8.lines() if self.int8 else ()),
-            *(self.fp16.lines() if self.fp16 else ()),
-            *(self.plan.lines() if self.plan else [f"next: {self._next_command()}"]),
-        ]
-
-    def _next_command(self) -> str:
-        if self.fp16:
-            command = f"mfnet-export --onnx {self.fp16.output} --plan"
-            return f"{command}  on the machine with the GPU (not here: {self.no_plan})"
-        return f"mfnet-run {self.int8.output if self.int8 else self.output} SCENES -o OUT"
-
-    def _rewrite_rows(self) -> list[str]:
-        """Return one row per rewrite with its saving, and the total."""
-        if not self.rewrites:
-            return ["none"]
-        rows = []
-        for step in self.rewrites:
-            change = step.after - step.before
-            saving = f"{change:+7.3f} GFLOP" if change else ""
-            rows.append(f"{step.name:15}  {saving:13}  {step.description}")
-        first, last = self.rewrites[0].before, self.rewrites[-1].after
-        return [*rows, f"{first:.2f} -> {last:.2f} GFLOP per window"]
-
-
 def export_checkpoint(
     checkpoint: Path,
     output: Path | None = None,
     options: ExportOptions = ExportOptions(),  # noqa: B008 (frozen)
     plan_options: PlanOptions = PlanOptions(),  # noqa: B008 (frozen)
 ) -> ExportReport:
-    """Write the network of a checkpoint as ONNX files, and build a plan if wanted.
+    """Write the network of a checkpoint as ONNX files, and build plans if wanted.
 
     The FP32 file, and the FP16 and INT8 files with it, appear or are replaced only if all pass
-    their checks. Then a plan is built of the FP16 file, or else of the FP32 file: with
+    their checks. Then a plan is built of each file with FP16 parts, or else of the FP32 file: with
     `options.plan`, and with `options.fp16` on a machine that can build one.
 
     Args:
         checkpoint: Our best.pt, or an official .pth.
         output: The FP32 file; None takes that of `onnx_beside`.
         options: What to write and how to validate it.
-        plan_options: How to build the plan.
+        plan_options: How to build the plans.
 
     Raises:
         UsageError: A file or folder is missing, or options do not fit the checkpoint.
         ModelError: The checkpoint is damaged, untrusted or contradicts itself.
         ExportError: The graph cannot be exported, or its logits differ; or TensorRT cannot build
-            the plan, in which case the ONNX files are written.
+            a plan, in which case the ONNX files are written.
         NoBuilderError: A plan is required that this machine cannot build.
         ResourceError: The output folder cannot be written, or the disk or GPU memory is full.
     """
@@ -145,9 +81,11 @@ def export_checkpoint(
         logger.info("loading %s", checkpoint.name)
         loaded = load_for_export(checkpoint, options)
         windows = sample_windows(loaded.contract, options.scenes, options.windows, options.read)
-        calibration = options.calibrate and calibration_set(
-            loaded.contract, options.calibrate, options.calibration_windows, options.read
-        )
+        calibration = None
+        if options.calibrate:
+            calibration = calibration_set(
+                loaded.contract, options.calibrate, options.calibration_windows, options.read
+            )
         network = _network(loaded, checkpoint)
         merged = merge(network, without=options.no_rewrite)
         contract = loaded.contract.with_provenance(
@@ -172,27 +110,42 @@ def export_checkpoint(
             seconds=0,
             assumed=_assumptions(loaded.contract, options),
         )
-        threads = torch.get_num_threads()
-        if calibration:
-            path = partial.with_suffix(int8.SUFFIX)
-            made = int8_from_onnx(partial, path, calibration, options, threads)
-            report = replace(report, int8=replace(made, output=target.with_suffix(int8.SUFFIX)))
-        if options.fp16:
-            path = partial.with_suffix(fp16.SUFFIX)
-            half = fp16_from_onnx(partial, path, windows, options, threads)
-            report = replace(report, fp16=replace(half, output=target.with_suffix(fp16.SUFFIX)))
-    report = replace(report, seconds=time.perf_counter() - started)
+        made = _convert(partial, windows, calibration, options)
+    converted = tuple(replace(each, output=target.with_name(each.output.name)) for each in made)
+    seconds = time.perf_counter() - started
+    report = replace(report, converted=converted, seconds=seconds)
     if not (options.plan or options.fp16):
         return report
-    source = report.fp16.output if report.fp16 else target
-    try:
-        return replace(report, plan=plan_from_onnx(source, plan_beside(source), plan_options))
-    except NoBuilderError as fault:
-        if options.plan:
-            raise
-        return replace(report, no_plan=str(fault))
-    except MFNetError as fault:
-        raise type(fault)(f"{fault} ({source.name} is written)") from fault
+    sources = [each.output for each in converted if each.name.endswith("fp16")] or [target]
+    for source in sources:
+        try:
+            plan = plan_from_onnx(source, plan_beside(source), plan_options)
+        except NoBuilderError as fault:
+            if options.plan:
+                raise
+            return replace(report, no_plan=str(fault))
+        except MFNetError as fault:
+            raise type(fault)(f"{fault} ({source.name} is written)") from fault
+        report = replace(report, plans=(*report.plans, plan))
+    return report
+
+
+def _convert(
+    source: Path, windows: Windows, calibration: CalibrationSet | None, options: ExportOptions
+) -> list[PrecisionReport]:
+    """Write the FP16 and INT8 files of an FP32 file beside it."""
+    threads, made = torch.get_num_threads(), []
+    quantised = source.with_suffix(int8.SUFFIX)
+    if calibration:
+        made.append(int8_from_onnx(source, quantised, calibration, options, threads))
+    if options.fp16:
+        path = source.with_suffix(fp16.SUFFIX)
+        made.append(fp16_from_onnx(source, path, windows, options, threads))
+    if calibration and options.fp16:
+        # Of the held-out windows, because noise is outside the calibrated ranges.
+        path, held = quantised.with_suffix(fp16.SUFFIX), calibration.held
+        made.append(fp16_from_onnx(quantised, path, held, options, threads, reference=source))
+    return made
 
 
 def onnx_beside(checkpoint: Path) -> Path:

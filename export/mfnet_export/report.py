@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 def labelled(label: str, rows: Iterable[str]) -> list[str]:
     """Put a label before the first row and indent the others to the same column."""
-    return [f"{'' if index else label:8}  {row}" for index, row in enumerate(rows)]
+    return [f"{'' if index else label:9} {row}" for index, row in enumerate(rows)]
 
 
 def size_text(size: int) -> str:

@@ -19,6 +19,8 @@ from mfnet_export.files import ExportError
 
 # torch's exporter writes opset 18. TensorRT 8.6 reads up to 17, as do all later engines.
 OPSET = 17
+HALF_SCALES = (19, 9)  # first opset, with its IR version, whose QuantizeLinear takes FP16 scales
+REDUCTIONS = ("ReduceL2", "ReduceMax", "ReduceMean")
 # Operators that compute shapes, or make shapes depend on values.
 SHAPE_OPERATORS = {"Shape", "Size", "Range", "NonZero", "ConstantOfShape", "If", "Loop", "Scan"}
 SIZES = 3  # index of Resize's input `sizes`
@@ -102,6 +104,23 @@ def lower(model: ir.Model) -> None:
     RemoveUnusedNodesPass()(model)  # constants that became attributes
 
 
+def allow_half_scales(model: ir.Model) -> None:
+    """Rewrite a graph of opset 17 as opset 19, in place.
+
+    The arithmetic stays exactly the same. Reductions and Split are the only operators that changed
+    incompatibly. onnx's own converter ends at 2 GiB.
+    """
+    for node in model.graph:
+        if node.op_type in REDUCTIONS and "axes" in node.attributes:
+            axes = np.array(node.attributes.pop("axes").as_ints(), np.int64)
+            name = f"{node.outputs[0].name}.axes"
+            node.resize_inputs(2)
+            node.replace_input_with(1, add_constant(model.graph, name, axes))
+        elif node.op_type == "Split" and len(node.inputs) == 1:
+            node.attributes.add(ir.AttrInt64("num_outputs", len(node.outputs)))
+    model.opset_imports[""], model.ir_version = HALF_SCALES
+
+
 def _lower_reduce(node: ir.Node) -> None:
     """Turn the axes from an input into an attribute."""
     axes = node.inputs[1] if len(node.inputs) > 1 else None
@@ -143,7 +162,7 @@ def _lower_resize(node: ir.Node) -> None:
 
 
 _LOWER: dict[str, Callable[[ir.Node], None]] = {
-    **dict.fromkeys(("ReduceL2", "ReduceMax", "ReduceMean"), _lower_reduce),
+    **dict.fromkeys(REDUCTIONS, _lower_reduce),
     "Split": _lower_split,
     "Pad": _lower_pad,
     "Resize": _lower_resize,

@@ -78,7 +78,7 @@ class SceneScores:
 class PrecisionReport:
     """An FP16 or INT8 file and its difference from FP32."""
 
-    name: str  # fp16 or int8
+    name: str  # its precision: fp16, int8 or int8+fp16
     output: Path
     size: int  # bytes, including weights beside the file
     facts: dict[str, Any]  # plain JSON types; in the provenance of the file's contract too
@@ -126,7 +126,7 @@ def require_scores(
     """Score a graph on the first folder of scenes with labels, and refuse it if it loses too much.
 
     Args:
-        name: FP16 or INT8, for messages.
+        name: FP16, INT8 or INT8+FP16, for messages.
         engine: Opens a graph.
         graphs: The FP32 graph and the other one.
         folders: Folders of scenes.

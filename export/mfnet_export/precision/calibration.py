@@ -94,10 +94,10 @@ def calibration_set(
 def measure_peaks(
     model: Path, probes: Iterable[Probe], windows: Windows, threads: int = 0
 ) -> dict[Probe, Floats]:
-    """Run an FP32 graph over windows and measure the peaks of its activations.
+    """Run a graph over windows and measure the peaks of its activations.
 
     Args:
-        model: FP32 ONNX file; only read.
+        model: FP32 or INT8 ONNX file; only read.
         probes: The activations to measure.
         windows: Run one by one, so that memory does not grow with their number.
         threads: Threads of ONNX Runtime; 0 leaves the choice to it.

@@ -1,6 +1,6 @@
-"""Write the FP16 graph of an FP32 file: measure ranges, convert, check by emulation.
+"""Write the FP16 graph of an FP32 or INT8 file: measure ranges, convert, check by emulation.
 
-The FP16 file is for GPUs. Its graph is emulated here on the CPU, in ONNX Runtime; the kernels of a
+Such files are for GPUs. The graph is emulated here on the CPU, in ONNX Runtime; the kernels of a
 GPU are measured where there is one.
 """
 
@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from mfnet_export.files import ExportError, folder_size, staged_output
 from mfnet_export.graph.export import require_valid, save
+from mfnet_export.graph.passes import allow_half_scales
 from mfnet_export.options import ExportOptions
 from mfnet_export.precision.accuracy import (
     PrecisionReport,
@@ -27,6 +28,7 @@ from mfnet_export.precision.accuracy import (
 )
 from mfnet_export.precision.fp16_cast import HALF_MAX, cast_to_fp16, emulate_fp16
 from mfnet_export.precision.fp16_ranges import Ranges, measure_ranges, require_fit
+from mfnet_export.precision.qdq import move_biases
 from mfnet_export.validation.sample_windows import Windows
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import METADATA_KEY
@@ -40,18 +42,26 @@ MAX_SHIFT = 0.05
 
 
 def fp16_from_onnx(
-    source: Path, target: Path, windows: Windows, options: ExportOptions, threads: int = 0
+    source: Path,
+    target: Path,
+    windows: Windows,
+    options: ExportOptions,
+    threads: int = 0,
+    reference: Path | None = None,
 ) -> PrecisionReport:
-    """Write the FP16 graph of an FP32 file if it is close enough to it.
+    """Write the FP16 graph of an FP32 or INT8 file if it is close enough to FP32.
 
-    Large residual sums and means stay in FP32, see `fp16_ranges`.
+    Large residual sums and means stay in FP32, see `fp16_ranges`. The integers of an INT8 file are
+    kept; its graph becomes opset 19.
 
     Args:
-        source: FP32 ONNX file of opset 17 with a contract; only read.
+        source: FP32 or INT8 ONNX file of opset 17 with a contract; only read.
         target: Replaced only on success; all its inputs and outputs are FP16.
-        windows: Windows to measure ranges and the difference on.
-        options: Allowed differences, and the scenes to score on if they have labels.
+        windows: Windows to measure ranges and differences on.
+        options: Allowed differences, and the scenes to score on if they have labels: `scenes`, or
+            else `calibrate`.
         threads: Threads of ONNX Runtime; 0 takes the physical cores.
+        reference: The FP32 file that an INT8 file was made from.
 
     Raises:
         ExportError: FP16 cannot hold an activation or a weight, or the graph differs too much.
@@ -62,11 +72,17 @@ def fp16_from_onnx(
     engine = bound(backend_from_file, name="onnxruntime", threads=threads)
     logger.info("measuring activation ranges on %d windows", len(windows))
     ranges = measure_ranges(source, windows, threads)
-    with engine(source) as reference:
-        contract, expected = reference.contract, logits_of(reference, windows)
+    with engine(source) as backend:
+        contract, exact = backend.contract, logits_of(backend, windows)
+    expected, precision = exact, "fp16"
+    if reference:
+        precision = "int8+fp16"
+        with engine(reference) as backend:
+            expected = logits_of(backend, windows)
+    name = precision.upper()
     with staged_output(target) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as temp:
         trial = Path(temp) / "emulated.onnx"
-        logger.info("converting to FP16 and emulating it")
+        logger.info("converting to %s and emulating it", name)
         model, lossy = _convert(source, ranges)
         emulate_fp16(model)
         model.metadata_props[METADATA_KEY] = contract.to_json()
@@ -74,16 +90,18 @@ def fp16_from_onnx(
         del model
         gc.collect()  # a graph contains reference cycles that keep its weights alive
         with engine(trial) as candidate:
-            found = measure_difference(expected, logits_of(candidate, windows))
+            logits = logits_of(candidate, windows)
+        found, rounding = (measure_difference(first, logits) for first in (expected, exact))
         allowed = 1 - options.max_disagree / 100
         # The comparison is also false for logits that are not finite.
-        if not (found.max_abs <= MAX_SHIFT * found.span and found.agreement >= allowed):
+        if not (rounding.max_abs <= MAX_SHIFT * rounding.span and found.agreement >= allowed):
             raise ExportError(
-                f"FP16 is refused: {found.line('windows')} (allowed {options.max_disagree:g} % of "
-                f"the pixels, and {MAX_SHIFT:.0%} of the range); use the FP32 file, or raise "
+                f"{name} is refused: {found.line('windows')} (allowed {options.max_disagree:g} % "
+                f"of the pixels, and {MAX_SHIFT:.0%} of the range); use the FP32 file, or raise "
                 "--max-disagree; nothing was written"
             )
-        scores = require_scores("FP16", engine, (source, trial), [options.scenes], options)
+        folders = [options.scenes, options.calibrate]
+        scores = require_scores(name, engine, (reference or source, trial), folders, options)
         kept, peaks = ranges.sections_with(ranges.large), ranges.section_peaks()
         sections = ", ".join(kept)
         section, peak = max(peaks.items(), key=lambda entry: entry[1])
@@ -94,6 +112,7 @@ def fp16_from_onnx(
             "float_parts": list(kept),
             "lossy_weights": list(lossy),
             "emulated_difference": asdict(found),
+            **({"emulated_difference_from_int8": asdict(rounding)} if reference else {}),
             "emulated_scores": scores.to_json() if scores else None,
         }
         rows = [
@@ -101,19 +120,23 @@ def fp16_from_onnx(
             f"in FP32     {f'residual sums and means of {sections}' if kept else 'nothing'}",
             *([f"lossy       {', '.join(lossy)}"] if lossy else []),
             f"{found.line('windows')}; emulated on the CPU",
-            f"{scores_row(scores, 'FP16')}{', emulated' if scores else ''}",
+            *([f"from INT8   {rounding.line('windows')}"] if reference else []),
+            f"{scores_row(scores, name)}{', emulated' if scores else ''}",
         ]
         model, _ = _convert(source, ranges)
-        signed = replace(contract, precision="fp16").with_provenance(fp16=facts)
+        signed = replace(contract, precision=precision).with_provenance(fp16=facts)
         model.metadata_props[METADATA_KEY] = signed.to_json()
         save(model, partial)
-        require_valid(partial, "FP16")
-        return PrecisionReport("fp16", target, folder_size(partial.parent), facts, rows)
+        require_valid(partial, name)
+        return PrecisionReport(precision, target, folder_size(partial.parent), facts, rows)
 
 
 def _convert(source: Path, ranges: Ranges) -> tuple[ir.Model, tuple[str, ...]]:
     """Return the FP16 graph and its lossy weights."""
     model = ir.load(source)
+    if any(node.op_type == "QuantizeLinear" for node in model.graph):
+        allow_half_scales(model)
+        move_biases(model)
     lossy = cast_to_fp16(model, ranges.large)
     require_fit(model, ranges)
     return model, lossy

@@ -25,6 +25,9 @@ LAYOUT = frozenset(
     "Expand Gather GatherND Identity Pad Reshape Slice Split Squeeze Transpose Unsqueeze".split()
 )
 EXACT = LAYOUT | {"MaxPool", "Relu"}  # operators whose results FP16 holds if it holds the operands
+# Results that `emulate_fp16` does not round. Engines multiply the integers instead of the results
+# of DequantizeLinear, and round the scaled product only.
+UNROUNDED = EXACT | {"DequantizeLinear"}
 # Relative error of a whole weight above which it counts as lossy; rounding alone gives 2e-4.
 LOSSY = 1e-3
 
@@ -93,7 +96,7 @@ def emulate_fp16(model: ir.Model) -> None:
         for value in node.outputs:
             if value.dtype == HALF:
                 value.dtype = FLOAT
-                if node.op_type not in EXACT:
+                if node.op_type not in UNROUNDED:
                     _round(graph, value)
 
 

@@ -55,7 +55,7 @@ class Ranges:
 
 
 def measure_ranges(source: Path, windows: Windows, threads: int = 0) -> Ranges:
-    """Measure the activation ranges of an FP32 file on windows.
+    """Measure the activation ranges of an FP32 or INT8 file on windows.
 
     Raises:
         ResourceError: There is no space for a temporary copy of the graph.
@@ -155,9 +155,9 @@ def _section(name: str) -> tuple[int, str]:
 
 
 def _computed(model: ir.Model) -> Iterator[str]:
-    """Yield the activations that nodes compute; layouts of them hold nothing larger."""
+    """Yield the activations that nodes compute; copies of them hold nothing larger."""
     for node in model.graph:
-        if node.op_type not in LAYOUT:
+        if node.op_type not in LAYOUT | {"DequantizeLinear"}:
             yield from (str(value.name) for value in node.outputs if value.dtype == FLOAT)
 
 

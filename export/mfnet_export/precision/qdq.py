@@ -8,6 +8,7 @@ attention and low-rank products stay in float; benchmarks/TRIED.md has the numbe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -140,15 +141,46 @@ def quantise(model: ir.Model, peaks: Mapping[str, Floats], kept: Collection[int]
     RemoveUnusedNodesPass()(model)
 
 
+def move_biases(model: ir.Model) -> None:
+    """Add the biases of quantised q, k and v behind the Reshape into (3, heads, d), in place.
+
+    Exact. With a bias in between, TensorRT cuts the weight apart and multiplies in FP16.
+    """
+    graph = model.graph
+    for reshape in list(graph):
+        add = _made_by("Add", reshape.inputs[0]) if reshape.op_type == "Reshape" else None
+        layer = _made_by("MatMul", add.inputs[0]) if add is not None else None
+        if add is None or layer is None or not _made_by("DequantizeLinear", layer.inputs[1]):
+            continue
+        (biased,), (shaped,) = add.outputs, reshape.outputs
+        bias, shape = constant_value(add.inputs[1]), shaped.shape
+        if bias is None or shape is None or len(biased.uses()) > 1:
+            continue
+        parts = [size for size in shape[-3:] if isinstance(size, int)]
+        if math.prod(parts) != bias.size:
+            continue
+        reshape.replace_input_with(0, layer.outputs[0])
+        ir.convenience.replace_all_uses_with(shaped, biased)
+        name = f"{_name(add.inputs[1])}.parts"
+        add.replace_input_with(0, shaped)
+        add.replace_input_with(1, _constant(graph, name, bias.reshape(parts)))
+        biased.shape = shape
+        graph.remove(add)
+        graph.insert_after(reshape, add)
+    RemoveUnusedNodesPass()(model)
+
+
 def _quantised_activation(graph: ir.Graph, reader: ir.Node, peak: npt.ArrayLike) -> ir.Value:
     source = reader.inputs[0]
     name = _name(source)
     scale = _constant(graph, f"{name}.scale", _scale(peak))
     zero = _constant(graph, f"{name}.zero", np.zeros((), np.int8))
+    assert source is not None
     quantised = ir.node("QuantizeLinear", [source, scale, zero])
+    _describe(quantised, f"{name}.int8", ir.DataType.INT8, source.shape)
     restored = ir.node("DequantizeLinear", [quantised.outputs[0], scale, zero])
-    quantised.outputs[0].name, restored.outputs[0].name = f"{name}.int8", f"{name}.float"
-    producer = source.producer() if source is not None else None
+    _describe(restored, f"{name}.float", ir.DataType.FLOAT, source.shape)
+    producer = source.producer()
     if producer is None:
         graph.insert_before(graph[0], [quantised, restored])
     else:
@@ -164,9 +196,15 @@ def _quantised_weight(graph: ir.Graph, layer: Layer, name: str) -> ir.Value:
         _constant(graph, f"{name}.zero", np.zeros(scale.shape, np.int8)),
     ]
     restored = ir.node("DequantizeLinear", inputs, {"axis": 1})
-    restored.outputs[0].name = f"{name}.float"
+    _describe(restored, f"{name}.float", ir.DataType.FLOAT, ir.Shape(layer.weight.shape))
     graph.insert_before(layer.node, restored)
     return restored.outputs[0]
+
+
+def _made_by(operator: str, value: ir.Value | None) -> ir.Node | None:
+    """Return the node that computes a value if it has this operator."""
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.op_type == operator else None
 
 
 def _layers_after_norm(node: ir.Node, layers: Mapping[ir.Node, Layer]) -> list[Layer]:
@@ -184,8 +222,23 @@ def _constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.
     return add_constant(graph, name, array) if known is None else known
 
 
+def _describe(node: ir.Node, name: str, kind: ir.DataType, shape: ir.Shape | None) -> None:
+    """Name the only output of a node, and give it a type and a shape."""
+    (value,) = node.outputs
+    value.name, value.dtype, value.shape = name, kind, shape
+
+
 def _scale(peak: npt.ArrayLike) -> Floats:
-    return np.asarray(_positive(peak) / LEVELS, np.float32)
+    """Return the scale for a peak, rounded up to the next number that FP16 has.
+
+    The same integers then serve an FP16 graph. Rounding down would clip; it would also make zero of
+    scales that are too small for FP16. Scales that are too large for it are not rounded.
+    """
+    scale = np.asarray(_positive(peak) / LEVELS, np.float32)
+    with np.errstate(over="ignore"):
+        half = scale.astype(np.float16)
+    half = np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half)
+    return np.where(np.isfinite(half), half, scale).astype(np.float32)
 
 
 def _positive(values: npt.ArrayLike) -> Floats:

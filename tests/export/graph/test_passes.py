@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 from onnx_graphs import make_graph, run_graph
 
 from mfnet_export.files import ExportError
-from mfnet_export.graph.passes import clean, lower, require_static
+from mfnet_export.graph.passes import allow_half_scales, clean, lower, require_static
 
 CONSTANTS: dict[str, Any] = {
     "last": [-1],
@@ -99,6 +100,28 @@ def test_an_older_graph_stays_as_it_is() -> None:
     before = ir.to_proto(model)
     lower(model)
     assert ir.to_proto(model) == before
+
+
+def test_opset_19_gives_the_same_bits_as_the_converter_of_onnx() -> None:
+    model = model_of(
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[2, 3], keepdims=1),
+        helper.make_node("ReduceMax", ["x"], ["max"], axes=[-1], keepdims=0),
+        helper.make_node("ReduceL2", ["x"], ["norm"]),
+        helper.make_node("Split", ["x", "sizes"], ["two", "four"], axis=1),
+        helper.make_node("Split", ["x"], ["a", "b", "c"], axis=1),
+        helper.make_node("Pad", ["x", "pads"], ["padded"], mode="reflect"),
+        helper.make_node("Resize", ["x", "", "scales"], ["resized"], mode="linear"),
+        helper.make_node("AveragePool", ["x"], ["pooled"], kernel_shape=[2, 2], pads=[0, 0, 1, 1]),
+        opset=17,
+    )
+    before = run(model)
+    converted = onnx.version_converter.convert_version(ir.to_proto(model), 19)
+    allow_half_scales(model)
+    assert (model.opset_imports[""], model.ir_version) == (19, 9)
+    results = zip(run(model), run(ir.from_proto(converted)), before, strict=True)
+    for found, other, expected in results:
+        np.testing.assert_array_equal(found, other)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)  # AveragePool has another kernel
 
 
 def shape_model() -> ir.Model:

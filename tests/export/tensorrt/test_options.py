@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from plans import write_attention
 
 import mfnet_export.export
 from mfnet_export.cli import main
+from mfnet_export.precision.accuracy import PrecisionReport
 from mfnet_export.tensorrt.options import profile_from_text
 from mfnet_export.validation.parity import ParityReport
 from mfnet_runtime.backends.tensorrt.flavour import FULL, RTX
@@ -36,23 +37,12 @@ def rtx(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
 
 
-@dataclass(frozen=True)
-class FakeFp16Report:
-    output: Path
-
-    def to_json(self) -> dict[str, str]:
-        return {"output": str(self.output)}
-
-    def lines(self) -> list[str]:
-        return [f"fp16      {self.output}"]
-
-
 @pytest.fixture
 def best(best: Path, cheap: None, made: Made, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint alone in its folder, whose ONNX files and parity cost nothing."""
 
-    def fp16_from_onnx(source: Path, target: Path, *_: object) -> FakeFp16Report:
-        return FakeFp16Report(write_attention(target))
+    def fp16_from_onnx(source: Path, target: Path, *_: object) -> PrecisionReport:
+        return PrecisionReport("fp16", write_attention(target), 1, {}, [])
 
     known = made.report["parity"]
     names = [field.name for field in fields(ParityReport) if field.name != "gate"]
@@ -117,8 +107,8 @@ def test_fp32_checkpoints_have_plans_too(
     use_export(monkeypatch, lambda path: write_attention(path, "fp32"))
     assert run("--ckpt", best, "--plan", "--windows", 1, "--json") == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["plan"]["output"] == str(best.with_name("best.plan"))
-    assert report["plan"]["contract"]["precision"] == "fp32"
+    assert report["plans"][0]["output"] == str(best.with_name("best.plan"))
+    assert report["plans"][0]["contract"]["precision"] == "fp32"
 
 
 @pytest.mark.usefixtures("rtx")

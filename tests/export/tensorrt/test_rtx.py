@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Thread, main_thread
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -27,7 +28,9 @@ from support import RGBD
 from mfnet_export.cli import main
 from mfnet_export.files import ExportError
 from mfnet_export.graph.export import onnx_from_network, save
+from mfnet_export.graph.passes import allow_half_scales
 from mfnet_export.precision.fp16_cast import cast_to_fp16
+from mfnet_export.precision.qdq import linear_layers, move_biases, quantise
 from mfnet_export.rewrites.steps import merge
 from mfnet_export.tensorrt.build import PlanReport, plan_from_onnx
 from mfnet_export.tensorrt.options import PlanOptions, plan_beside
@@ -104,6 +107,24 @@ def test_every_attention_is_fused_for_every_target(
     assert (facts.gpu, facts.cuda, facts.driver) == (None, None, None)
     assert facts_of_plan(report.output) == facts
     assert any(re.fullmatch(r"Building engine \d/\d", text) for text in caplog.messages)
+
+
+@pytest.mark.parametrize("target", [(), ("sm75",), ("sm89",)])
+def test_int8_layers_of_a_file_with_fp16_parts(
+    fp32: Write, tmp_path: Path, target: tuple[str, ...]
+) -> None:
+    source = fp32("small", "lora")
+    model = ir.load(source)
+    layers = linear_layers(model)
+    quantise(model, {layer.source: np.ones(1, np.float32) for layer in layers})
+    allow_half_scales(model)
+    move_biases(model)
+    cast_to_fp16(model)
+    contract = replace(contract_in_onnx(source), precision="int8+fp16")
+    model.metadata_props[METADATA_KEY] = contract.to_json()
+    save(model, path := tmp_path / "best.int8.fp16.onnx")
+    counts = build(path, tmp_path, target=target).facts.counts
+    assert (counts.fused_attentions, counts.int8_layers) == (8, len(layers)) == (8, 32)
 
 
 @pytest.mark.parametrize("tuning", ["adapter", "none"])
