@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mfnet_runtime.cli.read_options import read_options
+from mfnet_runtime.cli.read_options import allow_driver_option, read_options
 from mfnet_runtime.console import (
     GroupedCommand,
     debug_option,
@@ -21,7 +21,7 @@ from mfnet_runtime.console import (
     threads_option,
 )
 from mfnet_runtime.errors import UsageError
-from mfnet_runtime.raster.limits import PLAIN_DRIVERS
+from mfnet_runtime.raster.limits import PLAIN_DRIVERS, RasterLimits
 from mfnet_runtime.tiling.options import BLENDS, DEFAULT_BLEND
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -223,8 +223,16 @@ def table(results: Path, into: Path | None, mark: str) -> None:
 @click.argument("classmap", type=PATH)
 @click.argument("label", type=PATH, required=False)
 @click.option("-o", "--out", type=PATH, required=True, help="A PNG.")
+@allow_driver_option
 @debug_option
-def picture(image: Path, dsm: Path, classmap: Path, label: Path | None, out: Path) -> None:
+def picture(
+    image: Path,
+    dsm: Path,
+    classmap: Path,
+    label: Path | None,
+    out: Path,
+    allow_driver: tuple[str, ...],
+) -> None:
     """Draw IMAGE, DSM, CLASSMAP and, if given, LABEL side by side.
 
     \b
@@ -233,7 +241,8 @@ def picture(image: Path, dsm: Path, classmap: Path, label: Path | None, out: Pat
     """
     from mfnet_bench.picture import draw_picture
 
-    draw_picture(image, dsm, classmap, label, out)
+    limits = RasterLimits((*PLAIN_DRIVERS, *allow_driver))
+    draw_picture(image, dsm, classmap, label, out, limits)
     say(str(out))
 
 

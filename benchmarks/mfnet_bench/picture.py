@@ -17,6 +17,7 @@ from rasterio.errors import RasterioError
 
 from mfnet_runtime.errors import MFNetError, ResourceError, SceneError
 from mfnet_runtime.labels import IGNORE, ClassTable
+from mfnet_runtime.raster.limits import DEFAULT_LIMITS, RasterLimits
 from mfnet_runtime.run.outputs import CLASSES_TAG
 from mfnet_runtime.scene.reader import open_raster
 
@@ -39,14 +40,16 @@ class View:
     names: str | None  # the tag of the class table, as found
 
 
-def read_view(path: Path, resampling: Resampling, bands: int) -> View:
+def read_view(
+    path: Path, resampling: Resampling, bands: int, limits: RasterLimits = DEFAULT_LIMITS
+) -> View:
     """Read the first bands of a raster, decimated to at most `PANEL` pixels a side.
 
     Raises:
         SceneError: The raster cannot be read.
     """
     try:
-        with open_raster(path) as raster:
+        with open_raster(path, limits) as raster:
             factor = max(1.0, max(raster.height, raster.width) / PANEL)
             shape = (max(1, round(raster.height / factor)), max(1, round(raster.width / factor)))
             wanted = list(range(1, min(bands, raster.count) + 1))
@@ -66,8 +69,15 @@ def read_view(path: Path, resampling: Resampling, bands: int) -> View:
         raise SceneError(f"{path}: cannot be read: {fault}") from fault
 
 
-def draw_picture(image: Path, dsm: Path, class_map: Path, label: Path | None, out: Path) -> None:
-    """Write the figure; the suffix of `out` decides its format.
+def draw_picture(
+    image: Path,
+    dsm: Path,
+    class_map: Path,
+    label: Path | None,
+    out: Path,
+    limits: RasterLimits = DEFAULT_LIMITS,
+) -> None:
+    """Write the figure; the suffix of `out` decides its format, and `limits` what may be opened.
 
     Raises:
         SceneError: A raster cannot be read, or the class map has a malformed class table.
@@ -76,13 +86,13 @@ def draw_picture(image: Path, dsm: Path, class_map: Path, label: Path | None, ou
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    photo = read_view(image, Resampling.average, 3)
-    heights = read_view(dsm, Resampling.average, 1)
+    photo = read_view(image, Resampling.average, 3, limits)
+    heights = read_view(dsm, Resampling.average, 1, limits)
     predicted = read_view(class_map, Resampling.nearest, 3)
     classes = _class_table(class_map, predicted)
     maps = {"classes": predicted}
     if label is not None:
-        maps["reference"] = read_view(label, Resampling.nearest, 3)
+        maps["reference"] = read_view(label, Resampling.nearest, 3, limits)
     count = 2 + len(maps)
     rows, columns = photo.valid.shape
     height = WIDTH * rows / columns + HEAD + (FOOT if classes else 0)

@@ -18,7 +18,8 @@ from mfnet.data.labels import Labels, palette_of
 from mfnet_runtime.console import say
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.labels import IGNORE, ClassTable
-from mfnet_runtime.scene.reader import open_raster
+from mfnet_runtime.raster.limits import DEFAULT_LIMITS, RasterLimits
+from mfnet_runtime.raster.open import open_raster
 
 logger = logging.getLogger(__name__)
 
@@ -61,17 +62,22 @@ def odd_labels(dataset: Dataset) -> list[str]:
     if dataset.coding != "index":
         return []
     files = [scene.label for scene in (*dataset.train, *dataset.test) if scene.label is not None]
-    return [text for path in files for text in odd_values(path, dataset.classes)]
+    return [
+        text for path in files for text in odd_values(path, dataset.classes, dataset.read.limits)
+    ]
 
 
-def odd_values(path: Path, classes: ClassTable) -> Iterator[str]:
+def odd_values(
+    path: Path, classes: ClassTable, limits: RasterLimits = DEFAULT_LIMITS
+) -> Iterator[str]:
     """Yield what is odd about the values, nodata value and palette of an index label.
 
     Args:
         path: The raster.
         classes: Meaning of the indices.
+        limits: Which files may be opened.
     """
-    with open_raster(path) as raster:
+    with open_raster(path, limits) as raster:
         nodata, palette = raster.nodata, palette_of(raster)
         counts = np.zeros(IGNORE + 1, np.int64)
         for _, window in raster.block_windows(1):

@@ -124,6 +124,8 @@ def load_scene(scene: Scene, dataset: Dataset, full_scale: float) -> MemoryScene
         SceneError: A raster or label is missing or damaged, or a label is out of range.
     """
     with open_scene(scene, dataset, full_scale) as reader:
+        if reader.alignment is not None:
+            logger.info("%s: %s", scene.name, reader.alignment.sentence())
         label = _label_of(scene, dataset, reader)
         data = reader.read(0, reader.height)
     label[~(data.image_valid & data.dsm_valid)] = IGNORE

@@ -45,6 +45,16 @@ def test_three_or_four_panels(town: dict[str, str], tmp_path: Path) -> None:
     assert size_of(four)[1] == size_of(three)[1]
 
 
+def test_another_format_if_it_is_allowed(town: dict[str, str], tmp_path: Path) -> None:
+    grid = tmp_path / "heights.asc"
+    header = "ncols 64\nnrows 96\nxllcorner 0\nyllcorner 0\ncellsize 1\n"
+    grid.write_text(header + "\n".join([" ".join(map(str, range(64)))] * 96))
+    words = ["picture", town["image"], str(grid), town["map"], "-o", str(tmp_path / "a.png")]
+    assert main(words) == 4
+    assert main([*words, "--allow-driver", "AAIGrid"]) == 0
+    assert size_of(tmp_path / "a.png") > (0, 0)
+
+
 def test_without_names_there_is_no_legend(town: dict[str, str], tmp_path: Path) -> None:
     named, nameless = tmp_path / "named.png", tmp_path / "nameless.png"
     for source, out in ((town["map"], named), (town["label"], nameless)):

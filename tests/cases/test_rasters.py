@@ -121,6 +121,7 @@ def test_training_and_scores_with_a_dsm_on_another_grid(
     assert train(words(folder, "-o", out, *TINY)) == 4
     assert "--align" in capsys.readouterr().err
     assert train(words(folder, "-o", out, "--align", *TINY)) == 0
+    assert "a: DSM of 64 x 64 px of 0.5 metre" in capsys.readouterr().err
     assert bench(words("miou", out / "best.pt", folder)) == 4
     assert labels_left_out(capsys, out / "best.pt", folder, "--align") == 0
 

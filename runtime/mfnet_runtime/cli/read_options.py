@@ -35,6 +35,15 @@ def _drivers(context: Any, option: Any, names: Sequence[str]) -> Sequence[str]:
     return names
 
 
+allow_driver_option = click.option(
+    "--allow-driver",
+    multiple=True,
+    metavar="NAME",
+    callback=_drivers,
+    help="Also read files of this GDAL driver: PNG, JPEG, or others that are trusted, "
+    "such as VRT, which shows any file it names; repeatable.",
+)
+
 _GROUPS = {
     "Reading": [
         click.option(
@@ -98,14 +107,7 @@ _GROUPS = {
             metavar="MINX MINY MAXX MAXY",
             help="Box in the image's coordinates; pixels outside become nodata.",
         ),
-        click.option(
-            "--allow-driver",
-            multiple=True,
-            metavar="NAME",
-            callback=_drivers,
-            help="Also read files of this GDAL driver: PNG, JPEG, or others that are trusted, "
-            "such as VRT, which shows any file it names; repeatable.",
-        ),
+        allow_driver_option,
         click.option(
             "--max-pixels",
             type=click.IntRange(min=1),
