@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from rasterio.warp import transform
 
 Array = npt.NDArray[np.float64]
 
+UNSTATED = re.compile(r"(D_)?(unknown|unnamed|not[ _]specified)", re.IGNORECASE)  # datums
 ETRS89 = "European Terrestrial Reference System 1989"
 
 
@@ -34,7 +36,8 @@ def same_horizontally(one: CRS | None, other: CRS | None) -> bool:
     """Compare two CRSs as PROJ does, however they are written; an unknown CRS is equal to any.
 
     Vertical parts, axis order and `+towgs84` are ignored: rasters have x first, and a DSM often
-    adds a height datum to the CRS of its image.
+    adds a height datum to the CRS of its image. A datum that is not stated, as in PROJ strings with
+    `+ellps`, is equal to any on that ellipsoid.
     """
     return not one or not other or one == other or _same(_horizontal(one), _horizontal(other))
 
@@ -103,6 +106,10 @@ def reproject_points(source: CRS, target: CRS, x: Array, y: Array) -> tuple[Arra
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Compare two CRSs given as PROJJSON."""
+    for described, known in ((one, other), (other, one)):
+        base, name = _base(described), _datum(_base(known)).get("name", "")
+        if UNSTATED.match(_datum(base).get("name", "")):
+            base["datum"] = {**_datum(base), "name": name.removesuffix(" ensemble")}
     try:
         return bool(_normalised(one) == _normalised(other))
     except CRSError:
@@ -117,7 +124,7 @@ def _normalised(described: dict[str, Any]) -> CRS:
     described.pop("id", None)  # rasterio would compare nothing else
     axes = described.get("coordinate_system", {}).get("axis", [])
     axes.sort(key=lambda axis: (axis["direction"], axis["name"]))
-    base = described.get("base_crs", described)
+    base = _base(described)
     if _datum(base).get("name", "").startswith("ETRS89-"):
         base["datum"] = {**_datum(base), "name": ETRS89}
         base.pop("id", None)
@@ -130,9 +137,13 @@ def _horizontal(crs: CRS | None) -> dict[str, Any]:
 
 
 def _geographic(crs: CRS | None) -> dict[str, Any]:
-    """Return what the horizontal part projects, or else itself, as PROJJSON."""
-    found = _horizontal(crs)
-    base: dict[str, Any] = found.get("base_crs", found)
+    """Return the base of the horizontal part as PROJJSON."""
+    return _base(_horizontal(crs))
+
+
+def _base(described: dict[str, Any]) -> dict[str, Any]:
+    """Return the CRS that a CRS projects, or else itself."""
+    base: dict[str, Any] = described.get("base_crs", described)
     return base
 
 

@@ -111,6 +111,33 @@ def test_transformations_and_unknown_crss_do_not_matter() -> None:
     assert differing_datums(known, None) is None
 
 
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (25832, "+proj=utm +zone=32 +ellps=GRS80 +towgs84=0,0,0,0,0,0,0"),  # as R writes it
+        (25832, "+proj=utm +zone=32 +ellps=GRS80"),
+        (32632, "+proj=utm +zone=32 +ellps=WGS84"),
+        (31467, "+proj=tmerc +lat_0=0 +lon_0=9 +k=1 +x_0=3500000 +y_0=0 +ellps=bessel"),
+        (27700, "+proj=tmerc +lat_0=49 +lon_0=-2 +k=0.9996012717 +x_0=400000 +y_0=-100000 "
+                "+ellps=airy"),
+        (2154, "+proj=lcc +lat_0=46.5 +lon_0=3 +lat_1=49 +lat_2=44 +x_0=700000 +y_0=6600000 "
+               "+ellps=GRS80"),
+        (3857, "+proj=merc +a=6378137 +b=6378137 +lat_ts=0 +lon_0=0 +x_0=0 +y_0=0 +k=1 "
+               "+nadgrids=@null +wktext"),
+    ],
+)  # fmt: skip
+def test_a_datum_that_is_not_stated(code: int, text: str, tmp_path: Path) -> None:
+    known, stated = CRS.from_epsg(code), CRS.from_proj4(f"{text} +units=m +no_defs")
+    path = write_raster(tmp_path / "a.tif", np.zeros((1, 1), np.uint8), **{**UTM, "crs": stated})
+    with rasterio.open(path) as stored:
+        for crs in (stated, stored.crs):
+            assert same_horizontally(known, crs)
+            assert same_horizontally(crs, known)
+            assert differing_datums(known, crs) is None
+            assert not same_horizontally(crs, CRS.from_epsg(25833))
+    assert not same_horizontally(CRS.from_epsg(25832), CRS.from_proj4("+proj=utm +zone=32"))
+
+
 def test_differing_datums_are_named() -> None:
     assert differing_datums(CRS.from_epsg(27700), esri(32632)) == (
         "Ordnance Survey of Great Britain 1936",
