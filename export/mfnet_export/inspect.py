@@ -19,6 +19,7 @@ from mfnet_runtime.backends.tensorrt.plan_file import PLAN_SUFFIX, facts_of_plan
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.errors import ModelError, UsageError, missing_package
 from mfnet_runtime.files import sha256_from_file
+from mfnet_runtime.logs import one_line
 
 TOP_OPERATORS = 8
 _TORCH_STARTS = (b"PK\x03\x04", b"\x80")  # zip files, and pickles of old versions
@@ -235,7 +236,7 @@ def _flat_rows(section: Facts, prefix: str = "") -> Rows:
         elif isinstance(value, dict):
             rows += _flat_rows(value, f"{prefix}{key}.")
         else:
-            rows.append((f"{prefix}{key}".replace("_", " "), _text(value)))
+            rows.append((one_line(f"{prefix}{key}").replace("_", " "), _text(value)))
     return rows
 
 
@@ -246,4 +247,4 @@ def _text(value: Any) -> str:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, float):
         return f"{value:.6g}"
-    return f"{value:,}".replace(",", " ") if isinstance(value, int) else str(value)
+    return f"{value:,}".replace(",", " ") if isinstance(value, int) else one_line(str(value))

@@ -98,7 +98,7 @@ def load_checkpoint(path: Path, *, window: int = 256) -> Checkpoint:
     """
     data = read_torch_file(path, _REMEDY)
     try:
-        official = None if _is_ours(data) else find_weights(data)
+        official = None if _is_ours(data) else find_weights(data, path)
         if official is not None and is_official(official):
             return checkpoint_from_official(require_tensors(official, path, _REMEDY), window=window)
         content = _content(data, path)
@@ -188,7 +188,7 @@ def _content(data: Any, path: Path) -> dict[str, Any]:
     if _is_ours(data):
         return data  # type: ignore[no-any-return]
     found = f"a value of type {type(data).__name__}"
-    if find_weights(data) is not None:
+    if find_weights(data, path) is not None:
         found = "SAM's own weights"
     elif isinstance(data, dict) and "format" in data:
         found = f"format {data['format']!r:.80}"

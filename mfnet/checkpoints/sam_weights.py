@@ -58,7 +58,7 @@ def load_sam_weights(
         UsageError: The file does not exist.
         ModelError: The file is damaged, holds code, is not SAM's, or is of another size.
     """
-    data = find_weights(read_torch_file(path, _REMEDY))
+    data = find_weights(read_torch_file(path, _REMEDY), path)
     if data is None:
         raise ModelError(f"{path} holds no {ENCODER}* tensors: it is not a SAM file; {_REMEDY}")
     tensors = require_tensors(data, path, _REMEDY).items()

@@ -72,9 +72,15 @@ def read_torch_file(path: Path, remedy: str) -> Any:
     except OSError as fault:
         raise UsageError(f"{path} cannot be read: {fault.strerror or fault}") from fault
     except Exception as fault:  # a damaged pickle can raise nearly anything
+        if unsafe := re.search(r"GLOBAL (\S+)", str(fault)):
+            raise ModelError(
+                one_line(
+                    f"{path} holds more than tensors and plain types, {unsafe[1]:.160}, which may "
+                    "run code; save the state_dict of the network alone"
+                )
+            ) from fault
         raise ModelError(
-            f"{path} is damaged or holds more than tensors and plain types ({_reason(fault)}); "
-            f"{remedy}"
+            f"{path} is damaged or not a checkpoint ({_reason(fault)}); {remedy}"
         ) from fault
 
 
@@ -86,10 +92,7 @@ def _load_pickle(path: Path) -> Any:
 
 def _reason(fault: Exception) -> str:
     """Return why a file cannot be loaded, without torch's advice on how to load it unsafely."""
-    text = str(fault)
-    if unsafe := re.search(r"GLOBAL (\S+)", text):
-        return one_line(f"it holds {unsafe[1]}"[:160])
-    text = text.rpartition("WeightsUnpickler error:")[2].strip() or type(fault).__name__
+    text = str(fault).rpartition("WeightsUnpickler error:")[2].strip() or type(fault).__name__
     return one_line(text.splitlines()[0])[:160]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -15,11 +16,12 @@ KEYS = ("", "state_dict", "model_state_dict", "model", "net", "module")  # befor
 _COMPILED = "_orig_mod."  # torch.compile puts it before the names of what it compiled
 
 
-def find_weights(data: Any) -> dict[str, Tensor] | None:
+def find_weights(data: Any, path: Path) -> dict[str, Tensor] | None:
     """Find the weights of a network with SAM's image encoder, wherever they are in a file.
 
     Args:
-        data: Content of a file: nested mappings, in which other values are ignored.
+        data: Content of the file: nested mappings, in which other values are ignored.
+        path: The file, for messages.
 
     Returns:
         The tensors by name, from `image_encoder.` on without the keys and prefixes before it, such
@@ -37,7 +39,8 @@ def find_weights(data: Any) -> dict[str, Tensor] | None:
     prefix, *others = sorted(before, key=rank)
     others = [other for other in others if other != f"{prefix}sam."]  # official files hold it twice
     if others:
-        logger.warning("weights are taken from %r, not from %r", prefix, others[0])
+        names = [repr(name.rstrip(".")) for name in (prefix, *others)]
+        logger.warning("%s: its weights %s are taken, not %s", path.name, names[0], names[1])
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()

@@ -41,6 +41,8 @@ class InitialWeights:
                 "give SAM's weights with --sam FILE to fine-tune them, those of a trained MFNet "
                 "with --init CHECKPOINT, or --from-scratch to train everything"
             )
+        if request.zero_rel_pos and request.sam is None:
+            raise UsageError("--zero-rel-pos is about SAM's weights; add --sam, or leave it out")
         asked = config_from_preset(
             request.backbone,
             classes=classes,

@@ -119,7 +119,9 @@ def _device_for(path: Path, name: str) -> str:
 
 
 def _why_no_model(path: Path) -> str:
-    if path.suffix.lower() in (".pt", ".pth"):
+    with path.open("rb") as file:
+        is_checkpoint = file.read(4) == b"PK\3\4"  # torch writes zip files, under any name
+    if is_checkpoint or path.suffix.lower() in (".pt", ".pth", ".safetensors"):
         return f"a PyTorch checkpoint; export it first: mfnet-export --ckpt {path.name}"
     return (
         "not a model that this runtime runs; expected one of "

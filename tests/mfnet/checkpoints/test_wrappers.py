@@ -18,6 +18,7 @@ from mfnet.checkpoints.wrappers import find_weights
 from mfnet_runtime.errors import ModelError
 
 Weights = dict[str, Tensor]
+FILE = Path("best.pth")
 NAME = "image_encoder.pos_embed"
 WEIGHTS = {NAME: torch.ones(2), "decoder.x": torch.zeros(1)}
 SCORES = {
@@ -36,7 +37,9 @@ def prefixed(weights: Weights, prefix: str) -> Weights:
 @pytest.mark.parametrize("prefix", ["", "module.", "net.", "model.", "module._orig_mod.", "ema."])
 def test_keys_and_prefixes_are_taken_off(key: str, prefix: str) -> None:
     weights = prefixed(WEIGHTS, prefix)
-    found = find_weights({"epoch": 3, "optimizer": {"state": {0: torch.zeros(1)}}, key: weights})
+    found = find_weights(
+        {"epoch": 3, "optimizer": {"state": {0: torch.zeros(1)}}, key: weights}, FILE
+    )
     assert found is not None
     assert found.keys() == WEIGHTS.keys()
     assert torch.equal(found[NAME], WEIGHTS[NAME])
@@ -54,7 +57,7 @@ def test_keys_and_prefixes_are_taken_off(key: str, prefix: str) -> None:
     ],
 )
 def test_the_network_is_found_beside_others(data: Any) -> None:
-    found = find_weights(data)
+    found = find_weights(data, FILE)
     assert found is not None
     assert torch.equal(found[NAME], WEIGHTS[NAME])
     assert "decoder.x" in found
@@ -65,13 +68,13 @@ def test_nothing_is_found_in_other_data() -> None:
     circle: dict[str, Any] = {"a": torch.ones(1)}
     circle["b"] = circle
     for data in (circle, [WEIGHTS], 3, {}):
-        assert find_weights(data) is None
+        assert find_weights(data, FILE) is None
 
 
 def test_scores_of_numpy_beside_the_weights_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "best.pth"
     torch.save({"state_dict": WEIGHTS, **SCORES}, path)
-    found = find_weights(read_torch_file(path, "copy it again"))
+    found = find_weights(read_torch_file(path, "copy it again"), path)
     assert found is not None
     assert found.keys() == WEIGHTS.keys()
 
@@ -80,7 +83,8 @@ def test_scores_of_numpy_beside_the_weights_are_dropped(tmp_path: Path) -> None:
 def test_any_other_object_is_refused_by_name(tmp_path: Path, save: Any) -> None:
     path = tmp_path / "best.pth"
     torch.save({"state_dict": WEIGHTS, "step": Fraction(1, 2)}, path, **save)
-    with pytest.raises(ModelError, match=r"\(it holds fractions\.Fraction\); copy it") as caught:
+    said = r"best\.pth holds more than .*, fractions\.Fraction, which .*; save the state_dict"
+    with pytest.raises(ModelError, match=said) as caught:
         read_torch_file(path, "copy it again")
     assert str(caught.value).isprintable()
 
@@ -89,7 +93,7 @@ def test_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save: Callable[..., None] = pytest.importorskip("safetensors.torch").save_file
     path = tmp_path / "best.safetensors"
     save(prefixed(WEIGHTS, "module."), path)
-    found = find_weights(read_torch_file(path, "copy it again"))
+    found = find_weights(read_torch_file(path, "copy it again"), path)
     assert found is not None
     assert torch.equal(found[NAME], WEIGHTS[NAME])
     path.write_bytes(path.read_bytes()[:-1])

@@ -244,6 +244,7 @@ def test_a_tuning_that_does_not_train_stops_the_run() -> None:
         ("", 2, "--from-scratch to train everything"),
         ("--sam sam.pth --init best.pt", 2, "with --init CHECKPOINT, or --from-scratch"),
         ("--from-scratch --sam x.pth", 2, "--from-scratch"),
+        ("--from-scratch --zero-rel-pos", 2, "--zero-rel-pos is about SAM's weights; add --sam"),
         ("--sam none.pth", 2, "none.pth"),
         ("--from-scratch --backbone vit_z", 2, "known: vit_b"),
         ("--from-scratch --tuning ia3", 2, "adapter, lora, none"),

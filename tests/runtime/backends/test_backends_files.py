@@ -55,10 +55,12 @@ def test_a_named_backend_that_is_missing_names_its_extra(
         backend_from_file(model, "openvino")
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth"])
-def test_a_checkpoint_is_told_to_be_exported(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "content"), [(".pt", b""), (".pth", b""), ("_0.8412", b"PK\3\4")]
+)
+def test_a_checkpoint_is_told_to_be_exported(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"best{suffix}"
-    path.touch()
+    path.write_bytes(content)
     with pytest.raises(ModelError, match=r"export it first: mfnet-export --ckpt best"):
         backend_from_file(path)
 
