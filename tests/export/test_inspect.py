@@ -163,3 +163,8 @@ def test_other_files_are_refused(
     assert len(err.splitlines()) == 1
     assert "file.onnx" in err
     assert part in err
+
+
+def test_control_characters_of_a_file_are_not_printed() -> None:
+    lines = lines_from_facts({"training": {"no\x1b[1mte": "a\x1b[2J", "list": ["\x07"]}})
+    assert lines == ["training", "  no?[1mte  a?[2J", "  list      ?"]
