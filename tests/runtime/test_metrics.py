@@ -91,7 +91,7 @@ def test_one_class_everywhere_leaves_kappa_undefined() -> None:
         (row(0, 2), row(0, 0), "label has class index 2; expected 0 to 1"),
         (row(0, 1), row(0, 254), "class map has class index 254"),
         (row(255), row(7), "class map has class index 7"),
-        (row(0, 1), row(0), "one grid"),
+        (row(0, 1), row(0), "label is 2 x 1 px and class map 1 x 1; they must lie on one grid"),
         (np.zeros((1, 2), np.int64), row(0, 0), "expected uint8"),
     ],
 )
