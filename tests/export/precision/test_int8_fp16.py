@@ -18,21 +18,21 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_graphs import make_graph, run_graph
 from support import write_scene
 
-import mfnet_export.export
 from mfnet_export.cli import main
 from mfnet_export.files import ExportError
 from mfnet_export.graph.passes import allow_half_scales
 from mfnet_export.inspect import inspect_file
 from mfnet_export.options import ExportOptions
+from mfnet_export.precision import fp16
 from mfnet_export.precision.accuracy import PrecisionReport
 from mfnet_export.precision.calibration import CalibrationSet
 from mfnet_export.precision.fp16 import fp16_from_onnx
 from mfnet_export.precision.fp16_cast import cast_to_fp16, emulate_fp16
 from mfnet_export.precision.int8 import int8_from_onnx
 from mfnet_export.precision.qdq import linear_layers, move_biases, quantise
-from mfnet_export.tensorrt.machine import NoBuilderError
 from mfnet_export.validation.sample_windows import Windows, sample_windows
 from mfnet_runtime.contract import METADATA_KEY, Contract
+from mfnet_runtime.files import sha256_from_file
 
 if TYPE_CHECKING:
     from export.conftest import Made
@@ -121,10 +121,18 @@ def test_report_as_text(half: PrecisionReport) -> None:
     assert "of the pixels of 8 windows; logits differ by" in text
 
 
+@pytest.mark.parametrize(("max_disagree", "max_shift"), [(0, 0.05), (20, 1e-4)])
 def test_too_large_a_difference_is_refused(
-    made: Made, windows: Windows, quantised: Path, tmp_path: Path
+    made: Made,
+    windows: Windows,
+    quantised: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    max_disagree: float,
+    max_shift: float,
 ) -> None:
-    strict = ExportOptions(int8=True, calibrate=Path(), fp16=True, max_disagree=0)
+    monkeypatch.setattr(fp16, "MAX_SHIFT", max_shift)
+    strict = ExportOptions(int8=True, calibrate=Path(), fp16=True, max_disagree=max_disagree)
     target = tmp_path / "best.int8.fp16.onnx"
     target.write_text("old")
     with pytest.raises(ExportError, match=r"INT8\+FP16 is refused: same class .*--max-disagree"):
@@ -221,27 +229,23 @@ def test_emulation_rounds_products_of_integers_once() -> None:
 
 
 @pytest.mark.usefixtures("cheap")
-def test_command_end_to_end(
-    best: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+def test_command_leaves_a_plan_of_each_file_for_gpus(
+    best: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    asked = []
-
-    def refuse(source: Path, target: Path, options: object) -> None:
-        asked.append((source.name, target.name))
-        raise NoBuilderError("no TensorRT")
-
-    monkeypatch.setattr(mfnet_export.export, "plan_from_onnx", refuse)
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
     write_scene(tmp_path / "scenes", height=256, width=256)
     words = ("--ckpt", best, "--int8", "--fp16", "--calibrate", tmp_path / "scenes")
     limits = ("--calibration-windows", 8, "--max-disagree", 40, "--windows", 1, "--json")
     assert main([str(word) for word in (*words, *limits)]) == 0
     report = json.loads(capsys.readouterr().out)
-    names = ["best.fp16.onnx", "best.int8.fp16.onnx", "best.int8.onnx", "best.onnx", "best.pt"]
-    assert sorted(os.listdir(tmp_path)) == [*names, "scenes"]
     for name in ("fp16", "int8", "int8+fp16"):
         path = tmp_path / f"best.{name.replace('+', '.')}.onnx"
         assert report[name]["output"] == str(path)
         assert report[name]["bytes"] == path.stat().st_size
     assert report["int8+fp16"]["windows"].endswith("windows of scenes")
-    assert (report["plans"], report["no_plan"]) == ([], "no TensorRT")
-    assert asked == [("best.fp16.onnx", "best.fp16.plan")]
+    plans = report["plans"]
+    assert [plan["contract"]["precision"] for plan in plans] == ["fp16", "int8+fp16"]
+    for plan in plans:
+        source = Path(plan["output"]).with_suffix(".onnx")
+        assert plan["onnx_sha256"] == sha256_from_file(source)
+    assert len(os.listdir(tmp_path)) == 10  # checkpoint, scenes, four ONNX files, plans and facts
