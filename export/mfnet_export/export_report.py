@@ -46,20 +46,19 @@ class ExportReport:
 
     def lines(self) -> list[str]:
         """Return the report as text that ends in the next command."""
-        size = size_text(self.size)
+        size, plans = size_text(self.size), [plan.lines() for plan in self.plans]
         return [
             *labelled("rewrites", self._rewrite_rows()),
             *labelled("written", [f"{self.output}  {size}, in {self.seconds:.0f} s"]),
             *labelled("assumed", self.assumed),
             *labelled("parity", self.parity.lines()),
             *(row for made in self.converted for row in made.lines()),
-            *(row for plan in self.plans for row in plan.lines()[:-1]),  # without its next command
-            f"next: {self._next_command()}",
+            *(row for plan in plans for row in plan[:-1]),  # each ends in its next command
+            plans[-1][-1] if plans else f"next: {self._next_command()}",
         ]
 
     def _next_command(self) -> str:
-        made = [each.output for each in self.converted] + [plan.output for plan in self.plans]
-        last = made[-1] if made else self.output
+        last = self.converted[-1].output if self.converted else self.output
         if self.no_plan:
             command = f"mfnet-export --onnx {last} --plan"
             return f"{command}  on the machine with the GPU (not here: {self.no_plan})"
