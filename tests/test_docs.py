@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from print_reference import reference
 from support import write_rgbd_model, write_scene
 
 import mfnet.tuning
@@ -26,6 +27,11 @@ def block(file: str, language: str, containing: str) -> str:
     text = (ROOT / file).read_text()
     found = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
     return next(str(part) for part in found if containing in part)
+
+
+def test_the_python_reference_is_that_of_the_docstrings() -> None:
+    written = (ROOT / "docs" / "PYTHON.md").read_text()
+    assert written == reference(), "run python tests/print_reference.py"
 
 
 def test_readme_shell_runs(tmp_path: Path) -> None:
@@ -76,11 +82,12 @@ def test_readme_python_runs(tmp_path: Path) -> None:
     scene.dsm.rename(tmp_path / "heights.tif")
     write_rgbd_model(tmp_path / "best.onnx")
     code = block("README.md", "python", "mfnet_runtime")
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
-    )
+    arrays = "import numpy as np; dsm = np.random.rand(50, 40); image = np.zeros((3, 50, 40), np.uint8)\n"
+    words = [sys.executable, "-c", f"{arrays}{code}\nprint(classes.shape)"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["(8, 48)", "(32, 48)"]
+    assert done.stdout == "(50, 40)\n"
+    assert (tmp_path / "maps" / "ortho.tif").is_file()
 
 
 def test_contributing_example_is_a_whole_tuning(

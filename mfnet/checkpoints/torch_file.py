@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,9 @@ def read_torch_file(path: Path, remedy: str) -> Any:
     """
     if not path.is_file():
         raise UsageError(f"{path} is not a file; give the path of a checkpoint")
+    load: Callable[[Path], Any] = _load_pickle
     if path.suffix.lower() == SAFETENSORS:
         from safetensors.torch import load_file as load
-    else:
-        load = _load_pickle
     try:
         return load(path)
     except OSError as fault:

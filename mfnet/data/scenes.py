@@ -21,7 +21,8 @@ from mfnet_runtime.errors import SceneError
 from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.normalize import BoolArray, FloatArray, Heights, dsm_range
-from mfnet_runtime.scene.reader import SceneData, SceneReader
+from mfnet_runtime.scene.reader import SceneReader
+from mfnet_runtime.tiling.batches import ArrayScene
 from mfnet_runtime.tiling.pipeline import RowSource
 
 logger = logging.getLogger(__name__)
@@ -37,36 +38,12 @@ class LabelledScene:
 
 
 @dataclass(frozen=True)
-class MemoryScene:
+class MemoryScene(ArrayScene):
     """A labelled scene, or some rows of one, held as stored: about 10 bytes per pixel."""
 
     name: str
-    data: SceneData
-    label: Labels  # (row, column), IGNORE where there is no data, and outside of the areas
+    label: Labels  # (row, column), IGNORE where image or DSM has no data
     whole_dsm: tuple[FloatArray, BoolArray]  # heights and validity of all rows of the scene
-
-    @property
-    def height(self) -> int:
-        """Number of rows."""
-        return int(self.label.shape[0])
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return int(self.label.shape[1])
-
-    def read(self, start: int, stop: int, columns: range | None = None) -> SceneData:
-        """Return rows `start` to `stop`, of all columns or of a range of them."""
-        across = slice(columns.start, columns.stop) if columns else slice(None)
-        where = slice(start, stop), across
-        return replace(
-            self.data,
-            image=self.data.image[:, where[0], where[1]],
-            dsm=self.data.dsm[where],
-            image_valid=self.data.image_valid[where],
-            dsm_valid=self.data.dsm_valid[where],
-            inside=None if self.data.inside is None else self.data.inside[where],
-        )
 
     def heights(self) -> Heights:
         """Return the whole scene's DSM, whose statistics hold for a part as well."""
@@ -129,7 +106,7 @@ def load_scene(scene: Scene, dataset: Dataset, full_scale: float) -> MemoryScene
         label = _label_of(scene, dataset, reader)
         data = reader.read(0, reader.height)
     label[~(data.image_valid & data.dsm_valid)] = IGNORE
-    return MemoryScene(scene.name, data, label, (data.dsm, data.dsm_valid))
+    return MemoryScene(data, scene.name, label, (data.dsm, data.dsm_valid))
 
 
 def count_classes(scenes: Sequence[MemoryScene], classes: int) -> npt.NDArray[np.int64]:

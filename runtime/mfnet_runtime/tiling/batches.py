@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from typing import Generic, Protocol, TypeVar
 
@@ -43,6 +43,41 @@ class RowSource(Protocol):
     def heights(self) -> Heights:
         """Iterate over the whole DSM, for its statistics."""
         ...
+
+
+@dataclass(frozen=True)
+class ArrayScene:
+    """A scene held in memory, as stored."""
+
+    data: SceneData
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return int(self.data.dsm.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return int(self.data.dsm.shape[1])
+
+    def read(self, start: int, stop: int, columns: range | None = None) -> SceneData:
+        """Return rows `start` to `stop`, of all columns or of a range of them, without a copy."""
+        across = slice(columns.start, columns.stop) if columns else slice(None)
+        where = slice(start, stop), across
+        data = self.data
+        return replace(
+            data,
+            image=data.image[:, where[0], where[1]],
+            dsm=data.dsm[where],
+            image_valid=data.image_valid[where],
+            dsm_valid=data.dsm_valid[where],
+            inside=None if data.inside is None else data.inside[where],
+        )
+
+    def heights(self) -> Heights:
+        """Return the whole DSM and its validity, as one piece."""
+        return [(self.data.dsm, self.data.dsm_valid)]
 
 
 @dataclass(frozen=True)
