@@ -82,7 +82,7 @@ def test_readme_python_runs(tmp_path: Path) -> None:
     scene.dsm.rename(tmp_path / "heights.tif")
     write_rgbd_model(tmp_path / "best.onnx")
     code = block("README.md", "python", "mfnet_runtime")
-    arrays = "import numpy as np; dsm = np.random.rand(50, 40); image = np.zeros((3, 50, 40), np.uint8)\n"
+    arrays = "import numpy as np; dsm = np.random.rand(50, 40); image = np.ones((3, 50, 40))\n"
     words = [sys.executable, "-c", f"{arrays}{code}\nprint(classes.shape)"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
