@@ -42,10 +42,10 @@ def write_random_checkpoint(
 @click.argument("preset", type=click.Choice(list(PRESETS)))
 @click.argument("tuning")
 @click.argument("path", type=click.Path(path_type=Path))
-def command(preset: str, tuning: str, path: Path) -> None:
+def main(preset: str, tuning: str, path: Path) -> None:
     """Write PATH, a network of PRESET with TUNING and random weights."""
     write_random_checkpoint(path, preset, tuning)
 
 
 if __name__ == "__main__":
-    command()
+    main()
