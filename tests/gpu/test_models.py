@@ -23,9 +23,11 @@ from mfnet_runtime.errors import ModelError
 if TYPE_CHECKING:
     from gpu.conftest import Gpu
 
-AGREEMENT = {"fp32": 0.9999, "fp16": 0.999}  # least share of pixels that keep the FP32 class
+# Least share of pixels that keep the FP32 class.
+AGREEMENT = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.99, "int8+fp16": 0.99}
 UNDECIDED = 0.9  # the same for random weights in FP16
 MAX_SHIFT = 0.02  # of the range of the logits: rounding to FP16 moves them by a tenth of it
+INT8_SHIFT = 0.1  # on a CPU the demo network moves by a quarter of it
 MAX_DROP = 0.1  # points of mIoU that FP16 may lose
 SCENES = os.environ.get("MFNET_GPU_SCENES")
 
@@ -54,7 +56,8 @@ def test_logits_are_those_of_the_cpu(backend: Backend, reference: Backend, train
     print(f"found: same class {report.agreement:.4%}, logits off {report.max_abs:.2e}")
     if trained or backend.precision == "fp32":
         assert report.agreement >= AGREEMENT[backend.precision]
-    assert report.max_abs <= MAX_SHIFT * (report.high - report.low)
+    shift = INT8_SHIFT if backend.precision.startswith("int8") else MAX_SHIFT
+    assert report.max_abs <= shift * (report.high - report.low)
 
 
 def test_every_batch_is_answered(backend: Backend) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 
 from mfnet_export.files import staged_output
 from mfnet_export.options import require_unset
-from mfnet_export.tensorrt.machine import PlanMachine
+from mfnet_export.tensorrt.machine import NoBuilderError, PlanMachine
 from mfnet_export.tensorrt.network import ParsedNetwork, allow_fp16, has_strong_types
 from mfnet_export.tensorrt.options import PORTABLE_TARGET, PlanOptions
 from mfnet_runtime.backends.base import specs_of
 from mfnet_runtime.backends.tensorrt.flavour import FULL, RTX
 from mfnet_runtime.contract import Contract
-from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -92,12 +92,12 @@ def require_buildable(machine: PlanMachine, contract: Contract, options: PlanOpt
 
     Raises:
         UsageError: Names the option, and what to use instead.
-        ModelError: Names the precision.
+        NoBuilderError: Names the precision.
     """
     precision = contract.precision
     if machine.flavour is FULL:
         if precision.startswith("int8") and not has_strong_types(machine.trt):
-            raise ModelError(
+            raise NoBuilderError(
                 f"{machine.text} builds no {precision.upper()} plans; needs TensorRT 10 or newer"
             )
         return
