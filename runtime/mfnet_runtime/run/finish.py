@@ -18,7 +18,7 @@ from mfnet_runtime.raster.geotiff import Block, Metadata, write_cog
 from mfnet_runtime.raster.pixel_area import ClassAreas, ground_area
 from mfnet_runtime.raster.vectors import vectors_from_classmap
 from mfnet_runtime.run.options import VectorOptions
-from mfnet_runtime.run.outputs import CLASSES_TAG, OutputPaths, category_names
+from mfnet_runtime.run.outputs import CLASSES_TAG, OutputPaths
 from mfnet_runtime.run.plan import ScenePlan
 from mfnet_runtime.tiling.pipeline import SceneReport
 
@@ -70,8 +70,9 @@ def finish_scene(
                     vectors.sieve or 0,
                     vectors.min_area or 0,
                 )
-            files[outputs.names] = folder / "names.xml"
-            files[outputs.names].write_text(category_names(classes), encoding="utf-8")
+            for path, text in outputs.texts(classes).items():
+                files[path] = folder / path.name
+                files[path].write_text(text, encoding="utf-8")
             digests = {path.name: FileDigest.of(file, whole=True) for path, file in files.items()}
             # the class map last: if it is new, all files are
             in_order = sorted(files.items(), key=lambda item: item[0] == outputs.classes)

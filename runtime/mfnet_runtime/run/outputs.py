@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -14,6 +14,7 @@ from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.raster.geotiff import Layer
 from mfnet_runtime.raster.pixel_area import ground_area
+from mfnet_runtime.raster.styles import class_style, percent_style
 from mfnet_runtime.run.options import VectorOptions
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.tiling.options import SegmentOptions
@@ -28,7 +29,9 @@ class OutputPaths:
 
     classes: Path
     names: Path  # of the classes, for GDAL
+    style: Path  # of class map and polygons, for QGIS
     confidence: Path | None
+    confidence_style: Path | None
     probabilities: Path | None
     vectors: Path | None
 
@@ -38,7 +41,9 @@ class OutputPaths:
         return OutputPaths(
             folder / f"{name}.tif",
             folder / f"{name}.tif.aux.xml",
+            folder / f"{name}.qml",
             folder / f"{name}.confidence.tif" if options.confidence else None,
+            folder / f"{name}.confidence.qml" if options.confidence else None,
             folder / f"{name}.probabilities.tif" if options.probabilities else None,
             folder / f"{name}.{vectors.vectors}" if vectors.vectors else None,
         )
@@ -46,8 +51,7 @@ class OutputPaths:
     @property
     def all(self) -> list[Path]:
         """All files that are to be written."""
-        found = (self.classes, self.names, self.confidence, self.probabilities, self.vectors)
-        return [path for path in found if path]
+        return [path for path in astuple(self) if path]
 
     def to_json(self) -> dict[str, str | None]:
         """Return the paths for the JSON summary."""
@@ -66,6 +70,13 @@ class OutputPaths:
             found[self.confidence] = Layer(("percent probability of the class",), "average")
         if self.probabilities:
             found[self.probabilities] = Layer(classes.names, "average")
+        return found
+
+    def texts(self, classes: ClassTable) -> dict[Path, str]:
+        """Return the files beside the rasters: class names and styles."""
+        found = {self.names: category_names(classes), self.style: class_style(classes)}
+        if self.confidence_style:
+            found[self.confidence_style] = percent_style()
         return found
 
     def require_short_names(self) -> None:

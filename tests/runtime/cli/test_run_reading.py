@@ -134,7 +134,7 @@ def test_an_area_elsewhere_fails_its_scene_only(
     err = capsys.readouterr().err
     assert f"error: {tmp_path}/scenes/image/b.tif: --bbox 500001 5399985 500009 5399999 does" in err
     assert "1 of 2 scenes failed; the others are valid" in err
-    assert results_in(tmp_path / "out") == ["a.tif", "a.tif.aux.xml"]
+    assert results_in(tmp_path / "out") == ["a.qml", "a.tif", "a.tif.aux.xml"]
 
 
 def test_heights_in_a_band_by_a_table(tmp_path: Path, model: Path, capsys: Capture) -> None:

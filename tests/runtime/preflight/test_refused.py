@@ -127,7 +127,7 @@ def test_a_run_does_what_check_says(case: Case, capsys: Capture) -> None:
     assert scene["windows"] == row["windows"]
     assert scene["classified"] * 40 * 48 == row["valid_pixels"]
     _, summary = case.check(capsys)
-    assert summary["scenes"][0]["replaced"] == ["a.tif", "a.tif.aux.xml"]
+    assert summary["scenes"][0]["replaced"] == ["a.tif", "a.tif.aux.xml", "a.qml"]
 
 
 def test_all_refusals_come_at_once(case: Case, capsys: Capture) -> None:

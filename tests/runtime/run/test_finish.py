@@ -37,7 +37,8 @@ EVERYTHING = SegmentOptions(confidence=True, probabilities=True)
 CLASSES = np.random.default_rng(0).integers(0, 4, SHAPE, dtype=np.uint8)
 PERCENT = np.random.default_rng(1).integers(0, 101, (4, *SHAPE), dtype=np.uint8)
 BANDS = stack(FinishedRows(CLASSES, PERCENT[0], PERCENT))
-FILES = ["a.confidence.tif", "a.fgb", "a.probabilities.tif", "a.tif", "a.tif.aux.xml"]
+RASTERS = ["a.confidence.tif", "a.probabilities.tif", "a.tif"]
+FILES = sorted([*RASTERS, "a.confidence.qml", "a.fgb", "a.qml", "a.tif.aux.xml"])
 POLYGONS = VectorOptions("fgb")
 
 
@@ -79,7 +80,7 @@ def test_every_file_holds_what_was_written(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path / "a.tif"), CLASSES)
     np.testing.assert_array_equal(read(tmp_path / "a.confidence.tif"), PERCENT[0])
     np.testing.assert_array_equal(read(tmp_path / "a.probabilities.tif", None), PERCENT)
-    for name in ("a.tif", "a.confidence.tif", "a.probabilities.tif"):
+    for name in RASTERS:
         with rasterio.open(tmp_path / name) as found:
             tags = found.tags()
         assert ClassTable.from_json(json.loads(tags[CLASSES_TAG])) == RGBD
@@ -136,9 +137,10 @@ def test_bytes_are_on_disk_before_names_and_the_class_map_comes_last(
     monkeypatch.setattr(os, "fsync", lambda handle: calls.append("sync"))
     monkeypatch.setattr(finish, "replace_files", replacing)
     finished(tmp_path)
-    assert calls[:5] == ["sync"] * 5
-    assert sorted(calls[5:10]) == FILES
-    assert calls[9:] == ["a.tif", "sync"], "the folder's names too"
+    count = len(FILES)
+    assert calls[:count] == ["sync"] * count
+    assert sorted(calls[count:-1]) == FILES
+    assert calls[-2:] == ["a.tif", "sync"], "the folder's names too"
 
 
 def test_polygons_need_georeferencing(tmp_path: Path) -> None:

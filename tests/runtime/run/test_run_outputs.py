@@ -39,7 +39,8 @@ def test_all_outputs_of_a_scene(model: Path, folder: Path, capsys: Capture) -> N
     names = {"output": "a.tif", "confidence": "a.confidence.tif"}
     names |= {"probabilities": "a.probabilities.tif", "vectors": "a.gpkg"}
     assert {kind: row[kind] for kind in names} == {kind: str(out / names[kind]) for kind in names}
-    assert results_in(out) == sorted([*names.values(), "a.tif.aux.xml"])
+    beside = ("a.tif.aux.xml", "a.qml", "a.confidence.qml")
+    assert results_in(out) == sorted([*names.values(), *beside])
 
     classes, percent = read(out / "a.tif"), read(out / "a.confidence.tif")
     every = read(out / "a.probabilities.tif", None)
@@ -108,7 +109,7 @@ def test_a_scene_without_polygons_fails_alone(model: Path, folder: Path, capsys:
     write_scene(folder, "b", place={"crs": None})
     assert run(model, "--vectors", "fgb", "--min-area", 3) == 4
     assert "b.tif: the area of the image's pixels is unknown" in capsys.readouterr().err
-    names = ["a.fgb", "a.tif", "a.tif.aux.xml"]
+    names = ["a.fgb", "a.qml", "a.tif", "a.tif.aux.xml"]
     assert results_in(model.parent / "out") == names
 
 

@@ -242,7 +242,7 @@ def test_logits_that_are_not_finite_fail_their_scene_alone(tmp_path: Path) -> No
     assert first.error.startswith(f"{scenes[0].image}: ")
     assert "not finite" in first.error
     assert not second.failed
-    assert results_in(tmp_path / "out") == ["b.tif", "b.tif.aux.xml"]
+    assert results_in(tmp_path / "out") == ["b.qml", "b.tif", "b.tif.aux.xml"]
 
 
 def test_ticks_and_skips_add_up_to_all_windows() -> None:

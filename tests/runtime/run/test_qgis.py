@@ -1,0 +1,84 @@
+"""Maps in a real QGIS: the legend is the classes, and the picture is the class map."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import get_args
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from support import RGBD, read, write_rgbd_model, write_scene
+
+from mfnet_runtime.cli.main import main
+from mfnet_runtime.labels import ClassTable
+from mfnet_runtime.raster.styles import class_style, percent_style
+from mfnet_runtime.run.options import VectorFormat
+
+PYTHON = "/usr/bin/python3"  # Debian's python3-qgis belongs to it
+SCRIPT = Path(__file__).parents[2] / "qgis_layers.py"
+LEGEND = [
+    [name, "#" + bytes(rgb).hex()] for name, rgb in zip(RGBD.names, RGBD.colours, strict=True)
+]
+
+
+def in_qgis(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run QGIS's own Python, headless."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run(
+        [PYTHON, *map(str, words)],
+        env={**clean, "QT_QPA_PLATFORM": "offscreen"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def has_qgis() -> bool:
+    return Path(PYTHON).exists() and in_qgis("-c", "import qgis.core").returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", get_args(VectorFormat))
+def test_qgis_shows_the_classes_without_a_click(tmp_path: Path, format: str) -> None:
+    pytest.importorskip("pyogrio")
+    if not has_qgis():
+        pytest.skip("needs QGIS: apt-get install python3-qgis")
+    height, width = 90, 70
+    write_scene(tmp_path / "scenes", height=height, width=width, seed=3)
+    model, out = write_rgbd_model(tmp_path / "rgbd.onnx"), tmp_path / "out"
+    words = [model, tmp_path / "scenes", "-o", out, "--confidence", "--vectors", format]
+    # nodata on the left
+    words += ["--sieve", 0, "--bbox", 500_005, 5_399_955, 500_035, 5_400_000]
+    assert main([str(word) for word in words]) == 0
+    files = [out / "a.tif", out / "a.confidence.tif", out / f"a.{format}"]
+    # 5 x 5 pixels of the picture for each of the map; outlines leave the middle one
+    done = in_qgis(SCRIPT, 5 * width, 5 * height, *files)
+    assert done.returncode == 0, done.stderr
+    classes, polygons = (json.loads(done.stdout)[name] for name in ("a.tif", f"a.{format}"))
+    assert classes == {"renderer": "paletted", "legend": LEGEND}
+    assert polygons == {"renderer": "categorizedSymbol", "legend": LEGEND}
+    confidence = json.loads(done.stdout)["a.confidence.tif"]
+    assert confidence["renderer"] == "singlebandpseudocolor"
+    assert [label for label, _ in confidence["legend"]] == ["0 %", "25 %", "50 %", "75 %", "100 %"]
+
+    truth = read(out / "a.tif")
+    colours = np.array([*((*rgb, 255) for rgb in RGBD.colours), *[(0, 0, 0, 0)] * 252], np.uint8)
+    for file in (files[0], files[2]):
+        drawn = read(file.with_name(f"{file.name}.png"), None)[:, 2::5, 2::5]
+        np.testing.assert_array_equal(drawn, np.moveaxis(colours[truth], 2, 0))
+
+
+def test_styles_escape_the_names_of_classes() -> None:
+    classes = ClassTable(('<a> & "b"', "Straße"), ((0, 128, 255), (1, 2, 3)))
+    style = ElementTree.fromstring(class_style(classes))
+    palette = [(one.get("label"), one.get("color")) for one in style.iter("paletteEntry")]
+    assert palette == [('<a> & "b"', "#0080ff"), ("Straße", "#010203")]
+    assert [one.get("value") for one in style.iter("category")] == list(classes.names)
+    assert {one.get("symbol") for one in style.iter("category")} == {
+        one.get("name") for one in style.iter("symbol")
+    }
+    ElementTree.fromstring(percent_style())
