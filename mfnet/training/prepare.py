@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from mfnet_runtime.contract import Contract, ImageRule
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.scene.discovery import Scene
+from mfnet_runtime.scene.image import pixel_size
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import DEFAULT_OPTIONS, open_raster
 from mfnet_runtime.version import installed_version
@@ -73,6 +75,7 @@ def prepare_training(
         classes=dataset.classes,
         image=ImageRule(dataset.band_names, full_scale),
         dsm=request.dsm_rule,
+        pixel_size=_pixel_size(dataset),
     )
     torch.manual_seed(recipe.seed)
     network = MFNet(initial.config)
@@ -155,6 +158,17 @@ def _default_full_scale(scene: Scene, read: ReadOptions) -> float:
     raise UsageError(
         f"{scene.image}: pixels are {kind}; give the value that becomes 1.0 with --full-scale"
     )
+
+
+def _pixel_size(dataset: Dataset) -> float | None:
+    """Return the median over the scenes to train on, metres on the ground; None if unknown."""
+    found = []
+    for scene in dataset.train:
+        with open_raster(scene.image, dataset.read.limits) as image:
+            size = pixel_size(image, dataset.read)
+        if size is not None:
+            found.append(size)
+    return float(f"{median(found):.6g}") if found else None
 
 
 def _load_scenes(

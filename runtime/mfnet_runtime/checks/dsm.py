@@ -15,6 +15,7 @@ from mfnet_runtime.checks.findings import Said
 from mfnet_runtime.checks.statistics import NO_HEIGHT, QUICK, Statistics, is_lossy
 from mfnet_runtime.raster.crs import height_system
 from mfnet_runtime.raster.grid import grid_of
+from mfnet_runtime.raster.pixel_area import ground_size
 from mfnet_runtime.scene.dsm import HeightBand
 from mfnet_runtime.scene.normalize import DsmRange
 
@@ -119,7 +120,8 @@ def unit(dsm: DsmFacts) -> Said:
     band, span, crs = dsm.band, dsm.span, dsm.band.dataset.crs
     stated = band.unit or height_system(crs).unit
     map_unit, metres = crs.units_factor if crs and crs.is_projected else ("", 1.0)
-    rough = roughness(band, grid_of(band.dataset).pixel_size[0] * metres) if map_unit else 0.0
+    ground = ground_size(grid_of(band.dataset))
+    rough = roughness(band, ground[0]) if ground else 0.0
     odd = stated is not None and stated.lower() not in METRES
     text = f"heights are in {stated}, as the file states"
     if not odd and rough > ROUGH:

@@ -11,9 +11,10 @@ import numpy as np
 
 from mfnet_runtime.checks.findings import Said
 from mfnet_runtime.checks.statistics import QUICK, Statistics, is_lossy
+from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.raster.open import reading
-from mfnet_runtime.scene.image import ImageBands
+from mfnet_runtime.scene.image import ImageBands, pixel_size
 from mfnet_runtime.scene.normalize import BoolArray
 from mfnet_runtime.scene.options import ReadOptions
 
@@ -22,6 +23,7 @@ BORDER = 0.01  # share of the pixels that one colour may have before it looks li
 NEAR = 15.0  # by which JPEG changes most pixels of a black margin; see benchmarks/TRIED.md
 RIM, LEFT = 8, 0.2  # width in pixels, and share of near nodata, of what surrounds nodata
 BETWEEN = 0.05  # share of an alpha band that may be neither transparent nor opaque
+FACTOR = 1.5  # between pixel sizes of image and model, from which classes may be wrong
 SPARSE = 0.5  # share of valid pixels that is worth a note
 # What files call bands, in lower case without punctuation; numbers are Sentinel-2's.
 COLOURS = {
@@ -38,19 +40,20 @@ class ImageFacts:
 
     bands: ImageBands
     statistics: Statistics
-    expected: tuple[str, ...]  # the model's names of its bands
+    contract: Contract  # of the model
     options: ReadOptions
 
 
 def band_names(image: ImageFacts) -> Said:
     """Compare the colours that the file states with those that the model expects."""
     bands, options = image.bands, image.options
-    expected = tuple(_colour(name) for name in image.expected)
+    wanted = image.contract.image.bands
+    expected = tuple(_colour(name) for name in wanted)
     names = options.band_names or _colours(bands)
     numbers = ",".join(map(str, bands.bands))
     called = tuple(names[band - 1] for band in bands.bands)
     if not set(called) <= COLOURS.keys() or called == expected:
-        yield "ok", f"bands {numbers} are used as {', '.join(image.expected)}"
+        yield "ok", f"bands {numbers} are used as {', '.join(wanted)}"
         return
     remedy = "use a model trained on such images, or choose the bands in that order with --bands"
     if set(expected) <= set(names):
@@ -58,7 +61,7 @@ def band_names(image: ImageFacts) -> Said:
     source = "the dataset has" if options.band_names else "the file names its"
     yield (
         "warning",
-        f"{bands.path}: the model expects {', '.join(image.expected)}, but {source} bands "
+        f"{bands.path}: the model expects {', '.join(wanted)}, but {source} bands "
         f"{numbers} {', '.join(called)}; {remedy}",
     )
 
@@ -75,6 +78,29 @@ def _colour(text: str | None) -> str:
     """Return the colour that a description or flag of a band states, or else the text."""
     plain = re.sub(r"[^a-z0-9]+", " ", (text or "").lower()).strip()
     return next((colour for colour, names in COLOURS.items() if plain in names), plain)
+
+
+def ground_size(image: ImageFacts) -> Said:
+    """Compare the size of the pixels on the ground with that of the training images."""
+    expected = image.contract.pixel_size
+    if expected is None:
+        return
+    found = pixel_size(image.bands.dataset, image.options)
+    if found is None:
+        yield (
+            "note",
+            "the size of the pixels on the ground is unknown (no CRS or geotransform); the model "
+            f"was trained on {expected:.3g} m",
+        )
+    elif 1 / FACTOR <= found / expected <= FACTOR:
+        yield "ok", f"pixels are {found:.3g} m on the ground, the model's {expected:.3g} m"
+    else:
+        yield (
+            "warning",
+            f"{image.bands.path}: pixels are {found:.3g} m on the ground, the model was trained on "
+            f"{expected:.3g} m, and objects of another size in pixels get wrong classes; resample "
+            f"image and DSM to {expected:.3g} m with gdalwarp -tr",
+        )
 
 
 def valid_pixels(image: ImageFacts) -> Said:
@@ -211,6 +237,7 @@ def alpha_as_data(image: ImageFacts) -> Said:
 
 RULES: tuple[Callable[[ImageFacts], Said], ...] = (
     band_names,
+    ground_size,
     valid_pixels,
     values_fit,
     flat_bands,

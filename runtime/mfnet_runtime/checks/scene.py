@@ -31,7 +31,7 @@ def warnings_for(reader: SceneReader, contract: Contract, span: DsmRange) -> lis
     """
     found, bands, heights = Findings(), reader.image, reader.dsm
     statistics = image_statistics(bands, reader.options, QUICK)
-    image_facts = image.ImageFacts(bands, statistics, contract.image.bands, reader.options)
+    image_facts = image.ImageFacts(bands, statistics, contract, reader.options)
     for image_rule in image.RULES:
         found.add("image", image_rule(image_facts))
     dsm_facts = dsm.DsmFacts(heights, dsm_statistics(heights, QUICK), span)

@@ -46,6 +46,7 @@ class ModelInfo:
             "device": self.device,
             "precision": contract.precision,
             "window": contract.window,
+            "pixel_size": contract.pixel_size,
             "classes": list(contract.classes.names),
             "bands": list(contract.image.bands),
             "full_scale": contract.image.full_scale,

@@ -13,6 +13,7 @@ from mfnet_runtime.raster.crs import datum_name, short_name
 from mfnet_runtime.raster.grid import grid_of
 from mfnet_runtime.raster.limits import RasterLimits
 from mfnet_runtime.raster.open import open_raster
+from mfnet_runtime.raster.pixel_area import ground_size
 
 LARGE_BLOCK = 64 << 20  # bytes that are decoded at a time
 
@@ -28,7 +29,7 @@ class RasterInfo:
     datum: str | None
     pixel_size: tuple[float, float]  # width and height, in `unit`
     unit: str  # of map coordinates
-    metres: float | None  # length of that unit; None: degrees, or unknown
+    ground: tuple[float, float] | None  # the same in metres on the ground; None: unknown
     origin: tuple[float, float]  # map coordinates of the first corner
     placed: str  # by "transform", "ground control points" or "nothing"
     turned: bool  # rotated or mirrored: rows do not run east, or columns not south
@@ -74,7 +75,7 @@ def raster_info(path: Path, limits: RasterLimits) -> RasterInfo:
             datum=datum_name(crs),
             pixel_size=grid.pixel_size,
             unit=str(crs.units_factor[0]) if crs else "units",
-            metres=float(crs.units_factor[1]) if crs and crs.is_projected else None,
+            ground=ground_size(grid),
             origin=(transform.c, transform.f),
             placed=placed,
             turned=placed == "transform" and not straight,

@@ -27,9 +27,10 @@ def model_lines(model: ModelInfo) -> Iterator[str]:
         "scene_percentile": f"heights scaled by percentiles {low:g} and {high:g} of each scene",
         "range": f"heights of {low:g} .. {high:g} m",
     }[contract.dsm.name]
+    pixels = f" of {contract.pixel_size:.3g} m" if contract.pixel_size else ""
     text = (
         f"{model.file}: {contract.precision}, {len(contract.classes)} classes, window "
-        f"{contract.window} px, bands {' '.join(contract.image.bands)} / "
+        f"{contract.window} px{pixels}, bands {' '.join(contract.image.bands)} / "
         f"{contract.image.full_scale:g}, {heights}; {model.backend} on {model.device}"
     )
     yield from textwrap.wrap(text, WIDTH, subsequent_indent="  ")
@@ -107,10 +108,9 @@ def _column(title: str, raster: RasterInfo | None, values: Statistics | None) ->
     """Return the texts of a column by the names of their rows."""
     if raster is None:
         return {"": title, "file": "cannot be opened"}
-    across, down = (f"{size:.6g}" for size in raster.pixel_size)
-    pixel = f"{across if across == down else f'{across} x {down}'} {raster.unit}"
-    if raster.metres not in (None, 1.0):
-        pixel += f" ({raster.pixel_size[0] * raster.metres:.4g} m)"
+    pixel = f"{_size(raster.pixel_size)} {raster.unit}"
+    if raster.ground and raster.ground != raster.pixel_size:
+        pixel += f" ({_size(raster.ground, 4)} m)"
     bands = ", ".join(raster.bands[:5]) + ", ..." * (len(raster.bands) > 5)
     declared = dict.fromkeys(f"{value:g}" for value in raster.nodata if value is not None)
     rows, columns = raster.block
@@ -161,6 +161,11 @@ def _labelled(label: str, text: str, colour: str | None = None) -> Iterator[str]
     for index, line in enumerate(lines):
         name = click.style(f"{label:<{LABEL}}", fg=colour) if index == 0 else " " * LABEL
         yield f"  {name}{line}"
+
+
+def _size(pixel: tuple[float, float], digits: int = 6) -> str:
+    """Format width and height, or one of them if they look equal."""
+    return " x ".join(dict.fromkeys(f"{side:.{digits}g}" for side in pixel))
 
 
 def _percent(share: float) -> str:

@@ -105,7 +105,7 @@ def _check_image(found: Findings, check: SceneCheck, run: RunRequest) -> None:
         own = check.scene.dsm_band if check.scene.dsm == path else None
         bands = ImageBands(path, dataset, contract.image.full_scale, plain, own)
         check.image_values = image_statistics(bands, read, THOROUGH)
-        facts = image_rules.ImageFacts(bands, check.image_values, contract.image.bands, read)
+        facts = image_rules.ImageFacts(bands, check.image_values, contract, read)
         for rule in image_rules.RULES:
             with found.refusals("image"):
                 found.add("image", rule(facts))

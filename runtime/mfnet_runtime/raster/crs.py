@@ -89,6 +89,21 @@ def ellipsoid(crs: CRS) -> tuple[float, float] | None:
     return float(axis), 1 / inverse if inverse else 0.0
 
 
+def geographic_base(crs: CRS) -> CRS:
+    """Return the geographic CRS that a CRS projects, or itself.
+
+    Raises:
+        ProjectionError: It is neither projected nor geographic.
+    """
+    try:
+        base = crs if crs.is_geographic else CRS.from_string(json.dumps(_geographic(crs)))
+    except CRSError as fault:
+        raise ProjectionError(str(fault)) from fault
+    if not base.is_geographic:
+        raise ProjectionError(f"{short_name(crs)} has no latitudes")
+    return base
+
+
 def reproject_points(source: CRS, target: CRS, x: Array, y: Array) -> tuple[Array, Array]:
     """Transform points of any shape; x is easting or longitude whatever the CRS's axis order.
 

@@ -1,6 +1,6 @@
-"""Area of pixels, classes and polygons in square metres.
+"""Size of pixels in metres; area of pixels, classes and polygons in square metres.
 
-In a projected CRS this is the area in its plane, with the distortion of the projection (large in
+In a projected CRS the area is that in its plane, with the distortion of the projection (large in
 Web Mercator). In a geographic CRS it is the area on the ellipsoid, which differs from row to row.
 """
 
@@ -14,10 +14,63 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.crs import CRS
 
-from mfnet_runtime.raster.crs import ellipsoid, short_name
+from mfnet_runtime.raster.crs import (
+    ProjectionError,
+    ellipsoid,
+    geographic_base,
+    reproject_points,
+    short_name,
+)
 from mfnet_runtime.raster.geotiff import Rows
+from mfnet_runtime.raster.grid import Grid
 
 Squares = npt.NDArray[np.float64]
+
+ARM = 50.0  # pixels on each side of the middle, between which sizes are measured
+DISTORTION = 0.01  # of lengths by a projection, ignored: UTM 0.0004, Web Mercator 0.5 in Germany
+
+
+def ground_size(grid: Grid) -> tuple[float, float] | None:
+    """Return width and height on the ground, in metres, of the pixel in the middle of a grid.
+
+    In a projected CRS it is the size in its plane, unless that is off by more than `DISTORTION`.
+
+    Returns:
+        None without CRS or geotransform, or outside of the CRS's domain.
+    """
+    if not grid.crs or grid.transform.is_identity or grid.transform.is_degenerate:
+        return None
+    real = _size_on_ellipsoid(grid)
+    if not grid.crs.is_projected:
+        return real
+    across, down = (size * grid.crs.linear_units_factor[1] for size in grid.pixel_size)
+    if real and max(abs(real[0] / across - 1), abs(real[1] / down - 1)) > DISTORTION:
+        return real
+    return across, down
+
+
+def _size_on_ellipsoid(grid: Grid) -> tuple[float, float] | None:
+    """Return `ground_size` as the ellipsoid has it, whatever the projection."""
+    rows = grid.height / 2 + np.array([0, 0, -ARM, ARM])
+    columns = grid.width / 2 + np.array([-ARM, ARM, 0, 0])
+    x, y = grid.map_coordinates(rows, columns)
+    figure = ellipsoid(grid.crs)
+    try:
+        base = geographic_base(grid.crs)
+        if base != grid.crs:
+            x, y = reproject_points(grid.crs, base, x, y)
+    except ProjectionError:
+        return None
+    longitudes, latitudes = x * base.units_factor[1], y * base.units_factor[1]
+    if figure is None or abs(latitudes).max() > np.pi / 2:
+        return None
+    axis, flattening = figure
+    squared, middle = flattening * (2 - flattening), latitudes.mean()
+    curved = 1 - squared * np.sin(middle) ** 2
+    east = np.diff(longitudes)[::2] * np.cos(middle) * axis / np.sqrt(curved)
+    north = np.diff(latitudes)[::2] * axis * (1 - squared) / curved**1.5
+    across, down = np.hypot(east, north) / (2 * ARM)
+    return float(across), float(down)
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,10 @@ def run_settings(
     contract = backend.contract
     segment, reading = asdict(options), asdict(replace(read, aoi=None, bbox=None))
     reading |= {"align": read.dsm_resampling, "areas": [area_digest(area) for area in read.areas]}
-    for free in ("resampling", "aoi", "bbox", "allow_driver", "max_pixels", "band_names"):
+    for free in ("resampling", "aoi", "bbox", "allow_driver", "max_pixels"):
         del reading[free]
+    for stated in ("band_names", "pixel_size"):  # for warnings alone
+        del reading[stated]
     for free in ("batch", "block", "max_memory"):
         del segment[free]
     found = {

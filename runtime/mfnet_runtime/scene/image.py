@@ -13,12 +13,21 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
-from mfnet_runtime.raster.grid import require_plain_numbers
+from mfnet_runtime.raster.grid import grid_of, require_plain_numbers
 from mfnet_runtime.raster.open import pieces_of, reading
+from mfnet_runtime.raster.pixel_area import ground_size
 from mfnet_runtime.scene.normalize import BoolArray, valid_range
 from mfnet_runtime.scene.options import ReadOptions
 
 Pixels = npt.NDArray[Any]
+
+
+def pixel_size(dataset: Any, options: ReadOptions) -> float | None:
+    """Return the mean of a pixel's width and height on the ground, metres; None if unknown."""
+    if options.pixel_size is not None or not options.use_place:
+        return options.pixel_size
+    size = ground_size(grid_of(dataset))
+    return None if size is None else (size[0] + size[1]) / 2
 
 
 class ImageBands:

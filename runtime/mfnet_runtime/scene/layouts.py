@@ -64,6 +64,7 @@ class Layout:
             band_names=self.band_names if given.bands is None else None,
             ignore_alpha=given.ignore_alpha or not self.use_alpha,
             use_place=given.use_place and self.use_place,
+            pixel_size=self.pixel_size,
             allow_driver=(*given.allow_driver, *self.drivers),
         )
 

@@ -40,6 +40,7 @@ class ReadOptions:
     allow_driver: tuple[str, ...] = tuple(PLAIN_DRIVERS[1:])  # of GDAL, in addition to GeoTIFF
     max_pixels: int = MAX_PIXELS  # larger rasters are refused
     use_place: bool = True  # CRS and geotransforms must agree, not the sizes alone
+    pixel_size: float | None = None  # of images, metres on the ground, if the dataset states it
     # read at once, so that a file that changes later does not matter; pixels are inside all of them
     areas: tuple[Area, ...] = field(init=False, repr=False, compare=False)
 

@@ -231,7 +231,7 @@ def test_a_layout_fixes_the_bands(tmp_path: Path) -> None:
         dataset_from_layout("potsdam", tmp_path, ReadOptions((1, 2, 3)))
     read = dataset_from_layout("potsdam", tmp_path, ReadOptions(align=True, nodata_dsm=0)).read
     assert (read.bands, read.ignore_alpha, read.use_place) == ((1, 2, 3), True, False)
-    assert (read.align, read.nodata_dsm) == (True, 0)
+    assert (read.align, read.nodata_dsm, read.pixel_size) == (True, 0, 0.05)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '[{"name": "a"}]', '{"a": 1}'])

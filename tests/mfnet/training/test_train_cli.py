@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from networks import random_network
+from rasterio.transform import from_origin
 from support import RGBD, UTM, write_raster, write_scene
 
 from mfnet.checkpoints.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint
@@ -286,6 +287,24 @@ def test_bad_input_is_one_line(
     assert part in error
     assert not any("error" in fact for fact in facts)
     assert not list((tmp_path / "run").glob("*.pt"))
+
+
+def test_the_median_of_the_pixel_sizes_is_recorded(tmp_path: Path, capsys: Capture) -> None:
+    """Of the scenes that state it, in metres on the ground; others of another size are named."""
+    places: dict[str, dict[str, Any]] = {
+        "feet": {"crs": "EPSG:2225", "transform": from_origin(6e6, 2e6, 2, 2)},
+        "degrees": {"crs": "EPSG:4326", "transform": from_origin(9, 0, 9e-6, 9e-6)},
+        "metres": {"crs": "EPSG:32632", "transform": from_origin(5e5, 5.4e6, 0.5, 0.5)},
+        "nowhere": {},
+    }
+    for name, place in places.items():
+        write_scene(tmp_path / "scenes", name, 64, 64, label=True, place=place)
+    checkpoint = trained(tmp_path / "run", tmp_path / "scenes", "--from-scratch")
+    assert checkpoint.contract.pixel_size == pytest.approx(2400 / 3937, rel=1e-5)
+    err = capsys.readouterr().err
+    assert "degrees: " in err
+    assert "pixels are 0.999 m on the ground, the model was trained on 0.61 m" in err
+    assert "metres: " not in err
 
 
 def test_uint16_images_need_a_scale(tmp_path: Path, capsys: Capture) -> None:

@@ -124,6 +124,16 @@ ODD = {
         "warning",
         "",
     ),
+    "pixels larger than the model's": Odd(
+        model(pixel_size=0.33),
+        "warning",
+        r"pixels are 0.5 m on the ground, the model was trained on 0.33 m",
+    ),
+    "pixels smaller than the model's": Odd(
+        model(pixel_size=0.76), "warning", "pixels are 0.5 m on the ground"
+    ),
+    "pixels a little larger": Odd(model(pixel_size=0.34), "warning", ""),
+    "pixels a little smaller": Odd(model(pixel_size=0.74), "warning", ""),
     "a margin": Odd(
         pixels(filled(255, slice(4))),
         "note",
@@ -246,6 +256,13 @@ def test_what_is_odd_and_what_mends_it(case: Case, capsys: Capture, name: str) -
         case.words += match.expand(odd.mend).split()
         assert said() == []
         assert main(case.command()) == 0
+
+
+def test_pixels_of_unknown_size(case: Case, capsys: Capture) -> None:
+    case.pixels(lambda array: array, crs=None)
+    case.model["pixel_size"] = 0.3
+    assert "the model was trained on 0.3 m" in "; ".join(case.texts(capsys, "note"))
+    assert case.warnings(capsys) == []
 
 
 def test_nodata_by_cause(case: Case, capsys: Capture) -> None:

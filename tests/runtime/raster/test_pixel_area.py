@@ -11,7 +11,8 @@ from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform
 from support import UTM
 
-from mfnet_runtime.raster.pixel_area import ClassAreas, GroundArea, ground_area
+from mfnet_runtime.raster.grid import Grid
+from mfnet_runtime.raster.pixel_area import ClassAreas, GroundArea, ground_area, ground_size
 
 WORLD = from_origin(-180, 90, 1, 1)
 CLASSES = np.random.default_rng(0).integers(0, 6, (1, 60, 40), dtype=np.uint8)
@@ -76,6 +77,37 @@ def test_grads_are_not_degrees() -> None:
 )
 def test_without_a_place_nothing_is_said(place: dict[str, Any]) -> None:
     assert ground_area(place, 60) is None
+
+
+TURNED = from_origin(5e5, 5.4e6, 1, 1) @ Affine.rotation(30) @ Affine.scale(0.5, 0.25)
+COS_50 = 0.6427876  # scale of Web Mercator at 50 degrees
+SIZES = {
+    "metres": ("EPSG:32632", from_origin(5e5, 5.4e6, 0.5, 0.25), (0.5, 0.25)),
+    "turned": ("EPSG:32632", TURNED, (0.5, 0.25)),
+    "US survey feet": ("EPSG:2225", from_origin(6e6, 2e6, 1, 2), (1200 / 3937, 2400 / 3937)),
+    # a metre is 1/111320 of a degree along the equator, and 1/110574 along a meridian there
+    "degrees": ("EPSG:4326", from_origin(9, 0, 1e-5, 1e-5), (1.11320, 1.10574)),
+    "degrees at 60": ("EPSG:4326", from_origin(9, 60, 1e-5, 1e-5), (0.55800, 1.11412)),
+    "grads": ("EPSG:4807", from_origin(0, 0, 1e-5, 1e-5), (0.9 * 1.11320, 0.9 * 1.10567)),
+    "Web Mercator": (
+        "EPSG:3857",
+        from_origin(1e6, 6_446_276, 0.3, 0.3),
+        (0.3 * COS_50, 0.3 * COS_50),
+    ),
+    "no domain": ("EPSG:4326", from_origin(9, 95, 1e-5, 1e-5), None),
+    "no latitudes": ("EPSG:4978", from_origin(9, 5, 1, 1), None),
+    "no CRS": (None, from_origin(9, 5, 1, 1), None),
+    "no transform": ("EPSG:32632", Affine.identity(), None),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_size_of_pixels_on_the_ground(name: str) -> None:
+    crs, transform, expected = SIZES[name]
+    size = ground_size(Grid(60, 40, transform, CRS.from_user_input(crs) if crs else None))
+    assert size == (expected if expected is None else pytest.approx(expected, rel=4e-3))
+    if name in ("metres", "turned", "US survey feet"):  # exactly that of the plane
+        assert size == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32632"])
