@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from mfnet_runtime.backends import DEVICES
 from mfnet_runtime.console import option_group, threads_option
 from mfnet_runtime.errors import UsageError
-from mfnet_runtime.run.options import ResumeOptions, VectorOptions
+from mfnet_runtime.run.options import SIEVE, ResumeOptions, VectorFormat, VectorOptions
 from mfnet_runtime.tiling.options import (
     BLENDS,
     DEFAULT_BLEND,
@@ -150,15 +150,15 @@ vector_options = option_group(
         "Outputs": [
             click.option(
                 "--vectors",
-                type=click.Choice(["gpkg", "fgb"]),
-                help="Also write polygons, as GeoPackage or FlatGeobuf.",
+                type=click.Choice(get_args(VectorFormat)),
+                help="Also write polygons: as GeoPackage, FlatGeobuf, GeoJSON or Shapefile.",
             ),
             click.option(
                 "--sieve",
                 type=click.IntRange(min=0),
                 metavar="PX",
                 help="Merge patches of fewer pixels into their largest neighbour before polygons "
-                "are made.",
+                f"are made [default: {SIEVE}].",
             ),
             click.option(
                 "--min-area",

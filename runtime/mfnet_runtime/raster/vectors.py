@@ -1,39 +1,62 @@
-"""Polygons of a class map as GeoPackage or FlatGeobuf, through pyogrio (the extra `vector`).
-
-Each polygon is whole: none is cut at a border of blocks. Memory grows with the polygons, not with
-the pixels: about 90 bytes a corner until they are written, which is 240 MB for the 2.8 million
-corners of a noisy map of 25 megapixels. Sieving holds two more bytes a pixel.
-"""
+"""Polygons of a class map as a file, through pyogrio (the extra `vector`)."""
 
 from __future__ import annotations
 
 import json
-import struct
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
-from rasterio.features import shapes, sieve
+from rasterio.warp import transform as warp
 
 from mfnet_runtime.errors import UsageError
-from mfnet_runtime.labels import IGNORE, ClassTable
+from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.raster.open import no_place_is_fine
-from mfnet_runtime.raster.pixel_area import GroundArea, ground_area
+from mfnet_runtime.raster.pixel_area import ground_area
+from mfnet_runtime.raster.polygons import (
+    Polygon,
+    polygons_from_raster,
+    transformed,
+    wkb,
+    wkb_checksum,
+)
+from mfnet_runtime.raster.styles import class_style
 from mfnet_runtime.subprocesses import call_in_subprocess
 
-Ring = npt.NDArray[np.float64]  # (n, 2) column and row of corners, the first again at the end
-
-DRIVERS = {"gpkg": "GPKG", "fgb": "FlatGeobuf"}
 LAYER = "classes"
+WGS84 = "EPSG:4326"
+DECIMALS = 8  # of GeoJSON's degrees: a millimetre
 PIXELS_HERE = 1 << 26  # larger maps take long enough (5 s) to need an interruptible process
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of polygons; its name is the suffix of the file."""
+
+    driver: str
+    options: Mapping[str, str] = field(default_factory=dict)  # of the layer
+    beside: tuple[str, ...] = ()  # suffixes of files that belong to it
+    needs_crs: bool = False
+
+
+FORMATS = {
+    "gpkg": Format("GPKG"),
+    "fgb": Format("FlatGeobuf"),
+    "geojson": Format("GeoJSON", needs_crs=True),
+    "shp": Format(
+        "ESRI Shapefile",
+        {"ENCODING": "UTF-8", "DBF_DATE_LAST_UPDATE": "1970-01-01"},
+        (".shx", ".dbf", ".prj", ".cpg"),
+        needs_crs=True,
+    ),
+}
 
 
 def require_format(name: str) -> None:
@@ -43,7 +66,7 @@ def require_format(name: str) -> None:
         ModuleNotFoundError: the extra is not installed.
         UsageError: its GDAL does not write that format.
     """
-    driver = DRIVERS[name]
+    driver = FORMATS[name].driver
     if "w" not in _pyogrio().list_drivers().get(driver, ""):
         raise UsageError(f"--vectors {name}: pyogrio's GDAL does not write {driver}")
 
@@ -60,8 +83,8 @@ def vectors_from_classmap(
 
     Args:
         classmap: Written by this package.
-        target: A new file; its suffix is a key of `DRIVERS`.
-        classes: Their names.
+        target: A new file; its suffix is a key of `FORMATS`.
+        classes: Their names and colours.
         pixels: Of the class map; a large one is vectorised in a process of its own.
         smallest: Patches of fewer pixels are merged into their largest neighbour.
         min_area: Smaller polygons are left out, m2.
@@ -69,33 +92,35 @@ def vectors_from_classmap(
     Raises:
         OSError: it cannot be written, or it reads back differently.
     """
-    names = json.dumps(classes.names)
-    arguments = (str(classmap), str(target), names, str(smallest), str(min_area))
+    table = json.dumps(classes.to_json())
+    arguments = (str(classmap), str(target), table, str(smallest), str(min_area))
     if pixels > PIXELS_HERE:
         call_in_subprocess(__name__, "write_vectors", *arguments)
     else:
         write_vectors(*arguments)
 
 
-def write_vectors(classmap: str, target: str, names: str, smallest: str, min_area: str) -> None:
-    """`vectors_from_classmap` in this process; names as JSON."""
+def write_vectors(classmap: str, target: str, table: str, smallest: str, min_area: str) -> None:
+    """`vectors_from_classmap` in this process; the classes as JSON."""
+    classes = ClassTable.from_json(json.loads(table))
     with no_place_is_fine(), rasterio.open(classmap) as dataset:
         crs, transform = dataset.crs, dataset.transform
         ground = ground_area({"crs": crs, "transform": transform}, dataset.height)
-    indices, areas, geometries = [], [], []
+    polygons, areas = [], []
     for polygon in polygons_from_raster(Path(classmap), int(smallest)):
         area = polygon.m2(ground) if ground else np.nan
-        if area < float(min_area):
-            continue
-        indices.append(polygon.index)
-        areas.append(area)
-        geometries.append(polygon.wkb(transform))
-    pyogrio = _pyogrio()
+        if not area < float(min_area):
+            polygons.append(polygon)
+            areas.append(area)
     columns = {
-        "class": np.array(indices, np.int32),
-        "name": np.array([json.loads(names)[index] for index in indices], object),
-        "area_m2": np.array(areas, np.float64),
+        "class": np.array([polygon.index for polygon in polygons], np.int32),
+        "name": np.array([classes.names[polygon.index] for polygon in polygons], object),
+        "area_m2": np.round(areas, 4),  # so that the formats that are text keep it
     }
+    kind = FORMATS[Path(target).suffix[1:]]
+    to_degrees = kind.driver == "GeoJSON"
+    geometries = _geometries(polygons, transform, crs if to_degrees else None)
+    pyogrio = _pyogrio()
     with _fixed_date(pyogrio), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that there is no CRS
         try:
@@ -105,75 +130,64 @@ def write_vectors(classmap: str, target: str, names: str, smallest: str, min_are
                 field_data=list(columns.values()),
                 fields=list(columns),
                 geometry_type="Polygon",
-                crs=crs.to_wkt() if crs else None,
-                driver=DRIVERS[Path(target).suffix[1:]],
+                crs=WGS84 if to_degrees else crs.to_wkt() if crs else None,
+                driver=kind.driver,
                 layer=LAYER,
+                layer_options=kind.options,
             )
-            _, _, again, fields = pyogrio.raw.read(target)
+            if kind.driver == "GPKG":
+                _write_style(pyogrio, target, class_style(classes))
+            _, _, again, fields = pyogrio.raw.read(target, layer=0)
+            same = _checksum(again, *fields) == _checksum(geometries, *columns.values())
         except (RuntimeError, ValueError) as fault:  # pyogrio's errors
             raise OSError(str(fault)) from fault
-    if _checksum(again, *fields) != _checksum(geometries, *columns.values()):
+    if not same:
         raise OSError("the polygons read back differ from those written")
 
 
-@dataclass(frozen=True)
-class Polygon:
-    """Pixels of one class that are connected by edges."""
-
-    index: int  # of the class
-    rings: tuple[Ring, ...]  # the outer one first
-
-    def m2(self, ground: GroundArea) -> float:
-        """Return the area in square metres."""
-        outer, *holes = (ground.of_ring(*ring.T) for ring in self.rings)
-        return outer - sum(holes)
-
-    def wkb(self, transform: Any) -> bytes:
-        """Return well-known binary, little-endian, in map coordinates."""
-        parts = [struct.pack("<BII", 1, 3, len(self.rings))]
-        for ring in self.rings:
-            corners = _transform(ring, transform).astype("<f8")
-            parts += [struct.pack("<I", len(ring)), corners.tobytes()]
-        return b"".join(parts)
+def _geometries(polygons: Sequence[Polygon], transform: Any, to_degrees_from: Any) -> list[bytes]:
+    """Return polygons in map coordinates, or in degrees of WGS 84 from a CRS, as WKB."""
+    rings = [transformed(ring, transform) for polygon in polygons for ring in polygon.rings]
+    if to_degrees_from and rings:
+        degrees = warp(to_degrees_from, WGS84, *np.concatenate(rings).T)
+        ends = np.cumsum([len(ring) for ring in rings])[:-1]
+        rings = np.split(np.round(degrees, DECIMALS).T, ends)
+    each = iter(rings)
+    return [wkb([next(each) for _ in polygon.rings]) for polygon in polygons]
 
 
-def polygons_from_raster(path: Path, smallest: int = 0) -> Iterator[Polygon]:
-    """Return all polygons of a class map.
-
-    Args:
-        path: The class map.
-        smallest: Patches of fewer pixels are merged into their largest neighbour.
-    """
-    with no_place_is_fine(), rasterio.open(path) as dataset:
-        band: Any = rasterio.band(dataset, 1)
-        if smallest > 1:
-            valid = dataset.read_masks(1) != 0  # nodata neither grows nor shrinks
-            band = sieve(band, smallest, mask=valid)
-            del valid
-        # GDAL returns map coordinates for a file; the transform makes it do so for an array
-        pixel_from_map = ~dataset.transform
-        for shape, value in shapes(band, transform=dataset.transform):
-            if int(value) != IGNORE:
-                rings = (
-                    _transform(np.array(ring), pixel_from_map) for ring in shape["coordinates"]
-                )
-                yield Polygon(int(value), tuple(np.rint(ring) for ring in rings))
-
-
-def _transform(ring: Ring, transform: Any) -> Ring:
-    x, y = ring.T
-    return np.column_stack(
-        (
-            transform.a * x + transform.b * y + transform.c,
-            transform.d * x + transform.e * y + transform.f,
-        )
+def _write_style(pyogrio: Any, target: str, style: str) -> None:
+    """Add the table in which QGIS looks for the default style of a layer."""
+    texts = {
+        "f_table_catalog": "",
+        "f_table_schema": "",
+        "f_table_name": LAYER,
+        "f_geometry_column": "geom",
+        "styleName": LAYER,
+        "styleQML": style,
+        "styleSLD": "",
+        "description": "",
+        "owner": "",
+        "ui": "",
+    }
+    columns = {name: np.array([text], object) for name, text in texts.items()}
+    columns["useAsDefault"] = np.array([True])
+    columns["update_time"] = np.array(["1970-01-01"], "datetime64[ms]")
+    pyogrio.raw.write(
+        target,
+        geometry=None,
+        field_data=list(columns.values()),
+        fields=list(columns),
+        driver="GPKG",
+        layer="layer_styles",
+        layer_options={"FID": "id"},
     )
 
 
 def _checksum(geometries: Iterable[bytes], *fields: Iterable[Any]) -> tuple[int, int]:
     """Return the same for the same features in any order; FlatGeobuf reorders them."""
     sums = [
-        crc32(repr([str(value) for value in values]).encode(), crc32(geometry))
+        crc32(repr([str(value) for value in values]).encode(), wkb_checksum(geometry))
         for geometry, *values in zip(geometries, *fields, strict=True)
     ]
     return len(sums), sum(sums)

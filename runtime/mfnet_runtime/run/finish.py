@@ -61,13 +61,13 @@ def finish_scene(
                 write_cog(files[path], layer, metadata, blocks, first, seen)
                 first += len(layer.bands)
             if outputs.vectors:
-                files[outputs.vectors] = folder / f"vectors.{vectors.vectors}"
+                files |= {path: folder / f"vectors{path.suffix}" for path in outputs.vector_files}
                 vectors_from_classmap(
                     files[outputs.classes],
                     files[outputs.vectors],
                     classes,
                     math.prod(plan.shape),
-                    vectors.sieve or 0,
+                    vectors.smallest,
                     vectors.min_area or 0,
                 )
             for path, text in outputs.texts(classes).items():

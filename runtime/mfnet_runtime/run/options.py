@@ -7,7 +7,8 @@ from typing import Literal, get_args
 
 from mfnet_runtime.errors import UsageError
 
-VectorFormat = Literal["gpkg", "fgb"]
+VectorFormat = Literal["gpkg", "fgb", "geojson", "shp"]
+SIEVE = 16  # pixels; see benchmarks/TRIED.md
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class VectorOptions:
     """Polygons to make of class maps."""
 
     vectors: VectorFormat | None = None  # format, the suffix of the file; None: no polygons
-    sieve: int | None = None  # pixels; smaller patches are merged into their largest neighbour
+    sieve: int | None = None  # pixels; smaller patches join their largest neighbour; None: 16
     min_area: float | None = None  # m2; smaller polygons are left out, and leave a gap
 
     def __post_init__(self) -> None:
         if self.vectors not in (None, *get_args(VectorFormat)):
             raise UsageError(
-                f"--vectors {self.vectors}: expected {' or '.join(get_args(VectorFormat))}"
+                f"--vectors {self.vectors}: expected {', '.join(get_args(VectorFormat))}"
             )
         if self.vectors is None and (self.sieve is not None or self.min_area is not None):
             raise UsageError("--sieve and --min-area are about polygons; add --vectors")
@@ -44,6 +45,11 @@ class VectorOptions:
             raise UsageError(
                 f"--sieve {self.sieve}, --min-area {self.min_area}: expected at least 0"
             )
+
+    @property
+    def smallest(self) -> int:
+        """Pixels of the smallest patch that keeps its class."""
+        return SIEVE if self.sieve is None else self.sieve
 
 
 NO_VECTORS = VectorOptions()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -15,6 +15,7 @@ from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.raster.geotiff import Layer
 from mfnet_runtime.raster.pixel_area import ground_area
 from mfnet_runtime.raster.styles import class_style, percent_style
+from mfnet_runtime.raster.vectors import FORMATS
 from mfnet_runtime.run.options import VectorOptions
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.tiling.options import SegmentOptions
@@ -51,7 +52,16 @@ class OutputPaths:
     @property
     def all(self) -> list[Path]:
         """All files that are to be written."""
-        return [path for path in astuple(self) if path]
+        found = (self.classes, self.names, self.style, self.confidence, self.confidence_style)
+        return [path for path in (*found, self.probabilities, *self.vector_files) if path]
+
+    @property
+    def vector_files(self) -> list[Path]:
+        """The file of polygons and those that belong to it."""
+        if self.vectors is None:
+            return []
+        beside = FORMATS[self.vectors.suffix[1:]].beside
+        return [self.vectors, *(self.vectors.with_suffix(suffix) for suffix in beside)]
 
     def to_json(self) -> dict[str, str | None]:
         """Return the paths for the JSON summary."""
@@ -108,6 +118,11 @@ class OutputPaths:
             raise SceneError(
                 f"{self.classes}: the image has ground control points, polygons need a transform; "
                 "warp it with gdalwarp, or leave out --vectors"
+            )
+        if vectors.vectors and FORMATS[vectors.vectors].needs_crs and not place.get("crs"):
+            raise SceneError(
+                f"{self.classes}: the image has no CRS, and --vectors {vectors.vectors} needs one; "
+                "use --vectors gpkg"
             )
         if vectors.min_area and ground_area(place, height) is None:
             raise SceneError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,18 @@ import numpy.typing as npt
 import pytest
 from rasterio.features import rasterize
 from rasterio.transform import Affine
+from rasterio.warp import transform_geom
 from support import RGBD, UTM, write_raster
 
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.raster import vectors
-from mfnet_runtime.raster.vectors import polygons_from_raster, require_format, vectors_from_classmap
+from mfnet_runtime.raster.polygons import polygons_from_raster
+from mfnet_runtime.raster.styles import class_style
+from mfnet_runtime.raster.vectors import FORMATS, require_format, vectors_from_classmap
 from mfnet_runtime.run.options import VectorOptions
 
 pyogrio = pytest.importorskip("pyogrio.raw")
 
-FORMATS = ("gpkg", "fgb")
 BLOCKS = {"tiled": True, "blockxsize": 16, "blockysize": 16, "nodata": 255}
 
 
@@ -45,11 +49,13 @@ def written(
     raster = write_raster(folder / "a.tif", classes, **BLOCKS, **(place or UTM))
     target = folder / f"a.{format}"
     vectors_from_classmap(raster, target, RGBD, classes.size, smallest, min_area)
-    meta, _, geometries, fields = pyogrio.read(target)
+    meta, _, geometries, fields = pyogrio.read(target, layer=0)
     attributes = dict(zip(meta["fields"], fields, strict=True))
     burnt = np.full(classes.shape, 255, np.uint8)
     if len(geometries):
         from_wkb = [rings(geometry) for geometry in geometries]
+        if format == "geojson":
+            from_wkb = transform_geom("EPSG:4326", (place or UTM)["crs"], from_wkb)
         grid = (place or UTM).get("transform", Affine.identity())
         rasterize(zip(from_wkb, attributes["class"], strict=True), out=burnt, transform=grid)
     return burnt, {**attributes, "crs": meta["crs"]}
@@ -74,7 +80,7 @@ def test_polygons_are_the_class_map(tmp_path: Path, format: str, turn: float) ->
     place = {**UTM, "transform": UTM["transform"] @ Affine.rotation(turn)}
     burnt, found = written(tmp_path, classes, format, **place)
     np.testing.assert_array_equal(burnt, classes)
-    assert found["crs"] == "EPSG:32632"
+    assert found["crs"] == ("EPSG:4326" if format == "geojson" else "EPSG:32632")
     for index, name in enumerate(RGBD.names):
         mine = found["class"] == index
         assert set(found["name"][mine]) == {name}
@@ -111,10 +117,20 @@ def test_small_polygons_are_left_out(tmp_path: Path) -> None:
     assert 0 < np.count_nonzero(~kept & (classes != 255)) < 500
 
 
+def test_geopackages_hold_the_style_that_qgis_looks_for(tmp_path: Path) -> None:
+    written(tmp_path, patches(), "gpkg")
+    with closing(sqlite3.connect(tmp_path / "a.gpkg")) as database:
+        where = "f_table_schema = '' AND f_table_name = 'classes' AND f_geometry_column = 'geom'"
+        rows = database.execute(
+            f"SELECT styleQML FROM layer_styles WHERE {where} AND useAsDefault = 1"
+        )
+        assert rows.fetchall() == [(class_style(RGBD),)]
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_scene_without_a_class_has_no_polygons(tmp_path: Path, format: str) -> None:
     _, found = written(tmp_path, np.full((9, 9), 255, np.uint8), format)
-    assert len(found["class"]) == 0
+    assert len(found.get("class", ())) == 0
 
 
 def test_degrees_and_no_crs_at_all(tmp_path: Path) -> None:
@@ -151,7 +167,7 @@ def test_polygons_lost_on_the_way_are_noticed(
     monkeypatch.setattr(
         pyogrio,
         "read",
-        lambda path: (
+        lambda path, layer: (
             *sound(path)[:2],
             *(part[1:] for part in sound(path)[2:3]),
             [f[1:] for f in sound(path)[3]],
@@ -184,7 +200,7 @@ def test_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        {"vectors": "shp"},
+        {"vectors": "kml"},
         {"sieve": -1},
         {"min_area": -0.1},
         {"min_area": float("nan")},

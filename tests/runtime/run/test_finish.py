@@ -38,8 +38,9 @@ CLASSES = np.random.default_rng(0).integers(0, 4, SHAPE, dtype=np.uint8)
 PERCENT = np.random.default_rng(1).integers(0, 101, (4, *SHAPE), dtype=np.uint8)
 BANDS = stack(FinishedRows(CLASSES, PERCENT[0], PERCENT))
 RASTERS = ["a.confidence.tif", "a.probabilities.tif", "a.tif"]
-FILES = sorted([*RASTERS, "a.confidence.qml", "a.fgb", "a.qml", "a.tif.aux.xml"])
-POLYGONS = VectorOptions("fgb")
+POLYGON_FILES = ["a.cpg", "a.dbf", "a.prj", "a.shp", "a.shx"]
+FILES = sorted([*RASTERS, *POLYGON_FILES, "a.confidence.qml", "a.qml", "a.tif.aux.xml"])
+POLYGONS = VectorOptions("shp")
 
 
 def finished(folder: Path, classes: ClassTable = RGBD) -> Any:
@@ -147,9 +148,11 @@ def test_polygons_need_georeferencing(tmp_path: Path) -> None:
     paths = OutputPaths.of(tmp_path, "a", SegmentOptions(), POLYGONS)
     with pytest.raises(SceneError, match="ground control points"):
         paths.require_polygons_possible({"gcps": [], "crs": "EPSG:32632"}, 3, POLYGONS)
+    with pytest.raises(SceneError, match="has no CRS, and --vectors shp needs one"):
+        paths.require_polygons_possible({}, 3, POLYGONS)
     with pytest.raises(SceneError, match="leave out --min-area"):
         paths.require_polygons_possible({}, 3, VectorOptions("fgb", min_area=3))
-    paths.require_polygons_possible({}, 3, POLYGONS)
+    paths.require_polygons_possible({}, 3, VectorOptions("gpkg"))
 
 
 @pytest.mark.parametrize(("length", "fits"), [(243, True), (244, False)])

@@ -54,7 +54,11 @@ def test_qgis_shows_the_classes_without_a_click(tmp_path: Path, format: str) -> 
     # nodata on the left
     words += ["--sieve", 0, "--bbox", 500_005, 5_399_955, 500_035, 5_400_000]
     assert main([str(word) for word in words]) == 0
-    files = [out / "a.tif", out / "a.confidence.tif", out / f"a.{format}"]
+    if format == "gpkg":  # without NAME.qml beside it: the style is inside
+        (tmp_path / "alone").mkdir()
+        (out / "a.gpkg").rename(tmp_path / "alone" / "a.gpkg")
+    (polygon_file,) = tmp_path.glob(f"*/a.{format}")
+    files = [out / "a.tif", out / "a.confidence.tif", polygon_file]
     # 5 x 5 pixels of the picture for each of the map; outlines leave the middle one
     done = in_qgis(SCRIPT, 5 * width, 5 * height, *files)
     assert done.returncode == 0, done.stderr

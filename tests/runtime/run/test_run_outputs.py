@@ -117,7 +117,7 @@ def test_a_scene_without_polygons_fails_alone(model: Path, folder: Path, capsys:
     ("words", "part"),
     [
         ("--sieve 3", "add --vectors"),
-        ("--vectors shp", "'shp' is not one of"),
+        ("--vectors kml", "'kml' is not one of"),
         ("--vectors gpkg --sieve -1", "--sieve"),
         ("--vectors gpkg --min-area nan", "expected at least 0"),
         ("--probabilities --preprocess gpu", "preprocess gpu"),
