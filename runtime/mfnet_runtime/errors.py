@@ -28,6 +28,7 @@ EXTRAS = {
     "pycuda": "gpu",
     "pyogrio": "vector",
     "safetensors": "safetensors",
+    "shapely": "vector",
     "tensorrt": "gpu",
     "tensorrt_rtx": "rtx",
 }

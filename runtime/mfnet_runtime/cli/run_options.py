@@ -166,6 +166,13 @@ vector_options = option_group(
                 metavar="M2",
                 help="Leave out smaller polygons.",
             ),
+            click.option(
+                "--simplify",
+                type=click.FloatRange(min=0),
+                metavar="METRES",
+                help="Leave out corners of polygons that change less than a square of this side; "
+                "neighbours keep common borders. Twice the size of a pixel smooths its steps.",
+            ),
         ],
     },
 )

@@ -57,7 +57,7 @@ def check_scenes(
     batch = largest_batch(found, options.batch, model.batches)
     run = RunRequest(model.contract, batch, options, read, vectors, folder)
     if vectors.vectors is not None:
-        check_packages(found, vectors.vectors)
+        check_packages(found, vectors.vectors, bool(vectors.simplify))
     if folder is not None:
         check_folder(found, folder, scenes, [run.paths(folder, scene) for scene in scenes])
     show(model_lines(model))

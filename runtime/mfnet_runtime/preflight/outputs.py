@@ -15,11 +15,11 @@ from mfnet_runtime.run.outputs import OutputPaths, require_places
 from mfnet_runtime.scene.discovery import Scene
 
 
-def check_packages(found: Findings, polygons: str) -> None:
-    """Check that polygons can be written in a format."""
+def check_packages(found: Findings, polygons: str, simplify: bool) -> None:
+    """Check that polygons can be simplified and written in a format."""
     with found.refusals("output"):
         try:
-            require_format(polygons)
+            require_format(polygons, simplify)
         except ModuleNotFoundError as error:
             raise UsageError(missing_package(error.name) or str(error)) from error
 

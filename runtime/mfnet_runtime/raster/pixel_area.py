@@ -82,10 +82,15 @@ class GroundArea:
     how: str  # for example "plane of EPSG:32632"
 
     def of_ring(self, columns: Squares, rows: Squares) -> float:
-        """Return the m2 in a closed ring along edges of pixels, (n,) pixel coordinates."""
-        # Green's theorem: along horizontal edges, their length times the area above them
-        above = self.above[rows[:-1].astype(np.int64)]
-        return abs(float(np.sum(above * np.diff(columns))))
+        """Return the m2 in a closed ring, (n,) pixel coordinates."""
+        # Green's theorem: along each edge, its width times the area above it
+        above = np.interp(rows, np.arange(len(self.above)), self.above)
+        return abs(float(np.sum((above[:-1] + above[1:]) / 2 * np.diff(columns))))
+
+    @property
+    def side(self) -> float:
+        """Side of a square of the mean area of a pixel, metres."""
+        return float(np.sqrt(self.above[-1] / (len(self.above) - 1)))
 
 
 def ground_area(place: Mapping[str, Any], height: int) -> GroundArea | None:

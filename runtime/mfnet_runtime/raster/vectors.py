@@ -14,10 +14,12 @@ from zlib import crc32
 
 import numpy as np
 import rasterio
-from rasterio.warp import transform as warp
+from rasterio.crs import CRS
 
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.labels import ClassTable
+from mfnet_runtime.raster.coverage import coverage_package, simplified
+from mfnet_runtime.raster.crs import ProjectionError, reproject_points
 from mfnet_runtime.raster.open import no_place_is_fine
 from mfnet_runtime.raster.pixel_area import ground_area
 from mfnet_runtime.raster.polygons import (
@@ -31,7 +33,7 @@ from mfnet_runtime.raster.styles import class_style
 from mfnet_runtime.subprocesses import call_in_subprocess
 
 LAYER = "classes"
-WGS84 = "EPSG:4326"
+WGS84 = CRS.from_epsg(4326)
 DECIMALS = 8  # of GeoJSON's degrees: a millimetre
 PIXELS_HERE = 1 << 26  # larger maps take long enough (5 s) to need an interruptible process
 
@@ -59,14 +61,16 @@ FORMATS = {
 }
 
 
-def require_format(name: str) -> None:
-    """Refuse a format that could not be written after the run.
+def require_format(name: str, simplify: bool = False) -> None:
+    """Refuse polygons that could not be simplified or written after the run.
 
     Raises:
         ModuleNotFoundError: the extra is not installed.
         UsageError: its GDAL does not write that format.
     """
     driver = FORMATS[name].driver
+    if simplify:
+        coverage_package()
     if "w" not in _pyogrio().list_drivers().get(driver, ""):
         raise UsageError(f"--vectors {name}: pyogrio's GDAL does not write {driver}")
 
@@ -78,6 +82,7 @@ def vectors_from_classmap(
     pixels: int,
     smallest: int = 0,
     min_area: float = 0.0,
+    simplify: float = 0.0,
 ) -> None:
     """Write the polygons of a class map, with `class`, `name` and `area_m2`.
 
@@ -88,30 +93,35 @@ def vectors_from_classmap(
         pixels: Of the class map; a large one is vectorised in a process of its own.
         smallest: Patches of fewer pixels are merged into their largest neighbour.
         min_area: Smaller polygons are left out, m2.
+        simplify: Tolerance of `simplified`, metres; the area of pixels is known. 0: as the pixels.
 
     Raises:
         OSError: it cannot be written, or it reads back differently.
     """
     table = json.dumps(classes.to_json())
-    arguments = (str(classmap), str(target), table, str(smallest), str(min_area))
+    arguments = (str(classmap), str(target), table, str(smallest), str(min_area), str(simplify))
     if pixels > PIXELS_HERE:
         call_in_subprocess(__name__, "write_vectors", *arguments)
     else:
         write_vectors(*arguments)
 
 
-def write_vectors(classmap: str, target: str, table: str, smallest: str, min_area: str) -> None:
+def write_vectors(
+    classmap: str, target: str, table: str, smallest: str, min_area: str, simplify: str
+) -> None:
     """`vectors_from_classmap` in this process; the classes as JSON."""
     classes = ClassTable.from_json(json.loads(table))
     with no_place_is_fine(), rasterio.open(classmap) as dataset:
         crs, transform = dataset.crs, dataset.transform
         ground = ground_area({"crs": crs, "transform": transform}, dataset.height)
-    polygons, areas = [], []
-    for polygon in polygons_from_raster(Path(classmap), int(smallest)):
-        area = polygon.m2(ground) if ground else np.nan
-        if not area < float(min_area):
-            polygons.append(polygon)
-            areas.append(area)
+    polygons = [
+        polygon
+        for polygon in polygons_from_raster(Path(classmap), int(smallest))
+        if not ground or polygon.m2(ground) >= float(min_area)
+    ]
+    if ground and float(simplify):
+        polygons = simplified(polygons, float(simplify) / ground.side)
+    areas = [polygon.m2(ground) if ground else np.nan for polygon in polygons]
     columns = {
         "class": np.array([polygon.index for polygon in polygons], np.int32),
         "name": np.array([classes.names[polygon.index] for polygon in polygons], object),
@@ -130,7 +140,7 @@ def write_vectors(classmap: str, target: str, table: str, smallest: str, min_are
                 field_data=list(columns.values()),
                 fields=list(columns),
                 geometry_type="Polygon",
-                crs=WGS84 if to_degrees else crs.to_wkt() if crs else None,
+                crs=(WGS84 if to_degrees else crs).to_wkt() if crs else None,
                 driver=kind.driver,
                 layer=LAYER,
                 layer_options=kind.options,
@@ -149,7 +159,10 @@ def _geometries(polygons: Sequence[Polygon], transform: Any, to_degrees_from: An
     """Return polygons in map coordinates, or in degrees of WGS 84 from a CRS, as WKB."""
     rings = [transformed(ring, transform) for polygon in polygons for ring in polygon.rings]
     if to_degrees_from and rings:
-        degrees = warp(to_degrees_from, WGS84, *np.concatenate(rings).T)
+        try:
+            degrees = reproject_points(to_degrees_from, WGS84, *np.concatenate(rings).T)
+        except ProjectionError as fault:
+            raise OSError(f"no coordinates in WGS 84: {fault}; use --vectors gpkg") from fault
         ends = np.cumsum([len(ring) for ring in rings])[:-1]
         rings = np.split(np.round(degrees, DECIMALS).T, ends)
     each = iter(rings)

@@ -69,6 +69,7 @@ def finish_scene(
                     math.prod(plan.shape),
                     vectors.smallest,
                     vectors.min_area or 0,
+                    vectors.simplify or 0,
                 )
             for path, text in outputs.texts(classes).items():
                 files[path] = folder / path.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -33,18 +34,19 @@ class VectorOptions:
     vectors: VectorFormat | None = None  # format, the suffix of the file; None: no polygons
     sieve: int | None = None  # pixels; smaller patches join their largest neighbour; None: 16
     min_area: float | None = None  # m2; smaller polygons are left out, and leave a gap
+    simplify: float | None = None  # metres; corners that add less are left out, borders stay shared
 
     def __post_init__(self) -> None:
         if self.vectors not in (None, *get_args(VectorFormat)):
             raise UsageError(
                 f"--vectors {self.vectors}: expected {', '.join(get_args(VectorFormat))}"
             )
-        if self.vectors is None and (self.sieve is not None or self.min_area is not None):
-            raise UsageError("--sieve and --min-area are about polygons; add --vectors")
-        if (self.sieve or 0) < 0 or not (self.min_area or 0) >= 0:
-            raise UsageError(
-                f"--sieve {self.sieve}, --min-area {self.min_area}: expected at least 0"
-            )
+        sizes = {"sieve": self.sieve, "min-area": self.min_area, "simplify": self.simplify}
+        for name, size in sizes.items():
+            if size is not None and self.vectors is None:
+                raise UsageError(f"--{name} is about polygons; add --vectors")
+            if size is not None and not 0 <= size < math.inf:
+                raise UsageError(f"--{name} {size}: expected a number from 0 on")
 
     @property
     def smallest(self) -> int:

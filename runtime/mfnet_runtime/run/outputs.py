@@ -124,10 +124,10 @@ class OutputPaths:
                 f"{self.classes}: the image has no CRS, and --vectors {vectors.vectors} needs one; "
                 "use --vectors gpkg"
             )
-        if vectors.min_area and ground_area(place, height) is None:
+        if (vectors.min_area or vectors.simplify) and ground_area(place, height) is None:
             raise SceneError(
                 f"{self.classes}: the area of the image's pixels is unknown (no CRS, or a rotated "
-                "geographic grid); leave out --min-area, use --sieve"
+                "geographic grid); leave out --min-area and --simplify, use --sieve"
             )
 
 

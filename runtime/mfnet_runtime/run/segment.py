@@ -86,7 +86,7 @@ def segment_scenes(
     """
     sizes = BatchSize(options.batch, backend.batches)  # a batch found by timing serves all scenes
     if vectors.vectors:
-        require_format(vectors.vectors)
+        require_format(vectors.vectors, bool(vectors.simplify))
     outputs = [OutputPaths.of(folder, scene.name, options, vectors) for scene in scenes]
     require_places(scenes, outputs, folder)
     settings = run_settings(backend, options, read, vectors, tags or {}, scenes)

@@ -126,6 +126,15 @@ def test_classes_add_up_in_whatever_pieces(crs: str) -> None:
 
 
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32632"])
+def test_a_diagonal_halves_a_square(crs: str) -> None:
+    area = found(crs, from_origin(11, 48, 1e-3, 1e-3))
+    columns, rows = np.array([3, 3, 9, 3], float), np.array([2, 8, 8, 2], float)
+    both = area.of_ring(np.array([3, 3, 9, 9, 3], float), np.array([2, 8, 8, 2, 2], float))
+    assert area.of_ring(columns, rows) == pytest.approx(both / 2, rel=1e-4)
+    assert area.side == pytest.approx(np.sqrt(np.diff(area.above).mean()))
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32632"])
 def test_a_ring_has_the_area_of_the_pixels_inside(crs: str) -> None:
     area = found(crs, from_origin(11, 48, 1e-3, 1e-3))
     cells = np.diff(area.above)

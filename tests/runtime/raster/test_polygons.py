@@ -17,6 +17,7 @@ from support import RGBD, UTM, write_raster
 
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.raster import vectors
+from mfnet_runtime.raster.coverage import simplified
 from mfnet_runtime.raster.polygons import polygons_from_raster
 from mfnet_runtime.raster.styles import class_style
 from mfnet_runtime.raster.vectors import FORMATS, require_format, vectors_from_classmap
@@ -127,6 +128,45 @@ def test_geopackages_hold_the_style_that_qgis_looks_for(tmp_path: Path) -> None:
         assert rows.fetchall() == [(class_style(RGBD),)]
 
 
+@pytest.mark.parametrize("tolerance", [0.5, 2])
+def test_simplified_polygons_share_their_borders(tmp_path: Path, tolerance: float) -> None:
+    """A tolerance of 0.5 pixels leaves every step of the border."""
+    shapely = pytest.importorskip("shapely")
+    classes = patches()
+    raster = write_raster(tmp_path / "a.tif", classes, **BLOCKS, **UTM)
+    steps = list(polygons_from_raster(raster))
+    smooth = simplified(steps, tolerance)
+    assert [one.index for one in smooth] == [one.index for one in steps]
+    shapes = [shapely.Polygon(one.rings[0], one.rings[1:]) for one in smooth]
+    assert shapely.is_valid(shapes).all()
+    assert shapely.coverage_is_valid(shapes), "no gap, no overlap, common corners"
+    burnt = rasterize(
+        [(shape, one.index) for shape, one in zip(shapes, smooth, strict=True)],
+        out_shape=classes.shape,
+        fill=255,
+    )
+    changed = np.count_nonzero(burnt != classes)
+    corners = [sum(len(ring) for one in some for ring in one.rings) for some in (steps, smooth)]
+    if tolerance < 1:
+        assert changed == 0
+    else:
+        assert 0 < changed < 0.02 * classes.size
+        assert corners[1] < 0.9 * corners[0]
+
+
+@pytest.mark.parametrize(
+    "place", [UTM, {"crs": "EPSG:4326", "transform": Affine(7e-6, 0, 11, 0, -4.5e-6, 48)}]
+)
+def test_areas_are_those_of_simplified_polygons(tmp_path: Path, place: dict[str, Any]) -> None:
+    shapely = pytest.importorskip("shapely")
+    raster = write_raster(tmp_path / "a.tif", patches(), **BLOCKS, **place)
+    vectors_from_classmap(raster, tmp_path / "a.gpkg", RGBD, 1, 4, simplify=1.0)
+    _, _, geometries, fields = pyogrio.read(tmp_path / "a.gpkg", layer=0)
+    pixel = 0.25 if place is UTM else 0.5222 * 0.5005  # m2, at 48 degrees north
+    in_pixels = shapely.area(shapely.from_wkb(geometries)) / abs(place["transform"].determinant)
+    np.testing.assert_allclose(fields[2], in_pixels * pixel, rtol=1e-6 if place is UTM else 1e-3)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_scene_without_a_class_has_no_polygons(tmp_path: Path, format: str) -> None:
     _, found = written(tmp_path, np.full((9, 9), 255, np.uint8), format)
@@ -204,6 +244,7 @@ def test_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
         {"sieve": -1},
         {"min_area": -0.1},
         {"min_area": float("nan")},
+        {"simplify": float("inf")},
         {"vectors": None, "sieve": 3},
     ],
 )

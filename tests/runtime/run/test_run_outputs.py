@@ -119,7 +119,8 @@ def test_a_scene_without_polygons_fails_alone(model: Path, folder: Path, capsys:
         ("--sieve 3", "add --vectors"),
         ("--vectors kml", "'kml' is not one of"),
         ("--vectors gpkg --sieve -1", "--sieve"),
-        ("--vectors gpkg --min-area nan", "expected at least 0"),
+        ("--vectors gpkg --min-area nan", "expected a number from 0 on"),
+        ("--simplify 1", "add --vectors"),
         ("--probabilities --preprocess gpu", "preprocess gpu"),
     ],
 )
@@ -130,12 +131,18 @@ def test_bad_options(model: Path, folder: Path, capsys: Capture, words: str, par
     assert results_in(model.parent / "out") == []
 
 
+@pytest.mark.parametrize(("package", "words"), [("pyogrio", ""), ("shapely", "--simplify 1")])
 def test_polygons_name_the_extra_they_need(
-    model: Path, folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    model: Path,
+    folder: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    words: str,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pyogrio", None)
+    monkeypatch.setitem(sys.modules, package, None)
     write_scene(folder)
-    assert run(model, "--vectors", "gpkg") == 2
+    assert run(model, "--vectors", "gpkg", *words.split()) == 2
     assert "install it with: pip install 'mfnet[vector]'" in capsys.readouterr().err
     assert not (model.parent / "out").exists(), "found before any work"
     assert run(model) == 0, "nothing else needs it"
