@@ -29,6 +29,7 @@ LAYERS = {
         "tiling",
         "run",
         "preflight",
+        "serve",
         "cli",
     ),
     "mfnet": ("sam", "tuning", "model", "data", "checkpoints", "training", "cli"),

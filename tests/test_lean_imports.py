@@ -15,10 +15,13 @@ import mfnet_runtime
 HEAVY = "torch torchvision onnx openvino tensorrt pycuda matplotlib mfnet mfnet_export".split()
 # With any of these set, the engines send nothing.
 QUIET = ("CI GITHUB_ACTIONS TF_BUILD JENKINS_URL ORT_DISABLE_TELEMETRY XDG_CACHE_HOME").split()
+SERVE = "fastapi starlette pydantic uvicorn prometheus_client".split()
 MODULES = [
-    module.name for module in pkgutil.walk_packages(mfnet_runtime.__path__, "mfnet_runtime.")
+    module.name
+    for module in pkgutil.walk_packages(mfnet_runtime.__path__, "mfnet_runtime.")
+    if not module.name.startswith("mfnet_runtime.serve.")
 ]
-BLOCK = "; ".join(f"sys.modules[{name!r}] = None" for name in HEAVY)
+BLOCK = "; ".join(f"sys.modules[{name!r}] = None" for name in HEAVY + SERVE)
 
 
 def test_every_module_imports_without_heavy_libraries() -> None:
@@ -37,19 +40,20 @@ def test_runs_without_heavy_libraries(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "words", "extra"),
+    ("module", "words", "package", "extra"),
     [
-        ("mfnet.cli", ["scenes", "-o", "run", "--from-scratch"], "train"),
-        ("mfnet_export.cli", ["--ckpt", "best.pt"], "train"),
+        ("mfnet.cli", ["scenes", "-o", "run", "--from-scratch"], "torch", "train"),
+        ("mfnet_export.cli", ["--ckpt", "best.pt"], "torch", "train"),
+        ("mfnet_runtime.cli.serve", ["best.onnx"], "fastapi", "serve"),
     ],
 )
 def test_commands_name_the_extra_they_need(
-    tmp_path: Path, module: str, words: list[str], extra: str
+    tmp_path: Path, module: str, words: list[str], package: str, extra: str
 ) -> None:
-    code = f"sys.modules['torch'] = None; from {module} import main; sys.exit(main({words!r}))"
+    code = f"sys.modules[{package!r}] = None; from {module} import main; sys.exit(main({words!r}))"
     done = run_python(code, cwd=tmp_path)
     assert done.returncode == 2
-    assert f"needs torch; install it with: pip install 'mfnet[{extra}]'" in done.stderr
+    assert f"needs {package}; install it with: pip install 'mfnet[{extra}]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -31,6 +31,9 @@ EXTRAS = {
     "shapely": "vector",
     "tensorrt": "gpu",
     "tensorrt_rtx": "rtx",
+    "fastapi": "serve",
+    "prometheus_client": "serve",
+    "uvicorn": "serve",
 }
 
 

@@ -23,7 +23,7 @@ from mfnet_runtime.scene.reader import DEFAULT_OPTIONS, SceneData
 from mfnet_runtime.tiling.batches import ArrayScene
 from mfnet_runtime.tiling.classes import FinishedRows
 from mfnet_runtime.tiling.options import SegmentOptions
-from mfnet_runtime.tiling.pipeline import segment_scene
+from mfnet_runtime.tiling.pipeline import Tick, segment_scene
 
 DEFAULTS = SegmentOptions()
 Array = npt.NDArray[Any]
@@ -82,6 +82,7 @@ class Model:
         valid: Array | None = None,
         probabilities: bool = False,
         options: SegmentOptions = DEFAULTS,
+        tick: Tick = lambda done: None,
     ) -> Any:
         """Segment an image in memory.
 
@@ -93,6 +94,8 @@ class Model:
             valid: (row, column), False where image or DSM has no data.
             probabilities: Return the probability of every class as well.
             options: Stride, blending, batch; see `SegmentOptions`.
+            tick: Called with the number of windows just inferred or skipped; an exception that it
+                raises ends the call.
 
         Returns:
             (row, column) uint8 class indices, 255 for nodata; a `DataArray` with the coordinates of
@@ -122,7 +125,7 @@ class Model:
                 percents[:, where[0], where[1]] = rows.probabilities
 
         with self._lock:
-            segment_scene(self._backend, scene, keep, options)
+            segment_scene(self._backend, scene, keep, options, tick)
         found: Any = classes
         if hasattr(image, "isel"):  # an xarray image, whose coordinates the classes keep
             found = image.isel({image.dims[0]: 0}, drop=True).copy(data=classes)
@@ -139,6 +142,7 @@ class Model:
         read: ReadOptions = DEFAULT_OPTIONS,
         vectors: VectorOptions = NO_VECTORS,
         restart: bool = False,
+        tick: Tick = lambda done: None,
     ) -> dict[str, Any]:
         """Write the class map of an image file, as `mfnet-run` does.
 
@@ -151,6 +155,7 @@ class Model:
             read: Bands, nodata values, alignment, areas.
             vectors: Polygons to make too.
             restart: Drop an unfinished run of other settings in that folder.
+            tick: As for `predict`.
 
         Returns:
             The scene's row of the JSON summary of `mfnet-run`: pixels and area of each class,
@@ -178,7 +183,7 @@ class Model:
                 vectors,
                 resume=ResumeOptions(restart=restart),
                 tags=model_tags(self.path),
-                quiet=True,
+                tick=tick,
             )
         if outcome.error is not None:
             raise SceneError(outcome.error)

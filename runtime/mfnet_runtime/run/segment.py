@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import DEFAULT_OPTIONS
 from mfnet_runtime.tiling.batch_size import BatchSize
-from mfnet_runtime.tiling.pipeline import SceneReport, SegmentOptions
+from mfnet_runtime.tiling.pipeline import SceneReport, SegmentOptions, Tick
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def segment_scenes(
     resume: ResumeOptions = REFUSE_UNFINISHED,
     tags: Mapping[str, str] | None = None,
     quiet: bool = False,
+    tick: Tick | None = None,
 ) -> list[SceneOutcome]:
     """Write `folder/NAME.tif`, and the other outputs asked for, for every scene.
 
@@ -75,6 +77,8 @@ def segment_scenes(
         resume: What to do with an unfinished run in `folder`.
         tags: Provenance for all outputs, in addition to what the backend and the options say.
         quiet: Show no progress.
+        tick: Called with the number of windows just inferred or skipped, in place of showing
+            progress; an exception that it raises ends the run.
 
     Raises:
         UsageError: `folder` holds inputs, is a file, or has a folder in place of an output; outputs
@@ -94,7 +98,7 @@ def segment_scenes(
     names = [scene.name for scene in scenes]
     outcomes = []
     with Manifest(folder, settings, resume, names) as manifest:
-        run = Run(backend, options, read, vectors, tags, sizes, manifest, quiet)
+        run = Run(backend, options, read, vectors, tags, sizes, manifest, quiet, tick)
         for number, (scene, paths) in enumerate(zip(scenes, outputs, strict=True), start=1):
             try:
                 outcome = segment_one(run, scene, paths, f"{scene.name} ({number}/{len(scenes)})")
@@ -124,6 +128,7 @@ class Run:
     sizes: BatchSize
     manifest: Manifest
     quiet: bool
+    tick: Tick | None
 
 
 def segment_one(run: Run, scene: Scene, paths: OutputPaths, label: str) -> SceneOutcome:
@@ -160,7 +165,7 @@ def segment_one(run: Run, scene: Scene, paths: OutputPaths, label: str) -> Scene
     there = {block.path for block in blocks}
     tasks = [task for task in plan.tasks if task.path not in there]
     report = SceneReport(plan.span, sum(len(task.grid) for task in tasks), len(tasks))
-    for receipt in do_all(tasks, run.backend, run.sizes, label, run.quiet):
+    for receipt in do_all(tasks, run, label):
         manifest.record(receipt)
         blocks.append(receipt.block)
         report.skipped += receipt.report.skipped
@@ -173,10 +178,9 @@ def segment_one(run: Run, scene: Scene, paths: OutputPaths, label: str) -> Scene
     return SceneOutcome({**row, **paths.to_json(), "resumed": False}, report)
 
 
-def do_all(
-    tasks: Sequence[Task], backend: Backend, sizes: BatchSize, label: str, quiet: bool
-) -> Iterator[Receipt]:
+def do_all(tasks: Sequence[Task], run: Run, label: str) -> Iterator[Receipt]:
     """Do tasks one after the other in this process; their receipts may come in any order."""
-    with progress(sum(len(task.grid) for task in tasks), label, quiet) as tick:
+    windows = sum(len(task.grid) for task in tasks)
+    with nullcontext(run.tick) if run.tick else progress(windows, label, run.quiet) as tick:
         for task in tasks:
-            yield do(task, backend, sizes, tick)
+            yield do(task, run.backend, run.sizes, tick)

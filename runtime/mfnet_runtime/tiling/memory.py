@@ -97,7 +97,7 @@ def return_freed(pixels: int = MANY) -> None:
             trim(0)
 
 
-def bytes_from_text(text: str) -> int:
+def bytes_from_text(text: str, option: str = "--max-memory") -> int:
     """Convert `"800M"` or `"2G"` to bytes.
 
     Raises:
@@ -105,5 +105,5 @@ def bytes_from_text(text: str) -> int:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG])i?B?", text.strip(), re.IGNORECASE)
     if not found:
-        raise UsageError(f"--max-memory {text!r}: expected a size such as 800M or 2G")
+        raise UsageError(f"{option} {text!r}: expected a size such as 800M or 2G")
     return int(float(found[1]) * _UNITS[found[2].upper()])

@@ -1,0 +1,1 @@
+"""`mfnet-serve`: one model behind HTTP (the extra `serve`)."""
