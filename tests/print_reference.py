@@ -58,7 +58,7 @@ def described(name: str, thing: Any) -> str:
     if callable(thing) and not (inspect.isclass(thing) and issubclass(thing, Exception)):
         signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(thing)))
         signature = re.sub(r"(\w+Options)\((?:[^()]|\([^()]*\))*\)", r"\1()", signature)
-        signature = re.sub(r"<function <lambda> at \w+>", "...", signature)
+        signature = re.sub(r"<function [\w.]*<lambda> at \w+>", "...", signature)
         if not dataclasses.is_dataclass(thing):
             text = f"```python\n{name}{signature}\n```\n\n"
     lines = []

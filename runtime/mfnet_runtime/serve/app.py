@@ -54,6 +54,7 @@ class SegmentQuery(BaseModel):
     nodata_dsm: float | None = Field(None, description="Height without data.")
     sieve: int | None = Field(None, ge=0, le=1 << 30, description="For GeoJSON: pixels; see docs.")
     min_area: float | None = Field(None, ge=0, description="For GeoJSON: smallest polygon, m2.")
+    simplify: float | None = Field(None, ge=0, description="For GeoJSON: tolerance in metres.")
 
     def read_options(self, max_pixels: int) -> ReadOptions:
         """Return how to read the upload; GeoTIFF only."""
@@ -112,7 +113,7 @@ def create_app(model: Model, options: ServeOptions = DEFAULTS) -> FastAPI:
         format = query.format or _format_from(accept)
         read = query.read_options(options.max_pixels)
         kind: Literal["geojson"] | None = "geojson" if format == "geojson" else None
-        vectors = VectorOptions(kind, query.sieve, query.min_area)
+        vectors = VectorOptions(kind, query.sieve, query.min_area, query.simplify)
         file = dsm.file if dsm else None
         upload = Upload(image.file, file, query.dsm_band, read, format, vectors)
         body = await worker.run(lambda tick: segment_upload(model, upload, options.segment, tick))

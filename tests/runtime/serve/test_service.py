@@ -212,7 +212,7 @@ def whole(scene: Scene) -> dict[str, Any]:
         (whole, "?dsm_band=7", "dsm.tif: heights asked for in band 7, the file has 1"),
         (whole, "?format=gpkg", "format: Input should be 'tif', 'geojson' or 'json'"),
         (whole, "?path=/etc/passwd", "path: Extra inputs are not permitted"),
-        (whole, "?sieve=4", "--sieve and --min-area are about polygons"),
+        (whole, "?sieve=4", "--sieve is about polygons"),
         (whole, "?nodata_image=nan", "nodata_image: Input should be a finite number"),
     ],
 )
