@@ -15,9 +15,11 @@ import numpy.typing as npt
 
 from mfnet_runtime.raster.polygons import Polygon, Ring
 
+Corners = npt.NDArray[np.int64]  # (n, 2) column and row
+
 
 def simplified(polygons: Sequence[Polygon], tolerance: float) -> list[Polygon]:
-    """Leave out corners of polygons; none vanishes, and neighbours keep a common border.
+    """Leave out corners of polygons; none vanishes, and common borders stay common.
 
     Args:
         polygons: Of pixels, without overlaps.
@@ -28,24 +30,17 @@ def simplified(polygons: Sequence[Polygon], tolerance: float) -> list[Polygon]:
         ModuleNotFoundError: Shapely is not installed.
     """
     shapely = coverage_package()
-    rings = [ring.astype(np.int64) for polygon in polygons for ring in polygon.rings]
-    if not rings:
+    if not polygons:
         return []
-    columns, rows = np.max([ring.max(axis=0) for ring in rings], axis=0)
-    nodes = np.zeros((rows + 1, columns + 1), np.bool_)
-    for ring in rings:
-        nodes[ring[:, 1], ring[:, 0]] = True
-    each = iter(rings)
-    whole = [
-        shapely.Polygon(outer, holes)
-        for outer, *holes in (
-            [_with_nodes(next(each), nodes) for _ in polygon.rings] for polygon in polygons
-        )
-    ]
+    corners = np.concatenate([ring for polygon in polygons for ring in polygon.rings])
+    nodes, coverage = np.unique(_keys(corners.astype(np.int64))), []
+    for polygon in polygons:
+        outer, *holes = (_with_nodes(ring.astype(np.int64), nodes) for ring in polygon.rings)
+        coverage.append(shapely.Polygon(outer, holes))
     return [
-        Polygon(polygon.index, _rings(shape))
-        for polygon, shape in zip(
-            polygons, shapely.coverage_simplify(whole, tolerance), strict=True
+        Polygon(polygon.index, _rings(simple))
+        for polygon, simple in zip(
+            polygons, shapely.coverage_simplify(coverage, tolerance), strict=True
         )
     ]
 
@@ -55,14 +50,25 @@ def coverage_package() -> Any:
     return import_module("shapely")
 
 
-def _with_nodes(ring: npt.NDArray[np.int64], nodes: npt.NDArray[np.bool_]) -> Ring:
-    """Add the corners that other rings have on the edges of a ring: borders match by corners."""
+def _keys(corners: Corners) -> npt.NDArray[np.int64]:
+    """Return one number for each column and row."""
+    return corners[:, 1] << 32 | corners[:, 0]
+
+
+def _with_nodes(ring: Corners, nodes: npt.NDArray[np.int64]) -> Ring:
+    """Add the corners that other rings have on the edges of a ring: borders match by corners.
+
+    Args:
+        ring: Whole pixels.
+        nodes: Keys of the corners of all rings, sorted.
+    """
     steps = np.diff(ring, axis=0)
     lengths = np.abs(steps).sum(axis=1)  # edges are horizontal or vertical
     along = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     dense = np.repeat(ring[:-1], lengths, axis=0)
     dense += np.repeat(np.sign(steps), lengths, axis=0) * along[:, None]
-    kept = dense[nodes[dense[:, 1], dense[:, 0]]]
+    keys = _keys(dense)
+    kept = dense[nodes[np.searchsorted(nodes, keys)] == keys]
     return np.vstack((kept, kept[:1])).astype(np.float64)
 
 

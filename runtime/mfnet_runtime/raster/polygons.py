@@ -21,6 +21,7 @@ import rasterio
 from rasterio.features import shapes, sieve
 
 from mfnet_runtime.labels import IGNORE
+from mfnet_runtime.raster.geotiff import CACHE
 from mfnet_runtime.raster.open import no_place_is_fine
 from mfnet_runtime.raster.pixel_area import GroundArea
 
@@ -53,6 +54,7 @@ def polygons_from_raster(path: Path, smallest: int = 0) -> Iterator[Polygon]:
     with (
         TemporaryDirectory(dir=path.parent, ignore_cleanup_errors=True) as folder,
         no_place_is_fine(),
+        rasterio.Env(GDAL_CACHEMAX=CACHE),
         rasterio.open(path) as dataset,
     ):
         band: Any = rasterio.band(dataset, 1)
@@ -69,12 +71,15 @@ def polygons_from_raster(path: Path, smallest: int = 0) -> Iterator[Polygon]:
 
 
 def _sieved(dataset: Any, smallest: int, folder: Path) -> npt.NDArray[np.uint8]:
-    """Merge small patches; nodata neither grows nor shrinks. The pixels are in a mapped file."""
-    valid = np.memmap(folder / "valid", np.bool_, "w+", shape=dataset.shape)
-    for _, window in dataset.block_windows(1):
-        valid[window.toslices()] = dataset.read_masks(1, window=window) != 0
-    kept = np.memmap(folder / "kept", np.uint8, "w+", shape=dataset.shape)
-    sieve(rasterio.band(dataset, 1), smallest, out=kept, mask=valid)
+    """Merge small patches; nodata neither grows nor shrinks. All pixels are in temporary files."""
+    height, width = dataset.shape
+    kind = {"driver": "GTiff", "dtype": "uint8", "count": 1, "bigtiff": "if_safer"}
+    with rasterio.open(folder / "valid.tif", "w+", height=height, width=width, **kind) as valid:
+        for _, window in dataset.block_windows(1):
+            valid.write(dataset.read_masks(1, window=window), 1, window=window)
+        kept = np.memmap(folder / "kept", np.uint8, "w+", shape=dataset.shape)
+        # an array as mask would be copied
+        sieve(rasterio.band(dataset, 1), smallest, out=kept, mask=rasterio.band(valid, 1))
     return kept
 
 
