@@ -109,7 +109,7 @@ serve_options = option_group(
 def command(
     model: Path, host: str, port: int, options: ServeOptions, engine: EngineOptions
 ) -> None:
-    """Serve MODEL over HTTP: a web page, and POST /segment for GeoTIFFs.
+    """Serve MODEL over HTTP: a web page, POST /segment for GeoTIFFs, and KServe v2 for arrays.
 
     The page at / takes an image and its DSM and shows the classes; /docs describes the routes.
     SIGTERM or Ctrl-C lets the requests that are running end.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,9 +22,11 @@ from mfnet_runtime.run.model import Model
 from mfnet_runtime.run.options import VectorOptions
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.serve.gate import Gate, Intake, error_response
+from mfnet_runtime.serve.kserve import add_kserve_routes
 from mfnet_runtime.serve.options import ServeOptions
 from mfnet_runtime.serve.upload import MEDIA_TYPES, Format, Upload, segment_upload
 from mfnet_runtime.serve.worker import Worker
+from mfnet_runtime.version import installed_version
 
 logger = logging.getLogger(__name__)
 
@@ -94,13 +95,14 @@ def create_app(model: Model, options: ServeOptions = DEFAULTS) -> FastAPI:
 
     app = FastAPI(
         title=f"mfnet: {model.path.name}",
-        version=version("mfnet"),
+        version=installed_version("mfnet"),
         lifespan=lifespan,
         description="Class maps of an image and its digital surface model (DSM).",
     )
     app.state.intake = intake
     app.add_middleware(Gate, intake=intake)
     _add_error_handlers(app)
+    add_kserve_routes(app, model, worker, intake)
 
     @app.post("/segment", response_class=Response, responses=_RESPONSES)
     async def segment(

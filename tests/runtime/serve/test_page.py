@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support import read, write_rgbd_model, write_scene
+from support import read, write_scene
 
 from mfnet_runtime.scene.discovery import Scene
 
@@ -52,22 +49,6 @@ def test_markup_is_usable_without_a_mouse_and_without_a_network() -> None:
     assert any(attrs.get("aria-live") for attrs in every["div"])
     assert "://" not in text
     assert not any(attrs.get("src") for attrs in every["script"] + every["img"])
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    model = write_rgbd_model(tmp_path / "best.onnx")
-    words = [str(model), "--port", "0", "--backend", "onnxruntime", "--threads", "1"]
-    code = f"import sys; sys.path[:] = {sys.path!r}\nfrom mfnet_runtime.cli.serve import main\n"
-    with subprocess.Popen(
-        [sys.executable, "-c", f"{code}sys.exit(main({words!r}))"],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdout is not None
-        yield server.stdout.readline().strip()
-        server.terminate()
-    assert server.returncode == 0
 
 
 @pytest.fixture
