@@ -205,7 +205,8 @@ def _tensors(inputs: Any, rest: memoryview) -> dict[str, Array]:
     for tensor in inputs if isinstance(inputs, list) else []:
         if not isinstance(tensor, dict):
             raise UsageError("an input is not a JSON object")
-        name, shape, kind = (tensor.get(key) for key in ("name", "shape", "datatype"))
+        shape: Any = tensor.get("shape")
+        name, kind = tensor.get("name"), tensor.get("datatype")
         if not isinstance(name, str) or kind not in TYPES or not _is_shape(shape):
             raise UsageError(
                 f"input {name!r:.40} of datatype {kind!r:.20} and shape {shape!r:.80}: expected a "
