@@ -103,6 +103,8 @@ def load_scene(scene: Scene, dataset: Dataset, full_scale: float) -> MemoryScene
     with open_scene(scene, dataset, full_scale) as reader:
         if reader.alignment is not None:
             logger.info("%s: %s", scene.name, reader.alignment.sentence())
+        if reader.scaling.changes:
+            logger.info("%s: %s", scene.name, reader.scaling.sentence())
         label = _label_of(scene, dataset, reader)
         data = reader.read(0, reader.height)
     label[~(data.image_valid & data.dsm_valid)] = IGNORE
@@ -124,6 +126,9 @@ def _label_of(scene: Scene, dataset: Dataset, reader: SceneReader) -> Labels:
     label = read_label(
         scene.label, dataset.coding, dataset.classes, dataset.read.limits, dataset.stray
     )
+    down, across = reader.scaling.rows, reader.scaling.columns
+    label = label[down.nearest_stored(range(reader.height))]
+    label = label[:, across.nearest_stored(range(reader.width))]
     inside = reader.inside(Window(0, 0, reader.width, reader.height))
     if inside is not None:
         label[~inside] = IGNORE

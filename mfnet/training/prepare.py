@@ -35,7 +35,7 @@ from mfnet_runtime.errors import UsageError
 from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.image import pixel_size
-from mfnet_runtime.scene.options import ReadOptions
+from mfnet_runtime.scene.options import MODEL, ReadOptions
 from mfnet_runtime.scene.reader import DEFAULT_OPTIONS, open_raster
 from mfnet_runtime.version import installed_version
 
@@ -57,6 +57,8 @@ def prepare_training(
         ModelError: The SAM file or the checkpoint does not fit.
         SceneError: A raster is damaged or does not fit.
     """
+    if read.resample_to == MODEL:
+        raise UsageError("--resample-to model: it is trained first; give the pixel size in metres")
     device = choose_device(request.device)
     dataset = _find_dataset(request, read)
     initial = InitialWeights.of(request, len(dataset.classes))

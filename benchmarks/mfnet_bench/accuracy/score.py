@@ -21,6 +21,7 @@ from mfnet.data.scenes import open_labelled_scenes, open_scene, warn_about_scene
 from mfnet.training.evaluate import Evaluation, evaluate
 from mfnet_runtime.backends import RUNS, Backend, backend_from_file
 from mfnet_runtime.console import progress
+from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, SceneError, UsageError
 from mfnet_runtime.labels import IGNORE, ClassTable
 from mfnet_runtime.metrics import Scores, paper_classes
@@ -82,13 +83,16 @@ class AccuracyRequest:
             options.grid(window, window, window)
         return found
 
-    def open_dataset(self, classes: ClassTable) -> Dataset:
+    def open_dataset(self, contract: Contract) -> Dataset:
         """Return the labelled scenes.
 
         Raises:
-            UsageError: Scenes or labels are missing.
+            UsageError: Scenes or labels are missing, or the model states no pixel size to resample
+                to.
         """
-        return replace(self._find_dataset(classes), stray=0 if self.paper else IGNORE)
+        found = self._find_dataset(contract.classes)
+        read = found.read.for_model(contract)
+        return replace(found, read=read, stray=0 if self.paper else IGNORE)
 
     def _find_dataset(self, classes: ClassTable) -> Dataset:
         if self.dataset is not None:
@@ -139,12 +143,14 @@ def score_models(request: AccuracyRequest) -> tuple[ClassTable, list[AccuracyRow
 
     Raises:
         UsageError: Models, scenes or labels are missing, or an option is out of range.
-        ModelError: A model cannot be loaded, or models differ in the number of classes.
+        ModelError: A model cannot be loaded, or models differ in the number of classes, or in the
+            pixel size to resample to.
         SceneError: A scene is damaged or does not fit, or no label has a class that counts.
     """
     rows: list[AccuracyRow] = []
     reference: dict[str, Labels] = {}  # class maps of the first row by scene
     classes: ClassTable | None = None
+    sizes = set()  # at which scenes are read
     for path in request.models:
         with open_model(path, request.threads, request.backend) as backend:
             found = backend.contract.classes
@@ -153,6 +159,13 @@ def score_models(request: AccuracyRequest) -> tuple[ClassTable, list[AccuracyRow
                 raise ModelError(
                     f"{path}: has {len(found)} classes, {request.models[0].name} has "
                     f"{len(classes)}; compare models of the same classes"
+                )
+            sizes.add(request.read.for_model(backend.contract).resample_to)
+            if len(sizes) > 1:
+                raise ModelError(
+                    f"{path}: was trained on {backend.contract.pixel_size:g} m, "
+                    f"{request.models[0].name} on another pixel size; give one for both with "
+                    "--resample-to"
                 )
             rows += _score_model(request, path, backend, reference)
     assert classes is not None  # click asks for one model at least
@@ -164,7 +177,7 @@ def _score_model(
 ) -> list[AccuracyRow]:
     """Return the rows of a model; `reference` is filled by the first one."""
     contract = backend.contract
-    dataset = request.open_dataset(contract.classes)
+    dataset = request.open_dataset(contract)
     if not reference:
         for text in odd_labels(dataset):
             logger.warning("%s", text)

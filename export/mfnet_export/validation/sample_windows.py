@@ -94,7 +94,7 @@ def windows_from_scenes(
     found: list[Window] = []
     for index, scene in enumerate(used):
         share = count // len(used) + (index < count % len(used))
-        with SceneReader(scene, contract.image.full_scale, read) as reader:
+        with SceneReader(scene, contract.image.full_scale, read.for_model(contract)) as reader:
             found += _windows_from_reader(reader, contract, share)
     return found
 

@@ -92,14 +92,16 @@ def ground_size(image: ImageFacts) -> Said:
             "the size of the pixels on the ground is unknown (no CRS or geotransform); the model "
             f"was trained on {expected:.3g} m",
         )
+    elif image.options.resample_to and found == expected:
+        yield "ok", f"the image is read at the model's pixel size, {expected:.3g} m"
     elif 1 / FACTOR <= found / expected <= FACTOR:
         yield "ok", f"pixels are {found:.3g} m on the ground, the model's {expected:.3g} m"
     else:
         yield (
             "warning",
             f"{image.bands.path}: pixels are {found:.3g} m on the ground, the model was trained on "
-            f"{expected:.3g} m, and objects of another size in pixels get wrong classes; resample "
-            f"image and DSM to {expected:.3g} m with gdalwarp -tr",
+            f"{expected:.3g} m, and objects of another size in pixels get wrong classes; use "
+            "--resample-to model",
         )
 
 

@@ -196,8 +196,12 @@ def _sentence(row: dict[str, Any]) -> str:
     if row["status"] == "failed":
         return f"{row['scene']}: failed"
     if row["status"] == "estimated":
+        read = row["resampled"]
+        size = f"{row['width']} x {row['height']} px"
+        if read:
+            size += f" read as {read['width']} x {read['height']} px"
         return (
-            f"{row['scene']}: {row['width']} x {row['height']} px, {row['windows']} windows in "
+            f"{row['scene']}: {size}, {row['windows']} windows in "
             f"{row['blocks']} block{'s' * (row['blocks'] > 1)}; at most "
             f"{row['memory_bytes'] / (1 << 20):.0f} MiB of memory for pixels, "
             f"{row['disk_bytes'] / (1 << 20):.0f} MiB of disk, {row['backend_s']:.1f} s in the "

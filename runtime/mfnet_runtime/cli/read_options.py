@@ -11,7 +11,7 @@ import click
 from mfnet_runtime.console import option_group, parse_bands
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.raster.limits import MAX_PIXELS, keep_gdal_local
-from mfnet_runtime.scene.options import DEFAULT_RESAMPLING, RESAMPLINGS, ReadOptions
+from mfnet_runtime.scene.options import DEFAULT_RESAMPLING, MODEL, RESAMPLINGS, ReadOptions
 
 
 def _bands(context: Any, option: Any, text: str | None) -> tuple[int, int, int] | None:
@@ -35,6 +35,15 @@ def _drivers(context: Any, option: Any, names: Sequence[str]) -> Sequence[str]:
     return names
 
 
+def _pixel_size(context: Any, option: Any, text: str | None) -> float | str | None:
+    if text in (None, MODEL):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--resample-to {text}: expected metres on the ground, or model") from None
+
+
 allow_driver_option = click.option(
     "--allow-driver",
     multiple=True,
@@ -53,6 +62,13 @@ _GROUPS = {
             "--resampling",
             type=click.Choice(RESAMPLINGS),
             help=f"Resampling of --align [default: {DEFAULT_RESAMPLING}].",
+        ),
+        click.option(
+            "--resample-to",
+            metavar="SIZE|model",
+            callback=_pixel_size,
+            help="Read image and DSM at this pixel size, metres on the ground, or at the model's; "
+            "outputs keep the image's grid.",
         ),
         click.option(
             "--bands",

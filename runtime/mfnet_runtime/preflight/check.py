@@ -44,7 +44,8 @@ def check_scenes(
         The exit code: 0 if nothing would be refused, 4 if a scene would be, else that of the run.
 
     Raises:
-        UsageError: the model file is missing, or no backend runs it as requested.
+        UsageError: the model file is missing, no backend runs it as requested, or it states no
+            pixel size to resample to.
         ModelError: it has no contract or is damaged.
     """
 
@@ -55,6 +56,7 @@ def check_scenes(
     found = Findings()
     model = model_info(found, request)
     batch = largest_batch(found, options.batch, model.batches)
+    read = read.for_model(model.contract)
     run = RunRequest(model.contract, batch, options, read, vectors, folder)
     if vectors.vectors is not None:
         check_packages(found, vectors.vectors, bool(vectors.simplify))

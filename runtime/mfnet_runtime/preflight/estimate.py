@@ -41,10 +41,12 @@ def estimate_scenes(
         A row of the JSON summary for each scene, with the error of one that cannot be read.
 
     Raises:
-        UsageError: a scene's pixels do not fit in the memory allowed.
+        UsageError: a scene's pixels do not fit in the memory allowed, or the model states no pixel
+            size to resample to.
         ResourceError: the backend has not enough memory for the batch.
     """
     sizes, contract = BatchSize(options.batch, backend.batches), backend.contract
+    read = read.for_model(contract)
     seconds = seconds_per_window(backend, sizes.chosen)
     rows = []
     for scene in scenes:
@@ -93,11 +95,13 @@ def estimate(
     blocks = scene_blocks(reader, contract, options, batch)
     windows = sum(len(block) for block in blocks)
     planes = 1 + options.confidence + options.probabilities * len(contract.classes)
-    pixels = grid.height * grid.width * planes
+    image = reader.scaling.image
+    pixels = image.height * image.width * planes
     return Estimate(
         reader.scene.name,
-        grid.height,
-        grid.width,
+        image.height,
+        image.width,
+        reader.scaling.to_json(),
         windows,
         len(blocks),
         needs.of(max(len(block.under) for block in blocks)),

@@ -20,6 +20,7 @@ class Estimate:
     scene: str
     height: int  # pixels
     width: int
+    resampled: dict[str, Any] | None  # as what it is read, see `Scaling.to_json`
     windows: int  # those on borders of blocks counted twice
     blocks: int
     memory: int  # bytes for pixels at a time, besides Python, the model and its engine
@@ -33,6 +34,7 @@ class Estimate:
             "status": "estimated",
             "height": self.height,
             "width": self.width,
+            "resampled": self.resampled,
             "windows": self.windows,
             "blocks": self.blocks,
             "memory_bytes": self.memory,

@@ -153,7 +153,9 @@ def _check_grid(found: Findings, scene: Scene, read: ReadOptions) -> None:
             return
         if found.refused("image", "dsm"):  # else the reader says so
             found.add("grid", [("note", f"{scene.dsm}: {difference}")])
-    aligned = replace(read, align=True, image_percentiles=None, aoi=None, bbox=None)
+    aligned = replace(
+        read, align=True, resample_to=None, image_percentiles=None, aoi=None, bbox=None
+    )
     try:
         with SceneReader(scene, options=aligned) as reader:
             assert reader.alignment is not None
@@ -172,7 +174,9 @@ def _check_together(found: Findings, check: SceneCheck, run: RunRequest) -> None
         found.refusals("grid"),
         SceneReader(scene, contract.image.full_scale, run.read) as reader,
     ):
-        check.alignment = reader.alignment
+        check.alignment, scaling = reader.alignment, reader.scaling
+        if scaling.changes:
+            found.add("grid", [("ok", scaling.sentence())])
         if reader.alignment is not None:
             found.add("grid", [("ok", reader.alignment.sentence())])
             found.add("grid", scene_rules.alignment(reader.alignment))
@@ -184,7 +188,7 @@ def _check_together(found: Findings, check: SceneCheck, run: RunRequest) -> None
         if run.folder is not None:
             with found.refusals("output"):
                 paths = run.paths(run.folder, scene)
-                paths.require_polygons_possible(reader.profile, reader.height, run.vectors)
+                paths.require_polygons_possible(reader.profile, scaling.image.height, run.vectors)
         if not found.refused("image", "dsm", "area"):
             _check_coverage(found, check, reader, run)
 
@@ -197,7 +201,7 @@ def _check_coverage(
     whole = height * width <= THOROUGH.pixels
     wanted = np.zeros((height, width) if whole else (0, 0), np.bool_)
     seen = classified = 0
-    for window in THOROUGH.windows(reader.image.dataset):
+    for window in THOROUGH.windows(reader.scaling):
         rows, columns = window.toslices()
         piece = reader.sample(window).wanted
         seen, classified = seen + piece.size, classified + int(np.count_nonzero(piece))

@@ -137,7 +137,7 @@ class Manifest:
             return None
         columns, rows = range(*record["columns"]), range(*record["rows"])
         block = Block(task.path, columns, rows, tuple(record["crc32"]))
-        same = (columns, rows) == (task.grid.made, task.grid.made_rows)
+        same = (rows, columns) == task.place
         return block if same and block.is_intact() else None
 
     def append(self, kind: str, **fields: Any) -> None:

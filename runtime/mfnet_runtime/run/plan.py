@@ -10,6 +10,7 @@ from typing import Any
 
 from mfnet_runtime.checks.scene import warnings_for
 from mfnet_runtime.contract import Contract
+from mfnet_runtime.errors import SceneError
 from mfnet_runtime.run.inputs import Input, require_unchanged
 from mfnet_runtime.run.task import Task
 from mfnet_runtime.scene.discovery import Scene
@@ -78,10 +79,14 @@ def plan_scene(
             warnings = tuple(one.text for one in warnings_for(reader, contract, span))
         place = {key: value for key, value in reader.profile.items() if value is not None}
         read = read.with_image_range(report.image_range)
+        scaling = reader.scaling
+        places = [scaling.covered(block.made_rows, block.made) for block in blocks]
         tasks = tuple(
-            Task(scene, block, span, inputs, settings, read, options, folder) for block in blocks
+            Task(scene, block, span, inputs, settings, read, options, folder, block_place)
+            for block, block_place in zip(blocks, places, strict=True)
+            if all(block_place)  # small pixels at a border may cover the centre of none
         )
-        shape = reader.height, reader.width
+        shape = scaling.image.height, scaling.image.width
     return ScenePlan(scene, inputs, span, tasks, folder, shape, place, report, warnings)
 
 
@@ -97,8 +102,14 @@ def scene_blocks(
         batch: The most windows that one call may have.
 
     Raises:
+        SceneError: resampled, the scene is smaller than a window.
         UsageError: the narrowest block does not fit in the memory allowed.
     """
+    if reader.scaling.changes and min(reader.height, reader.width) < contract.window:
+        raise SceneError(
+            f"{reader.scene.image}: would be read as {reader.width} x {reader.height} px, less "
+            f"than a window of {contract.window} px; give a smaller --resample-to"
+        )
     grid = options.grid(reader.height, reader.width, contract.window)
     needs = pixel_memory(reader, grid, contract, batch, options.sum)
     width = options.block or block_width(grid, needs, options.max_memory)

@@ -34,6 +34,7 @@ def provenance_tags(backend: Backend, options: SegmentOptions, read: ReadOptions
     }
     optional = {
         "MFNET_BANDS": ",".join(map(str, read.bands or ())),
+        "MFNET_RESAMPLED_TO": f"{read.resample_to:g} m" if read.resample_to else "",
         "MFNET_ALIGN": read.dsm_resampling or "",
         "MFNET_AREAS": ", ".join(Path(area.name).name for area in read.areas),
     }

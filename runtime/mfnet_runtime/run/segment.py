@@ -83,11 +83,13 @@ def segment_scenes(
     Raises:
         UsageError: `folder` holds inputs, is a file, or has a folder in place of an output; outputs
             of two scenes would have the same name; the backend does not take the batch; or the run
-            in `folder` is in use, unfinished or of other settings.
+            in `folder` is in use, unfinished or of other settings; or the model states no pixel
+            size to resample to.
         ResourceError: the disk is full, the folder cannot be written, or the backend lacks the
             memory for the batch.
         ModuleNotFoundError: polygons are asked for, and the extra for them is not installed.
     """
+    read = read.for_model(backend.contract)
     sizes = BatchSize(options.batch, backend.batches)  # a batch found by timing serves all scenes
     if vectors.vectors:
         require_format(vectors.vectors, bool(vectors.simplify))
@@ -158,6 +160,8 @@ def segment_one(run: Run, scene: Scene, paths: OutputPaths, label: str) -> Scene
     manifest.record_inputs(scene.name, plan.inputs)
     if plan.read.alignment is not None:
         logger.info("%s: %s", scene.name, plan.read.alignment.sentence())
+    if plan.read.scaling is not None and plan.read.scaling.changes:
+        logger.info("%s: %s", scene.name, plan.read.scaling.sentence())
     for warning in plan.warnings:
         logger.warning("%s: %s", scene.name, warning)
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasterio.windows import Window
 
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.errors import ModelError, SceneError
+from mfnet_runtime.labels import IGNORE
 from mfnet_runtime.raster.geotiff import Block, BlockWriter, Rows
 from mfnet_runtime.run.inputs import Input, require_unchanged
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.normalize import DsmRange
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import SceneReader
+from mfnet_runtime.scene.resampling import PIECE
 from mfnet_runtime.tiling.batch_size import BatchSize
 from mfnet_runtime.tiling.classes import FinishedRows
 from mfnet_runtime.tiling.grid import WindowGrid
@@ -37,6 +42,7 @@ class Task:
     read: ReadOptions
     options: SegmentOptions
     folder: Path  # of the scene's temporary files
+    place: tuple[range, range]  # rows and columns of the image that the block covers
 
     @property
     def path(self) -> Path:
@@ -88,17 +94,25 @@ def do(
     started = time.perf_counter()
     contract, grid, options = backend.contract, task.grid, task.options
     bands = 1 + options.confidence + options.probabilities * len(contract.classes)
-    shape = len(grid.made_rows), len(grid.made)
+    rows, columns = task.place
+    opened = partial(SceneReader, task.scene, contract.image.full_scale, task.read, task.folder)
     with (
-        SceneReader(task.scene, contract.image.full_scale, task.read, task.folder) as reader,
+        opened() as reader,
+        # of its own, since the sink runs in another thread
+        opened() if reader.scaling.changes else nullcontext(reader) as image,
         reader.small_cache(len(grid.under)),
-        BlockWriter(task.path, bands, shape) as writer,
+        BlockWriter(task.path, bands, (len(rows), len(columns))) as writer,
     ):
+
+        def write(finished: FinishedRows) -> None:
+            for piece in on_image(image, stack(finished), finished.place):
+                writer.write(piece)
+
         try:
             report = segment_scene(
                 backend,
                 reader,
-                lambda rows: writer.write(stack(rows)),
+                write,
                 options,
                 tick,
                 sizes,
@@ -109,8 +123,34 @@ def do(
             raise SceneError(f"{task.scene.image}: {fault}") from fault
         require_unchanged(task.scene, task.inputs)
     report.total_s = time.perf_counter() - started
-    block = Block(task.path, grid.made, grid.made_rows, writer.checksums)
+    block = Block(task.path, columns, rows, writer.checksums)
     return Receipt(task.settings, task.scene.name, block, report)
+
+
+def on_image(reader: SceneReader, layers: Rows, place: tuple[int, int]) -> Iterator[Rows]:
+    """Bring layers from the pixels that were read to those of the image, in pieces from the top.
+
+    Each pixel takes what lies at its centre; 255 where the image has no data, and outside of the
+    areas.
+
+    Args:
+        reader: The open scene.
+        layers: (band, row, column).
+        place: Row and column of the first pixel.
+    """
+    scaling = reader.scaling
+    if not scaling.changes:
+        yield layers
+        return
+    (top, left), (_, height, width) = place, layers.shape
+    rows, columns = scaling.covered(range(top, top + height), range(left, left + width))
+    across = scaling.columns.nearest(columns) - left
+    step = max(PIECE // len(columns), 1)
+    for start in range(rows.start, rows.stop, step):
+        piece = range(start, min(start + step, rows.stop))
+        wanted = reader.wanted_in_image(Window(columns.start, start, len(columns), len(piece)))
+        found = layers[:, scaling.rows.nearest(piece) - top][:, :, across]
+        yield np.where(wanted, found, np.uint8(IGNORE))
 
 
 def stack(rows: FinishedRows) -> Rows:

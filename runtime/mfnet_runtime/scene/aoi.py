@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from xml.etree import ElementTree
 
@@ -39,6 +40,7 @@ from mfnet_runtime.scene.normalize import BoolArray
 Ring = npt.NDArray[np.float64]  # (n, 2): x and y, the last point equal to the first
 Polygon = tuple[Ring, ...]  # outline and holes
 
+RASTERIZING = Lock()  # meanwhile, rasterio changes the warnings filters of all threads
 STEPS = 1 << 16  # corners of polygons are rounded to this fraction of a pixel
 PARTS = 64  # edges longer than this fraction of their ring get more points before reprojection
 MAX_BYTES = 512 << 20  # bytes; Python takes ten times as much to read them
@@ -160,7 +162,8 @@ class AreaMask:
         ]
         if not shapes:
             return np.zeros(shape, np.bool_)
-        return np.asarray(rasterize(shapes, shape, dtype=np.uint8) > 0)
+        with RASTERIZING:
+            return np.asarray(rasterize(shapes, shape, dtype=np.uint8) > 0)
 
 
 def _on_pixels(polygon: Polygon, crs: CRS | None, grid: Grid) -> Polygon:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,36 @@ class Alignment:
         )
 
 
+def require_no_points(path: Path, dataset: Any) -> None:
+    """Refuse a raster that only points or polynomials place on the map.
+
+    Raises:
+        SceneError: It has to be warped first.
+    """
+    if not dataset.transform.is_identity or not (dataset.gcps[0] or dataset.rpcs):
+        return
+    points = bool(dataset.gcps[0])
+    how, option = ("ground control points", "") if points else ("RPCs", "-rpc ")
+    raise SceneError(
+        f"{path}: is placed by {how}, not by a geotransform, and cannot be aligned; warp it first: "
+        f"gdalwarp {option}-r cubic {path.name} {path.stem}_warped.tif; or leave --align out if "
+        "image and DSM match pixel by pixel"
+    )
+
+
+def require_transform(path: Path, dataset: Any) -> None:
+    """Refuse a raster without a usable geotransform.
+
+    Raises:
+        SceneError: It cannot be aligned.
+    """
+    if dataset.transform.is_identity or dataset.transform.is_degenerate:
+        raise SceneError(
+            f"{path}: has no usable geotransform, so image and DSM cannot be aligned; give "
+            "it one with gdalwarp, or gdal_edit -a_ullr"
+        )
+
+
 def align(band: HeightBand, image: Grid, dsm: Grid, resampling: str | None) -> Alignment:
     """Find out how a DSM lies on the grid of an image.
 
@@ -103,7 +134,10 @@ def align(band: HeightBand, image: Grid, dsm: Grid, resampling: str | None) -> A
             f"image lies on its columns {columns.min():.0f} to {columns.max():.0f} and rows "
             f"{rows.min():.0f} to {rows.max():.0f}; give the DSM of this place"
         )
-    on_dsm = (rows >= 0) & (rows < dsm.height) & (columns >= 0) & (columns < dsm.width)
+    edge = 1e-6  # rounding
+    on_dsm = (abs(rows - dsm.height / 2) <= dsm.height / 2 + edge) & (
+        abs(columns - dsm.width / 2) <= dsm.width / 2 + edge
+    )
     middle = SAMPLES // 2  # steps are measured along the lines through the middle of the image
     steps = [
         math.hypot(

@@ -23,7 +23,9 @@ Pixels = npt.NDArray[Any]
 
 
 def pixel_size(dataset: Any, options: ReadOptions) -> float | None:
-    """Return the mean of a pixel's width and height on the ground, metres; None if unknown."""
+    """Return the mean width and height on the ground of pixels as read, metres; None if unknown."""
+    if isinstance(options.resample_to, float):
+        return options.resample_to
     if options.pixel_size is not None or not options.use_place:
         return options.pixel_size
     size = ground_size(grid_of(dataset))

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.raster.limits import GEOTIFF, MAX_PIXELS, PLAIN_DRIVERS, RasterLimits
 
 if TYPE_CHECKING:
+    from mfnet_runtime.contract import Contract
     from mfnet_runtime.scene.aoi import Area
 
 RESAMPLINGS = ("bilinear", "nearest", "cubic", "average")
 DEFAULT_RESAMPLING: Final = "bilinear"
+MODEL: Final = "model"  # the pixel size that the model was trained on
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class ReadOptions:
     ignore_alpha: bool = False  # an alpha band holds data and masks nothing
     align: bool = False  # warp a DSM on another grid instead of refusing it
     resampling: str | None = None  # how to warp it; None: `DEFAULT_RESAMPLING`
+    resample_to: float | Literal["model"] | None = None  # pixel size to read at, metres
     image_range: tuple[float, float] | None = None  # pixel values that become 0 and the full scale
     image_percentiles: tuple[float, float] | None = None  # percentiles of the scene instead
     nodata_image: float | None = None  # a value without data, in addition to the file's own
@@ -51,6 +54,8 @@ class ReadOptions:
                 raise UsageError(f"no resampling named {self.resampling!r}; there are {names}")
             if not self.align:
                 raise UsageError("--resampling says how to align; add --align")
+        if self.resample_to not in (None, MODEL) and not 0 < float(self.resample_to) < float("inf"):
+            raise UsageError(f"--resample-to {self.resample_to}: expected metres, above 0")
         if not 0 <= self.nodata_tolerance < float("inf"):
             raise UsageError(f"--nodata-tolerance {self.nodata_tolerance:g}: expected at least 0")
         if self.image_range and self.image_percentiles:
@@ -77,12 +82,31 @@ class ReadOptions:
         return RasterLimits((GEOTIFF, *self.allow_driver), self.max_pixels)
 
     def with_image_range(self, found: tuple[float, float] | None) -> ReadOptions:
-        """Replace percentiles by the range that they gave; areas are not read again."""
+        """Replace percentiles by the range that they gave."""
         if not self.image_percentiles or found is None or not found[0] < found[1]:
             return self
-        fixed = replace(self, image_percentiles=None, image_range=found, aoi=None, bbox=None)
-        object.__setattr__(fixed, "areas", self.areas)
-        return fixed
+        return self._with(image_percentiles=None, image_range=found)
+
+    def for_model(self, contract: Contract) -> ReadOptions:
+        """Replace the word "model" by the pixel size that a model was trained on.
+
+        Raises:
+            UsageError: The model does not state it.
+        """
+        if self.resample_to != MODEL:
+            return self
+        if contract.pixel_size is None:
+            raise UsageError(
+                "--resample-to model: the model does not state the pixel size that it was trained "
+                "on; give it in metres"
+            )
+        return self._with(resample_to=contract.pixel_size)
+
+    def _with(self, **changes: Any) -> ReadOptions:
+        """Replace options; areas are not read again."""
+        changed = replace(self, **changes, aoi=None, bbox=None)
+        object.__setattr__(changed, "areas", self.areas)
+        return changed
 
     def _read_areas(self) -> tuple[Area, ...]:
         if self.aoi is None and self.bbox is None:

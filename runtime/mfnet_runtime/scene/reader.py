@@ -14,18 +14,23 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
-from mfnet_runtime.errors import SceneError
 from mfnet_runtime.raster.grid import grid_of, mismatch, require_same_grid
 from mfnet_runtime.raster.open import open_raster as open_raster
 from mfnet_runtime.raster.open import pieces_of
 from mfnet_runtime.scene.aoi import AreaMask
 from mfnet_runtime.scene.discovery import Scene, require_files
 from mfnet_runtime.scene.dsm import HeightBand
-from mfnet_runtime.scene.dsm_alignment import Alignment, align
+from mfnet_runtime.scene.dsm_alignment import (
+    Alignment,
+    align,
+    require_no_points,
+    require_transform,
+)
 from mfnet_runtime.scene.dsm_warp import TILE, WarpedDsm
 from mfnet_runtime.scene.image import ImageBands
 from mfnet_runtime.scene.normalize import BoolArray, FloatArray
 from mfnet_runtime.scene.options import ReadOptions
+from mfnet_runtime.scene.resampling import Scaling, scaling_of
 
 DEFAULT_OPTIONS = ReadOptions()
 MIN_CACHE = 32 << 20  # bytes of GDAL's block cache, for masks and output
@@ -57,6 +62,7 @@ class ReadReport:
     alignment: Alignment | None
     image_range: tuple[float, float] | None  # pixel values that become 0 and the full scale
     areas: tuple[str, ...]  # names
+    scaling: Scaling | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -64,6 +70,7 @@ class ReadReport:
             "alignment": self.alignment.to_json() if self.alignment else None,
             "image_range": list(self.image_range) if self.image_range else None,
             "areas": list(self.areas),
+            "resampled": self.scaling.to_json() if self.scaling else None,
         }
 
 
@@ -78,9 +85,10 @@ class SceneReader:
             None keeps it in a temporary folder until the reader is closed.
 
     Attributes:
-        image: Bands of the open image.
+        image: Bands of the open image, on its own grid.
         dsm: Heights of the open DSM, on its own grid.
-        grid: Grid of the image.
+        scaling: Grid of the image, and that on which it is read.
+        grid: The latter.
         alignment: How the DSM is brought onto that grid; None if that was not asked for.
 
     Raises:
@@ -99,7 +107,8 @@ class SceneReader:
         with ExitStack() as opened:
             image = opened.enter_context(open_raster(scene.image, options.limits))
             dsm = opened.enter_context(open_raster(scene.dsm, options.limits))
-            self.grid = grid_of(image)
+            self.scaling = scaling_of(scene.image, image, options)
+            self.grid = self.scaling.read
             self.dsm = HeightBand(scene.dsm, dsm, scene.dsm_band, options.nodata_dsm)
             self.alignment = self._align(image, dsm)
             self._heights: HeightBand | WarpedDsm = self.dsm
@@ -108,7 +117,9 @@ class SceneReader:
                 opened.callback(self._heights.close)
             in_image = scene.dsm_band if scene.dsm == scene.image else None
             self.image = ImageBands(scene.image, image, full_scale, options, in_image)
-            self._areas = [AreaMask(area, scene.image, self.grid) for area in options.areas]
+            self._areas = [
+                AreaMask(area, scene.image, self.scaling.image) for area in options.areas
+            ]
             self._opened = opened.pop_all()  # closed here if anything above failed
 
     @property
@@ -133,7 +144,9 @@ class SceneReader:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a pixel value of the image."""
+        """Bytes of a pixel value of the image as read."""
+        if self.scaling.changes:
+            return np.dtype(np.float32).itemsize
         return int(np.dtype(self.image.dataset.dtypes[0]).itemsize)
 
     @property
@@ -144,17 +157,18 @@ class SceneReader:
     @property
     def profile(self) -> dict[str, Any]:
         """CRS and transform of the image, or its ground control points; None if it has none."""
+        grid = self.scaling.image
         points, crs = self.image.dataset.gcps
-        if points and self.grid.transform.is_identity:
+        if points and grid.transform.is_identity:
             return {"crs": crs, "gcps": points}
-        if not self.grid.crs and self.grid.transform.is_identity:
+        if not grid.crs and grid.transform.is_identity:
             return {"crs": None, "transform": None}
-        return {"crs": self.grid.crs, "transform": self.grid.transform}
+        return {"crs": grid.crs, "transform": grid.transform}
 
     def report(self) -> ReadReport:
         """Return how the scene is read."""
         areas = tuple(area.name for area in self.options.areas)
-        return ReadReport(self.alignment, self.image.span, areas)
+        return ReadReport(self.alignment, self.image.span, areas, self.scaling)
 
     def require_grid_of(self, path: Path) -> None:
         """Refuse another raster of this scene, such as its label, that is on another grid.
@@ -195,14 +209,19 @@ class SceneReader:
         """Return a mask (row, column) of the areas of interest; None if there are none."""
         if not self._areas:
             return None
-        return np.asarray(np.logical_and.reduce([area.read(window) for area in self._areas]))
+        return self.scaling.any(self._inside_image, window)
+
+    def wanted_in_image(self, window: Window) -> BoolArray:
+        """Return which of the image's own pixels have data and are inside, (row, column)."""
+        _, valid = self.image.stored(window)
+        return valid & self._inside_image(window) if self._areas else valid
 
     def heights(self) -> Iterator[tuple[FloatArray, BoolArray]]:
         """Read the whole DSM in pieces, each with its validity.
 
         Areas of interest are ignored: they do not change the class of a pixel inside.
         """
-        for window in pieces_of(self.image.dataset):
+        for window in pieces_of(self.scaling):
             yield self._heights.read(window)
 
     def small_cache(self, columns: int | None = None) -> Any:
@@ -215,60 +234,45 @@ class SceneReader:
 
     def cache(self, columns: int) -> int:
         """Return the bytes of `small_cache`."""
-        row = _bytes_of_block_row(self.image.dataset, columns)
+        row = _bytes_of_block_row(self.image.dataset, self.scaling.columns.most_under(columns))
         if isinstance(self._heights, WarpedDsm):
             row += TILE * min(columns + 2 * TILE, self.width) * np.dtype(np.float32).itemsize
         else:
             row += _bytes_of_block_row(self.dsm.dataset, columns)
         return MIN_CACHE + 2 * row
 
+    def _inside_image(self, window: Window) -> BoolArray:
+        return np.asarray(np.logical_and.reduce([area.read(window) for area in self._areas]))
+
     def _read(self, window: Window, dsm: FloatArray, dsm_valid: BoolArray) -> SceneData:
-        image, image_valid = self.image.read(window)
+        image, image_valid = self.scaling.resample(self.image.read, window)
         grid, inside = self.grid.window(window), self.inside(window)
         return SceneData(image, dsm, image_valid, dsm_valid, inside, grid.transform, grid.crs)
 
     def _align(self, image: Any, dsm: Any) -> Alignment | None:
         """Check that both grids are equal or can be made so."""
-        scene, options = self.scene, self.options
+        scene, options, scaling = self.scene, self.options, self.scaling
+        rasters = ((scene.image, image), (scene.dsm, dsm))
         if not options.align:
             remedy = "warp it while reading (--align), or to a file with gdalwarp"
             require_same_grid(scene.image, image, scene.dsm, dsm, options.use_place, remedy)
-            return None
-        rasters = ((scene.image, image), (scene.dsm, dsm))
-        for path, dataset in rasters if scene.dsm != scene.image else ():
-            _require_no_points(path, dataset)
-        if mismatch(scene.image, image, dsm, options.use_place) is None:
-            return align(self.dsm, self.grid, grid_of(dsm), None)
-        for path, dataset in rasters:
-            if dataset.transform.is_identity or dataset.transform.is_degenerate:
-                raise SceneError(
-                    f"{path}: has no usable geotransform, so image and DSM cannot be aligned; give "
-                    "it one with gdalwarp, or gdal_edit -a_ullr"
-                )
-        return align(self.dsm, self.grid, grid_of(dsm), options.dsm_resampling)
+            if not scaling.changes:
+                return None
+        else:
+            for path, dataset in rasters if scene.dsm != scene.image else ():
+                require_no_points(path, dataset)
+            if mismatch(scene.image, image, dsm, options.use_place) is not None:
+                for path, dataset in rasters:
+                    require_transform(path, dataset)
+                return align(self.dsm, self.grid, grid_of(dsm), options.dsm_resampling)
+        resampling = options.resampling or scaling.resampling
+        return align(self.dsm, self.grid, scaling.image, resampling if scaling.changes else None)
 
     def __enter__(self) -> SceneReader:
         return self
 
     def __exit__(self, *raised: object) -> None:
         self._opened.close()
-
-
-def _require_no_points(path: Path, dataset: Any) -> None:
-    """Refuse a raster that only points or polynomials place on the map.
-
-    Raises:
-        SceneError: It has to be warped first.
-    """
-    if not dataset.transform.is_identity or not (dataset.gcps[0] or dataset.rpcs):
-        return
-    points = bool(dataset.gcps[0])
-    how, option = ("ground control points", "") if points else ("RPCs", "-rpc ")
-    raise SceneError(
-        f"{path}: is placed by {how}, not by a geotransform, and cannot be aligned; warp it first: "
-        f"gdalwarp {option}-r cubic {path.name} {path.stem}_warped.tif; or leave --align out if "
-        "image and DSM match pixel by pixel"
-    )
 
 
 def _bytes_of_block_row(dataset: Any, columns: int) -> int:

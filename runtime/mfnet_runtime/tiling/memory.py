@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.scene.reader import MIN_CACHE, SceneReader
+from mfnet_runtime.scene.resampling import PIECE
 from mfnet_runtime.tiling.batches import MAX_STRIPS
 from mfnet_runtime.tiling.grid import WindowGrid
 from mfnet_runtime.tiling.options import DEFAULT_BLEND, PUBLISHED, SumName
@@ -22,6 +23,7 @@ from mfnet_runtime.tiling.prefetch import IN_FLIGHT
 DEFAULT = 144 << 20  # bytes for columns; keeps windows on block borders below 5%
 STEP = 512  # columns; cuts no output tile and few input tiles
 MANY = 1 << 21  # pixels, of which tens of megabytes stay with the allocator
+RESAMPLING = 64  # bytes a pixel of the image, while some become others
 CLASSIFYING = 16  # bytes a pixel, and one a class, while logits become classes
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -55,7 +57,8 @@ def pixel_memory(
     # validity of rows that wait, and rows being classified
     strips = grid.stride * (IN_FLIGHT * MAX_STRIPS + classes + CLASSIFYING)
     batches = IN_FLIGHT * batch * grid.window**2 * 4 * (4 + classes)
-    return PixelMemory(batches, window + strips, reader)
+    resampling = RESAMPLING * PIECE if reader.scaling.changes else 0
+    return PixelMemory(batches + resampling, window + strips, reader)
 
 
 def block_width(grid: WindowGrid, needs: PixelMemory, limit: int | None = None) -> int:

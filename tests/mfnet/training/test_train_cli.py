@@ -264,6 +264,7 @@ def test_a_tuning_that_does_not_train_stops_the_run() -> None:
         ("--from-scratch --full-scale inf", 3, "full scale is inf"),
         ("--from-scratch --dataset vaihingen --only a", 2, "leave --only"),
         ("--from-scratch --steps 0", 2, "steps is 0"),
+        ("--from-scratch --resample-to model", 2, "give the pixel size in metres"),
         ("--from-scratch --device abacus", 2, "no such device"),
         ("--from-scratch --jitter 1", 2, "jitter is 1"),
         ("--from-scratch --classes none.json", 2, "none.json"),
@@ -305,6 +306,16 @@ def test_the_median_of_the_pixel_sizes_is_recorded(tmp_path: Path, capsys: Captu
     assert "degrees: " in err
     assert "pixels are 0.999 m on the ground, the model was trained on 0.61 m" in err
     assert "metres: " not in err
+
+
+def test_scenes_are_read_at_another_pixel_size(
+    tmp_path: Path, folder: Path, capsys: Capture
+) -> None:
+    words = [folder, "--from-scratch", "--resample-to", "0.8"]
+    assert trained(tmp_path / "run", *words).contract.pixel_size == 0.8
+    err = capsys.readouterr().err
+    assert "64 x 64 px of 0.5 metre (EPSG:32632), is read as 40 x 40 px of 0.8 metre" in err
+    assert "warning" not in err
 
 
 def test_uint16_images_need_a_scale(tmp_path: Path, capsys: Capture) -> None:

@@ -127,7 +127,8 @@ ODD = {
     "pixels larger than the model's": Odd(
         model(pixel_size=0.33),
         "warning",
-        r"pixels are 0.5 m on the ground, the model was trained on 0.33 m",
+        r"pixels are 0.5 m on the ground, the model was trained on 0.33 m, .*(--resample-to model)",
+        r"\1",
     ),
     "pixels smaller than the model's": Odd(
         model(pixel_size=0.76), "warning", "pixels are 0.5 m on the ground"
