@@ -134,10 +134,8 @@ def align(band: HeightBand, image: Grid, dsm: Grid, resampling: str | None) -> A
             f"image lies on its columns {columns.min():.0f} to {columns.max():.0f} and rows "
             f"{rows.min():.0f} to {rows.max():.0f}; give the DSM of this place"
         )
-    edge = 1e-6  # rounding
-    on_dsm = (abs(rows - dsm.height / 2) <= dsm.height / 2 + edge) & (
-        abs(columns - dsm.width / 2) <= dsm.width / 2 + edge
-    )
+    down, across = ((at[1:, 1:] + at[:-1, :-1]) / 2 for at in (rows, columns))  # between them
+    on_dsm = (down >= 0) & (down < dsm.height) & (across >= 0) & (across < dsm.width)
     middle = SAMPLES // 2  # steps are measured along the lines through the middle of the image
     steps = [
         math.hypot(

@@ -71,7 +71,7 @@ def test_one_foot_image_with_a_two_foot_dsm(tmp_path: Path, capsys: Capture) -> 
     assert code == 0, err
     (row,) = json.loads(out)["scenes"]
     line = "DSM of 1104 x 2192 px of 2 foot (EPSG:2994) aligned to 3248 x 4385 px of 1 foot"
-    assert f"image_1ft_jpeg: {line} (EPSG:2994), bilinear; it covers 67." in err
+    assert f"image_1ft_jpeg: {line} (EPSG:2994), bilinear; it covers 68.0%" in err
     assert row["alignment"]["dsm_pixels_per_image_pixel"] == 0.5
     assert row["alignment"]["height_unit"] is None
     assert row["dsm_low"] == pytest.approx(np.nanmin(warped), abs=1e-3)

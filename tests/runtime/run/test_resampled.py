@@ -24,7 +24,7 @@ CLEAR = 0.0, 1000.0  # heights: nothing is high
 
 def enlarged(scene: Scene, folder: Path, factor: int) -> Scene:
     """Write a scene again, each of its pixels as several smaller ones."""
-    parts = {}
+    parts: dict[str, Any] = {}
     for part in ("image", "dsm", "label"):
         source = getattr(scene, part)
         if source is None:
