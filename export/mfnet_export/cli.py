@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from mfnet_export.interfaces.options import InterfaceOptions, interface_options
 from mfnet_export.options import ExportOptions, require_unset
 from mfnet_export.tensorrt.options import HEADING, PlanOptions, plan_beside, plan_options
 from mfnet_runtime.cli.read_options import read_options
@@ -21,7 +22,7 @@ from mfnet_runtime.console import (
     run_command,
     say,
 )
-from mfnet_runtime.errors import UsageError
+from mfnet_runtime.errors import MFNetError, UsageError
 from mfnet_runtime.raster.limits import PLAIN_DRIVERS
 from mfnet_runtime.scene.layouts import LAYOUTS
 from mfnet_runtime.scene.options import ReadOptions
@@ -73,11 +74,17 @@ _GROUPS = {
 @click.command("mfnet-export", cls=GroupedCommand)
 @click.argument("file", type=PATH, required=False)
 @click.option("--ckpt", type=PATH, help="The same as FILE: best.pt, or official weights.")
-@click.option("--onnx", type=PATH, help="ONNX file to build a plan of.")
-@click.option("-o", "--out", type=PATH, help="ONNX file, or plan of --onnx [default: beside it].")
+@click.option("--onnx", type=PATH, help="ONNX file to build a plan of, or, with --for, a plan too.")
+@click.option(
+    "-o",
+    "--out",
+    type=PATH,
+    help="ONNX file, or plan of --onnx, or folder of --onnx --for [default: beside it].",
+)
 @option_group(ExportOptions, "options", _GROUPS)
 @read_options(PLAIN_DRIVERS[1:])
 @plan_options
+@interface_options
 @json_option
 @debug_option
 @click.version_option(package_name="mfnet")
@@ -89,6 +96,7 @@ def command(
     options: ExportOptions,
     read: ReadOptions,
     plan_options: PlanOptions,
+    interfaces: InterfaceOptions,
     as_json: bool,
 ) -> None:
     """Write the network of FILE, a checkpoint, as one fast ONNX file.
@@ -99,7 +107,8 @@ def command(
     scenes, have labels. If a limit is exceeded, nothing is written.
 
     A plan is built by TensorRT on the GPU it is for, from --ckpt at once or later from --onnx,
-    which needs no PyTorch.
+    which needs no PyTorch. Nor does --for, which writes files for other programs: of the FP32 file
+    of --ckpt, or of any that --onnx names.
 
     \b
     Examples:
@@ -109,8 +118,8 @@ def command(
       mfnet-export --ckpt best.pt --int8 --calibrate train/ --scenes test/
       mfnet-export --ckpt best.pt --int8 --fp16 --calibrate train/
       mfnet-export --onnx best.fp16.onnx --plan --timing-cache timings
+      mfnet-export --onnx best.onnx --for triton --raw-inputs -o serving/
     """
-    report: Any
     options = replace(options, read=read)
     if [file, ckpt, onnx].count(None) != 2:
         raise UsageError("give either a checkpoint, FILE or --ckpt, or an ONNX file, --onnx")
@@ -118,20 +127,65 @@ def command(
     if not (options.plan or options.fp16):
         require_unset(plan_options, (), "goes with --plan; add it")
     if ckpt is not None:
-        from mfnet_export.export import export_checkpoint
-
-        report = export_checkpoint(ckpt, out, options, plan_options)
+        reports = _from_checkpoint(ckpt, out, options, plan_options, interfaces)
     elif onnx is not None:
+        reports = _from_onnx(onnx, out, options, plan_options, interfaces)
+    if as_json:
+        known = {} if onnx and interfaces.names else reports.pop(0).to_json()
+        if interfaces.names:
+            known["interfaces"] = [report.to_json() for report in reports]
+        say(json.dumps(known))
+    else:
+        say("\n".join(line for report in reports for line in report.lines()))
+
+
+def _from_checkpoint(
+    checkpoint: Path,
+    out: Path | None,
+    options: ExportOptions,
+    plan_options: PlanOptions,
+    interfaces: InterfaceOptions,
+) -> list[Any]:
+    """Export a checkpoint, then write the FP32 file for other programs."""
+    from mfnet_export.export import export_checkpoint
+
+    report = export_checkpoint(checkpoint, out, options, plan_options)
+    if not interfaces.names:
+        return [report]
+    from mfnet_export.interfaces.write import write_interfaces
+
+    try:
+        return [report, *write_interfaces(report.output, None, interfaces)]
+    except MFNetError as fault:
+        raise type(fault)(f"{fault} ({report.output.name} is written)") from fault
+
+
+def _from_onnx(
+    onnx: Path,
+    out: Path | None,
+    options: ExportOptions,
+    plan_options: PlanOptions,
+    interfaces: InterfaceOptions,
+) -> list[Any]:
+    """Build a plan of an ONNX file, or write the file for other programs."""
+    if options.plan == bool(interfaces.names):
+        raise UsageError(
+            "--onnx either builds a plan, --plan, or writes files for other programs, --for; "
+            "give one of the two"
+        )
+    if options.read != ReadOptions():
+        raise UsageError("--onnx reads no scenes; leave the options about reading out")
+    names = set(ExportOptions.__dataclass_fields__) - {"plan", "read"}
+    require_unset(options, tuple(names), "goes with --ckpt, not with --onnx; use that")
+    if options.plan:
         from mfnet_export.tensorrt.build import plan_from_onnx
 
-        if not options.plan:
-            raise UsageError("--onnx only builds a plan; add --plan")
-        if read != ReadOptions():
-            raise UsageError("--onnx reads no scenes; leave the options about reading out")
-        names = set(ExportOptions.__dataclass_fields__) - {"plan", "read"}
-        require_unset(options, tuple(names), "goes with --ckpt, not with --onnx; use that")
-        report = plan_from_onnx(onnx, out or plan_beside(onnx), plan_options)
-    say(json.dumps(report.to_json()) if as_json else "\n".join(report.lines()))
+        return [plan_from_onnx(onnx, out or plan_beside(onnx), plan_options)]
+    if out is not None and (out.is_file() or out.suffix in (".onnx", ".plan")):
+        raise UsageError(f"{out}: with --for, -o names a folder")
+    from mfnet_export.interfaces.write import write_interfaces
+
+    return list(write_interfaces(onnx, out, interfaces))
 
 
 def main(args: Sequence[str] | None = None) -> int:

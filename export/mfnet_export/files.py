@@ -1,4 +1,4 @@
-"""Output files that appear complete or not at all, and the error that prevents an export."""
+"""Output files that appear valid and complete or not at all, and the error that prevents it."""
 
 from __future__ import annotations
 
@@ -45,6 +45,32 @@ def staged_output(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`, whose files are moved into it on success.
+
+    Files of other names that `folder` has stay; after an exception all do.
+
+    Raises:
+        ResourceError: The folder cannot be made or written, or the disk is full.
+    """
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(
+            tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent)
+        )
+    try:
+        yield partial
+        made = [file for file in sorted(partial.rglob("*")) if file.is_file()]
+        pairs = [(file, folder / file.relative_to(partial)) for file in made]
+        with disk_errors(folder):
+            for _, path in pairs:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            replace_files(pairs)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn an OSError into a ResourceError that names `path`."""
     try:
@@ -59,3 +85,22 @@ def disk_errors(path: Path) -> Iterator[None]:
 def folder_size(folder: Path) -> int:
     """Return the size in bytes of the files in a folder, without those in its subfolders."""
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+
+
+def require_valid(path: Path, kind: str = "exported") -> None:
+    """Refuse a file that onnx's checker rejects.
+
+    Args:
+        path: The file; weights beside it are checked too.
+        kind: Kind of graph, for the message.
+
+    Raises:
+        ExportError: The graph is not valid ONNX.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as fault:
+        reason = " ".join(str(fault).split())[:200]
+        raise ExportError(f"{path.name}: the {kind} graph is not valid ONNX ({reason})") from fault

@@ -9,12 +9,11 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 import torch
 
 from mfnet.model.network import MFNet
-from mfnet_export.files import ExportError, disk_errors, staged_output
+from mfnet_export.files import ExportError, disk_errors, require_valid, staged_output
 from mfnet_export.graph.passes import OPSET, REMEDY, clean, lower, require_static
 from mfnet_runtime.contract import METADATA_KEY, Contract
 from mfnet_runtime.version import installed_version
@@ -107,20 +106,3 @@ def save(model: ir.Model, path: Path) -> None:
         ir.external_data.load_to_model(model)  # the weights may still be in another file
     with disk_errors(path):
         ir.save(model, path, external_data=beside)
-
-
-def require_valid(path: Path, kind: str = "exported") -> None:
-    """Refuse a file that onnx's checker rejects.
-
-    Args:
-        path: The file; weights beside it are checked too.
-        kind: Kind of graph, for the message.
-
-    Raises:
-        ExportError: The graph is not valid ONNX.
-    """
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as fault:
-        reason = " ".join(str(fault).split())[:200]
-        raise ExportError(f"{path.name}: the {kind} graph is not valid ONNX ({reason})") from fault

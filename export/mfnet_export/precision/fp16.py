@@ -15,8 +15,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from mfnet_export.files import ExportError, folder_size, staged_output
-from mfnet_export.graph.export import require_valid, save
+from mfnet_export.files import ExportError, folder_size, require_valid, staged_output
+from mfnet_export.graph.export import save
 from mfnet_export.graph.passes import allow_half_scales
 from mfnet_export.options import ExportOptions
 from mfnet_export.precision.accuracy import (

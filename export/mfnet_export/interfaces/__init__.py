@@ -1,0 +1,1 @@
+"""Exported models in the form that other programs take."""
