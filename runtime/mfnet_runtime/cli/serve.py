@@ -122,20 +122,18 @@ def command(
     from mfnet_runtime.run.model import load
     from mfnet_runtime.serve.app import create_app
 
-    name = next(iter(engine.times_of(model)), engine.backend)
-    with (
-        _listen(host, port) as listener,
-        load(
+    with _listen(host, port) as listener:
+        name = next(iter(engine.times_of(model)), engine.backend)
+        with load(
             model,
             name,
             engine.device,
             threads=engine.threads or 0,
             precision=engine.precision,
             trust_plan=engine.trust_plan,
-        ) as loaded,
-    ):
-        logger.info("%s on %s", model.name, loaded.device)
-        _serve(create_app(loaded, options), listener)
+        ) as loaded:
+            logger.info("%s on %s", model.name, loaded.device)
+            _serve(create_app(loaded, options), listener)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import write_rgbd_model
-
-
-@contextmanager
-def serving(folder: Path, *words: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run `mfnet-serve` with the model of `write_rgbd_model`; yields its address and process."""
-    model = write_rgbd_model(folder / "best.onnx")
-    words = (str(model), "--port", "0", "--backend", "onnxruntime", "--threads", "1", *words)
-    code = f"import sys; sys.path[:] = {sys.path!r}\nfrom mfnet_runtime.cli.serve import main\n"
-    with subprocess.Popen(
-        [sys.executable, "-c", f"{code}sys.exit(main({list(words)!r}))"],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        try:
-            assert server.stdout is not None
-            yield server.stdout.readline().strip(), server
-        finally:
-            server.terminate()
+from serving import serving
 
 
 @pytest.fixture
