@@ -27,3 +27,8 @@ def serving(folder: Path, *words: str) -> Iterator[tuple[str, subprocess.Popen[s
             yield server.stdout.readline().strip(), server
         finally:
             server.terminate()
+            try:
+                server.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 import anyio
 from starlette.exceptions import HTTPException
@@ -15,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mfnet_runtime.serve.metrics import Metrics
 from mfnet_runtime.serve.options import ServeOptions
 
-DISCARD_S = 10.0  # for the rest of a body that is refused
+COUNTED = ("/segment",)  # by name although refused; any path would be a metric of its own
 RETRY_AFTER = {"Retry-After": "5"}
 
 logger = logging.getLogger(__name__)
@@ -71,7 +70,8 @@ class Gate:
                 await self._app(scope, receive, exchange.send)
         finally:
             seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", "other")
+            unrouted = scope["path"] if scope["path"] in COUNTED else "other"
+            route = str(getattr(scope.get("route"), "path", unrouted))
             status = "gone" if exchange.gone else str(exchange.status or 500)
             self._intake.metrics.count(route, status, seconds)
             if scope["method"] == "POST":
@@ -81,8 +81,6 @@ class Gate:
         intake = self._intake
         refusal = intake.refusal(scope)
         if refusal is not None:
-            if not any(name == b"expect" for name, _ in scope["headers"]):
-                await exchange.discard_body()
             await refusal(scope, exchange.receive, exchange.send)
             return
         intake.taken += 1
@@ -134,15 +132,8 @@ class _Exchange:
         message = await self._next()
         self._received += len(message.get("body", b""))
         if self._received > self._max_body:
-            await self.discard_body()
             raise HTTPException(413, too_large(self._max_body))
         return message
-
-    async def discard_body(self) -> None:
-        """Read the rest of the body, for a while: most clients read no answer before it is sent."""
-        with anyio.move_on_after(DISCARD_S):
-            while not self._body_read.is_set():
-                await self._next()
 
     async def wait_until_gone(self) -> None:
         """Return when the client closes the connection after sending its body."""
@@ -169,8 +160,7 @@ class _Exchange:
 
 def error_response(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """Return an error in the form of all answers of the service, which is that of KServe."""
-    content: dict[str, Any] = {"error": text}
-    return JSONResponse(content, status, headers)
+    return JSONResponse({"error": text}, status, headers)
 
 
 def too_large(limit: int) -> str:

@@ -65,8 +65,8 @@ def until(condition: Callable[[], bool]) -> None:
 class Crowd:
     """Clients that send a scene at the same time."""
 
-    def __init__(self, app: FastAPI, parts: dict[str, bytes]) -> None:
-        self.app, self.parts = app, parts
+    def __init__(self, app: FastAPI, model: SlowModel, parts: dict[str, bytes]) -> None:
+        self.app, self.model, self.parts = app, model, parts
 
     def __enter__(self) -> Crowd:
         self.client = TestClient(self.app).__enter__()
@@ -74,6 +74,7 @@ class Crowd:
         return self
 
     def __exit__(self, *raised: object) -> None:
+        self.model.go.set()
         self.pool.shutdown()
         self.client.__exit__(None, None, None)
 
@@ -84,7 +85,7 @@ class Crowd:
 def test_full_queue_and_shutting_down(model: SlowModel, parts: dict[str, bytes]) -> None:
     app = create_app(model, ServeOptions(queue=2))
     intake = app.state.intake
-    with Crowd(app, parts) as crowd:
+    with Crowd(app, model, parts) as crowd:
         accepted = [crowd.send(), crowd.send()]
         until(lambda: intake.taken == 2)
         refused = crowd.send().result()
@@ -98,12 +99,14 @@ def test_full_queue_and_shutting_down(model: SlowModel, parts: dict[str, bytes])
         assert crowd.client.get("/health").status_code == 503
         model.go.set()
         assert [each.result().status_code for each in accepted] == [200, 200]
+        lines = crowd.client.get("/metrics").text
+        assert 'mfnet_requests_total{route="/segment",status="429"} 1.0' in lines
         assert intake.taken == 0
 
 
 def test_time_limit_stops_the_work(model: SlowModel, parts: dict[str, bytes]) -> None:
     app = create_app(model, ServeOptions(timeout=0.3))
-    with Crowd(app, parts) as crowd:
+    with Crowd(app, model, parts) as crowd:
         running, waiting = crowd.send(), crowd.send()
         for each in (running, waiting):
             assert each.result().status_code == 504
@@ -145,11 +148,12 @@ def test_client_that_leaves_frees_its_place(
         async def send(message: Any) -> None:
             pass
 
-        async with anyio.create_task_group() as group:
-            group.start_soon(app, scope, receive, send)
-            while not (intake.taken and (uploading or model.running)):
-                await anyio.sleep(0.01)
-            left.set()
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                group.start_soon(app, scope, receive, send)
+                while not (intake.taken and (uploading or model.running)):
+                    await anyio.sleep(0.01)
+                left.set()
         assert intake.taken == 0
 
     anyio.run(main)
