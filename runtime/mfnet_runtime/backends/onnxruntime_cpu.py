@@ -46,7 +46,7 @@ class OrtBackend:
     ) -> None:
         import onnxruntime
 
-        self._path, self._engine = path, f"ONNX Runtime {onnxruntime.__version__}"
+        self.path, self._engine = path, f"ONNX Runtime {onnxruntime.__version__}"
         self.contract = contract_from_onnx(path, precision)
         if precision == "bf16":
             raise UsageError(
@@ -73,7 +73,7 @@ class OrtBackend:
     def infer(self, feed: Feed) -> Arrays:
         """Run one batch; see `Backend.infer`."""
         check_feed(feed, self.inputs)
-        with running(self._path, self._engine, len(feed["image"])):
+        with running(self.path, self._engine, len(feed["image"])):
             (logits,) = self._session.run(["logits"], dict(feed))
         return {"logits": logits}
 

@@ -70,7 +70,7 @@ class OrtCudaBackend:
     ) -> None:
         import onnxruntime
 
-        self._ort, self._path = onnxruntime, path
+        self._ort, self.path = onnxruntime, path
         self._engine = f"ONNX Runtime {onnxruntime.__version__}"
         self.contract = contract_in_onnx(path)
         self.precision = self.contract.precision
@@ -106,7 +106,7 @@ class OrtCudaBackend:
         """Run one batch; see `Backend.infer`."""
         check_feed(feed, self.inputs)
         count = len(feed["image"])
-        with running(self._path, self._engine, count), self._watching():
+        with running(self.path, self._engine, count), self._watching():
             if not self._values or self._values["image"].shape()[0] != count:
                 self._bind(count)
             for name, array in feed.items():
@@ -126,10 +126,10 @@ class OrtCudaBackend:
         if hasattr(self._ort, "preload_dlls"):  # 1.21 and later; finds CUDA installed by pip
             with redirect_stdout(sys.stderr):
                 self._ort.preload_dlls()
-        with loading(self._path, self._engine):
+        with loading(self.path, self._engine):
             try:
                 session = self._ort.InferenceSession(
-                    str(self._path.absolute()), options, providers=[(PROVIDER, SETTINGS)]
+                    str(self.path.absolute()), options, providers=[(PROVIDER, SETTINGS)]
                 )
             except Exception as fault:  # the bindings raise many unrelated types
                 if "fallback" not in str(fault):
@@ -137,7 +137,7 @@ class OrtCudaBackend:
                 session = None
         if session is None or PROVIDER not in session.get_providers():
             raise UsageError(
-                f"{self._path}: {self._engine} would run it on the CPU, at least in part: the GPU, "
+                f"{self.path}: {self._engine} would run it on the CPU, at least in part: the GPU, "
                 f"or the CUDA or cuDNN it was built for, or an operator is missing; {REMEDY}"
             )
         return session

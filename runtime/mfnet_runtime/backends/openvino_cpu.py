@@ -52,7 +52,7 @@ class OpenVinoBackend:
         sys.modules.setdefault(REPORTER, None)  # type: ignore[arg-type]
         import openvino
 
-        self._tensor, self._path = openvino.Tensor, path
+        self._tensor, self.path = openvino.Tensor, path
         self._engine = f"OpenVINO {openvino.__version__.partition('-')[0]}"
         self.contract = contract_from_onnx(path, precision)
         self.inputs, self.outputs = specs_of(self.contract)
@@ -93,7 +93,7 @@ class OpenVinoBackend:
         """Run one batch; see `Backend.infer`."""
         check_feed(feed, self.inputs)
         batch = len(feed["image"])
-        with running(self._path, self._engine, batch):
+        with running(self.path, self._engine, batch):
             if len(self._logits) != batch:
                 self._logits = np.empty((batch, *self._logits.shape[1:]), np.float32)
             # OpenVINO shares the memory of arrays that are contiguous and writeable.
@@ -135,7 +135,7 @@ class OpenVinoBackend:
         found = compiled.get_property("INFERENCE_PRECISION_HINT")
         if found != floats:
             raise ModelError(
-                f"{self._path}: {self._engine} would run floats in {found.get_type_name()}, "
+                f"{self.path}: {self._engine} would run floats in {found.get_type_name()}, "
                 f"not in {floats.get_type_name()}; use --backend onnxruntime"
             )
         kinds = {
@@ -148,7 +148,7 @@ class OpenVinoBackend:
             return name
         if not kinds & set(INT8):
             raise ModelError(
-                f"{self._path}: is INT8, but {self._engine} runs none of its products in "
+                f"{self.path}: is INT8, but {self._engine} runs none of its products in "
                 "INT8; export it again with mfnet-export --int8"
             )
         return "int8" if name == "fp32" else f"int8+{name}"

@@ -63,7 +63,7 @@ class TensorRtBackend:
         trust_plan: bool = False,
         eager: bool = False,
     ) -> None:
-        self._path, self._asked, self._trusted, self._eager = path, batch, trust_plan, eager
+        self.path, self._asked, self._trusted, self._eager = path, batch, trust_plan, eager
         self.contract, facts = known_of_plan(path, trust_plan)
         self.precision = self.contract.precision
         if precision != self.precision:
@@ -84,13 +84,13 @@ class TensorRtBackend:
         with ExitStack() as opened:
             self.cuda = opened.enter_context(CudaDevice())
             if self._facts is not None:
-                require_gpu(self._path, self._facts, self.cuda.name, self.cuda.compute_capability)
-            plan = self._path.read_bytes()
+                require_gpu(self.path, self._facts, self.cuda.name, self.cuda.compute_capability)
+            plan = self.path.read_bytes()
             if self._facts is not None:
-                require_digest(self._path, self._facts, plan)
+                require_digest(self.path, self._facts, plan)
             self.engine = opened.enter_context(
                 Engine(
-                    self._path,
+                    self.path,
                     plan,
                     self._trt,
                     self.cuda,
@@ -102,7 +102,7 @@ class TensorRtBackend:
             profile = self.engine.profile
             if self._facts is not None and self._facts.profile != profile:
                 raise ModelError(
-                    f"{self._path}: was built for batches {profile}, the file beside it says "
+                    f"{self.path}: was built for batches {profile}, the file beside it says "
                     f"{self._facts.profile}; build it again"
                 )
             best = min(self._asked or profile.best, profile.largest)
@@ -125,7 +125,7 @@ class TensorRtBackend:
         largest = self.engine.profile.largest
         if windows > largest:
             raise ModelError(
-                f"{self._path}: a batch of {windows} windows; it was built for at most {largest}"
+                f"{self.path}: a batch of {windows} windows; it was built for at most {largest}"
             )
         if self._execution is None or self._execution.room < windows:
             self._release()

@@ -1,0 +1,103 @@
+"""Give tasks to workers, one at a time each, and again to others where a worker fails.
+
+A worker has one task at a time, so that its death is blamed on that task alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from mfnet_runtime.backends.base import Backend
+from mfnet_runtime.errors import ResourceError, SceneError
+from mfnet_runtime.run.executors.base import Done
+from mfnet_runtime.run.executors.worker import Answer, Opener, Order, absolute, facts_of
+from mfnet_runtime.run.task import Task
+
+DEATHS = 2  # of workers, until their task is given up
+
+logger = logging.getLogger(__name__)
+
+
+class Workers(Protocol):
+    """Other processes that do tasks."""
+
+    def ready(self) -> list[str]:
+        """Return the names of all workers that have the model, busy ones included.
+
+        Raises:
+            UsageError: before the first task, a worker is not fit.
+            ResourceError: the workers are gone for good.
+        """
+        ...
+
+    def start(self, worker: str, task: Task) -> None:
+        """Give a task to a free worker."""
+        ...
+
+    def answers(self) -> Iterable[tuple[str, Answer | None]]:
+        """Wait for a second or until a task ends; None for one whose worker has died."""
+        ...
+
+
+def order_for(first: Task, opener: Opener, backend: Backend, threads: int) -> Order:
+    """Write a token into the output folder, and say what workers must have."""
+    token = first.folder.parent / f".token-{uuid4().hex}"
+    token.touch()
+    files = tuple(path.absolute() for path in (token, first.scene.image, first.scene.dsm))
+    return Order(opener, facts_of(backend), files, threads)
+
+
+def with_first(tasks: Iterable[Task]) -> tuple[Task | None, Iterator[Task]]:
+    """Return the first task, if any, and all."""
+    rest = iter(tasks)
+    first = next(rest, None)
+    return first, iter(()) if first is None else chain([first], rest)
+
+
+def dispatch(
+    workers: Workers, tasks: Iterator[Task], tick: Callable[[int], None]
+) -> Iterator[Done]:
+    """Do tasks; see `Executor.run`."""
+    again: deque[Task] = deque()
+    busy: dict[str, Task] = {}
+    deaths: Counter[Path] = Counter()
+    unfit: dict[str, ResourceError] = {}
+    while True:
+        ready = workers.ready()
+        free = [name for name in ready if name not in busy and name not in unfit]
+        if ready and unfit.keys() >= set(ready):
+            raise next(reversed(unfit.values()))
+        for name in free:
+            task = again.popleft() if again else next(tasks, None)
+            if task is None:
+                break
+            busy[name] = task
+            workers.start(name, absolute(task))
+        if free and not busy:
+            return
+        for name, answer in workers.answers():
+            task = busy.pop(name)
+            if isinstance(answer, ResourceError):
+                logger.warning("%s gets no more tasks: %s", name, answer)
+                unfit[name] = answer
+                again.append(task)
+                continue
+            if answer is None:
+                deaths[task.path] += 1
+                label = f"{task.scene.image}: block {task.path.stem}"
+                if deaths[task.path] < DEATHS:
+                    logger.warning("%s: %s has died, or was lost; done again", label, name)
+                    again.append(task)
+                    continue
+                answer = SceneError(
+                    f"{label}: {DEATHS} workers died while they did it, the last on {name}; look "
+                    "at their memory and their logs"
+                )
+            tick(len(task.grid))
+            yield task, answer
