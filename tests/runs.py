@@ -30,6 +30,7 @@ from support import write_scene
 from mfnet_runtime.console import run_command
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.run import plan
+from mfnet_runtime.run.executors.base import LOCAL, Executor
 from mfnet_runtime.run.manifest import FILE as MANIFEST
 from mfnet_runtime.run.manifest import Manifest
 from mfnet_runtime.run.options import NO_VECTORS, ResumeOptions, VectorOptions
@@ -108,8 +109,8 @@ def main(words: list[str]) -> int:
             print(json.dumps(calls), file=sys.stderr)
 
 
-def run(spec: Spec) -> list[SceneOutcome]:
-    """Run a spec in this process."""
+def run(spec: Spec, executor: Executor = LOCAL) -> list[SceneOutcome]:
+    """Run a spec; planned, recorded and finished in this process."""
     options = {"stride": 16, "block": 48, **spec.options}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "block_height", lambda grid: spec.rows)
@@ -123,6 +124,7 @@ def run(spec: Spec) -> list[SceneOutcome]:
             resume=ResumeOptions(spec.resume, spec.restart),
             tags=spec.tags,
             quiet=True,
+            executor=executor,
         )
 
 

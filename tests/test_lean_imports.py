@@ -12,7 +12,9 @@ from support import run_python, write_rgbd_model, write_scene
 
 import mfnet_runtime
 
-HEAVY = "torch torchvision onnx openvino tensorrt pycuda matplotlib mfnet mfnet_export".split()
+HEAVY = (
+    "torch torchvision onnx openvino distributed tensorrt pycuda matplotlib mfnet mfnet_export"
+).split()
 # With any of these set, the engines send nothing.
 QUIET = ("CI GITHUB_ACTIONS TF_BUILD JENKINS_URL ORT_DISABLE_TELEMETRY XDG_CACHE_HOME").split()
 SERVE = "fastapi starlette pydantic uvicorn prometheus_client".split()

@@ -238,9 +238,9 @@ def say(text: str) -> None:
 
 @contextmanager
 def progress(total: int, label: str, quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """Show a bar on a terminal, and log a line every 30 s elsewhere; yields `tick(done, note)`."""
+    """Show a bar, or log a line every 30 s without a terminal; yields `tick(done, note, total)`."""
     if quiet or not sys.stderr.isatty():
-        yield _log_progress(total, label) if not quiet else lambda done, note=None: None
+        yield _log_progress(total, label) if not quiet else lambda done, note=None, total=None: None
         return
     with click.progressbar(
         length=total,
@@ -250,16 +250,21 @@ def progress(total: int, label: str, quiet: bool = False) -> Iterator[Callable[.
         show_pos=True,
         item_show_func=lambda note: note or "",
     ) as bar:
-        yield lambda done, note=None: bar.update(done, note)
+
+        def tick(done: int, note: str | None = None, total: int | None = None) -> None:
+            bar.length = total or bar.length
+            bar.update(done, note)
+
+        yield tick
 
 
 def _log_progress(total: int, label: str) -> Callable[..., None]:
     started = logged = time.monotonic()
     count = 0
 
-    def tick(done: int, note: str | None = None) -> None:
-        nonlocal count, logged
-        count, now = count + done, time.monotonic()
+    def tick(done: int, note: str | None = None, new_total: int | None = None) -> None:
+        nonlocal count, logged, total
+        count, now, total = count + done, time.monotonic(), new_total or total
         if now - logged < LOG_SECONDS or not count:
             return
         logged, rate = now, count / (now - started)

@@ -17,6 +17,7 @@ NO_MEMORY = re.compile(
 
 # Extra that installs each optional package.
 EXTRAS = {
+    "distributed": "cluster",
     "torch": "train",
     "torchvision": "train",
     "segment_anything": "train",

@@ -16,6 +16,7 @@ from mfnet_runtime.cli.read_options import read_options
 from mfnet_runtime.cli.run_options import (
     EngineOptions,
     engine_options,
+    executor_options,
     resume_options,
     segment_options,
     vector_options,
@@ -30,6 +31,7 @@ from mfnet_runtime.console import (
     say,
 )
 from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.run.executors.choose import ExecutorOptions
 from mfnet_runtime.run.options import ResumeOptions, VectorOptions
 from mfnet_runtime.scene.layouts import LAYOUTS, layout_in
 from mfnet_runtime.scene.options import ReadOptions
@@ -65,6 +67,7 @@ logger = logging.getLogger(__name__)
 @vector_options
 @resume_options
 @engine_options
+@executor_options
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -92,6 +95,7 @@ def command(
     vectors: VectorOptions,
     resume: ResumeOptions,
     engine: EngineOptions,
+    workers: ExecutorOptions,
     dry_run: bool,
     check: bool,
     quiet: bool,
@@ -113,6 +117,7 @@ def command(
       mfnet-run best.onnx ortho.tif --dsm heights.tif -o maps/ --stride 64
       mfnet-run best.onnx pairs.csv -o maps/ --align --aoi county.gpkg
       mfnet-run best.fp16.plan scenes/ -o maps/
+      mfnet-run best.onnx pairs.csv -o maps/ --executor dask:tls://host:8786
     """
     from mfnet_runtime.preflight.estimate import estimate_scenes
     from mfnet_runtime.run.provenance import model_tags
@@ -145,9 +150,14 @@ def command(
         return check_scenes(request, found, out, options, read, vectors, as_json, quiet)
     if out is None and not dry_run:
         raise UsageError("no output folder; give one with -o (--check and --dry-run need none)")
+    if engine.trust_plan and workers.executor != "local":
+        raise UsageError("--trust-plan is about this machine's plan; leave out --executor")
     times = engine.times_of(model)
     name = next(iter(times), engine.backend)
-    with engine.backend_for(model, name, options.batch) as backend:
+    with (
+        (ExecutorOptions() if dry_run else workers).open(engine.threads or 0) as executor,
+        engine.backend_for(model, name, options.batch) as backend,
+    ):
         ran = {
             "model": model.name,
             "backend": backend.name,
@@ -171,6 +181,7 @@ def command(
                 resume=resume,
                 tags=model_tags(model),
                 quiet=quiet,
+                executor=executor,
             )
             rows = [outcome.row for outcome in outcomes]
     failed = sum(row["status"] == "failed" for row in rows)

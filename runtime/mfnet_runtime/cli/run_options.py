@@ -11,6 +11,7 @@ import click
 from mfnet_runtime.backends import DEVICES
 from mfnet_runtime.console import option_group, threads_option
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.run.executors.choose import ExecutorOptions
 from mfnet_runtime.run.options import SIEVE, ResumeOptions, VectorFormat, VectorOptions
 from mfnet_runtime.tiling.options import (
     BLENDS,
@@ -136,7 +137,7 @@ segment_options = option_group(
                 "--max-memory",
                 metavar="SIZE",
                 callback=_memory,
-                help="Memory for pixels, in addition to the model: 800M or 2G "
+                help="Memory for pixels, of each worker, in addition to the model: 800M or 2G "
                 "[default: about 250M].",
             ),
         ],
@@ -226,6 +227,33 @@ engine_options = option_group(
                 "--trust-plan",
                 is_flag=True,
                 help="Skip the checksum, TensorRT-version and GPU checks of a plan.",
+            ),
+        ],
+    },
+)
+
+executor_options = option_group(
+    ExecutorOptions,
+    "workers",
+    {
+        "Workers": [
+            click.option(
+                "--executor",
+                metavar="NAME",
+                default="local",
+                show_default=True,
+                help="Where blocks are computed: local, in this process; processes:N; "
+                "dask:local:N; or dask:tls://HOST:PORT, on all workers of a Dask scheduler.",
+            ),
+            click.option(
+                "--ship-model",
+                is_flag=True,
+                help="Send the model to Dask's workers, which otherwise read it from its path.",
+            ),
+            click.option(
+                "--insecure",
+                is_flag=True,
+                help="Allow a scheduler on another machine without TLS (dask:tcp://HOST:PORT).",
             ),
         ],
     },

@@ -1,30 +1,33 @@
 """Segment many scenes with one model: plan tasks, do them, record what is done, finish the outputs.
 
-A scene that fails is reported, and the others still run.
+An executor does the tasks, of several scenes at a time if it has workers for them. Planning,
+recording and finishing are done here. A scene that fails is reported, and the others still run.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.console import progress
 from mfnet_runtime.errors import SceneError
+from mfnet_runtime.raster.geotiff import Block
 from mfnet_runtime.raster.vectors import require_format
+from mfnet_runtime.run.executors.base import LOCAL, Executor
 from mfnet_runtime.run.finish import finish_scene, row_of
 from mfnet_runtime.run.inputs import InputChangedError
 from mfnet_runtime.run.manifest import Manifest
 from mfnet_runtime.run.options import NO_VECTORS, REFUSE_UNFINISHED, ResumeOptions, VectorOptions
 from mfnet_runtime.run.outputs import OutputPaths, require_places
-from mfnet_runtime.run.plan import plan_scene
+from mfnet_runtime.run.plan import ScenePlan, plan_scene
 from mfnet_runtime.run.provenance import provenance_tags, run_settings
-from mfnet_runtime.run.task import Receipt, Task, do
+from mfnet_runtime.run.task import Receipt, Task
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import DEFAULT_OPTIONS
@@ -64,6 +67,7 @@ def segment_scenes(
     tags: Mapping[str, str] | None = None,
     quiet: bool = False,
     tick: Tick | None = None,
+    executor: Executor = LOCAL,
 ) -> list[SceneOutcome]:
     """Write `folder/NAME.tif`, and the other outputs asked for, for every scene.
 
@@ -79,6 +83,7 @@ def segment_scenes(
         quiet: Show no progress.
         tick: Called with the number of windows just inferred or skipped, in place of showing
             progress; an exception that it raises ends the run.
+        executor: Does the tasks; the outputs are the same with any.
 
     Raises:
         UsageError: `folder` holds inputs, is a file, or has a folder in place of an output; outputs
@@ -98,29 +103,37 @@ def segment_scenes(
     settings = run_settings(backend, options, read, vectors, tags or {}, scenes)
     tags = {**provenance_tags(backend, options, read), **(tags or {})}
     names = [scene.name for scene in scenes]
-    outcomes = []
+    places = list(zip(scenes, outputs, strict=True))
     with Manifest(folder, settings, resume, names) as manifest:
-        run = Run(backend, options, read, vectors, tags, sizes, manifest, quiet, tick)
-        for number, (scene, paths) in enumerate(zip(scenes, outputs, strict=True), start=1):
-            try:
-                outcome = segment_one(run, scene, paths, f"{scene.name} ({number}/{len(scenes)})")
-            except SceneError as fault:
-                logger.error("%s", fault)
-                if not isinstance(fault, InputChangedError):
-                    manifest.record_failed(scene.name, str(fault))
-                row = {"scene": scene.name, "status": "failed", "error": str(fault)}
-                outcome = SceneOutcome(row)
-            outcomes.append(outcome)
+        run = Run(backend, options, read, vectors, tags, sizes, manifest, places)
+        with (
+            run.progress(executor, quiet or tick is not None) as show,
+            closing(executor.run(run.tasks(), backend, sizes, tick or show)) as done,
+        ):
+            for task, result in done:
+                run.take(task, result)
         manifest.end()
-    if options.batch == "auto":
+    if options.batch == "auto" and executor is LOCAL:
         how = "the fastest by timing" if sizes.timed else "too few windows to time others"
         logger.info("batch %d, %s", sizes.chosen, how)
-    return outcomes
+    return [run.outcomes[name] for name in names]
 
 
-@dataclass(frozen=True)
+@dataclass
+class Begun:
+    """A scene of which tasks are missing."""
+
+    plan: ScenePlan
+    paths: OutputPaths
+    blocks: list[Block]
+    missing: int  # tasks
+    report: SceneReport
+    started: float
+
+
+@dataclass
 class Run:
-    """What all scenes of a run share."""
+    """What all scenes of a run share, and what has become of them so far."""
 
     backend: Backend
     options: SegmentOptions
@@ -129,62 +142,116 @@ class Run:
     tags: Mapping[str, str]
     sizes: BatchSize
     manifest: Manifest
-    quiet: bool
-    tick: Tick | None
+    scenes: Sequence[tuple[Scene, OutputPaths]]
+    begun: dict[str, Begun] = field(default_factory=dict)
+    outcomes: dict[str, SceneOutcome] = field(default_factory=dict)
+    planned: int = 0  # scenes
+    windows: int = 0  # of planned tasks
+    receipts: int = 0
 
+    def tasks(self) -> Iterator[Task]:
+        """Plan scenes, one when the tasks of the last are taken; yield tasks not done before."""
+        for scene, paths in self.scenes:
+            tasks: list[Task] = []
+            with self._may_fail(scene):
+                tasks = self._begin(scene, paths)
+            self.planned += 1
+            for task in tasks:
+                if scene.name in self.outcomes:  # it has failed
+                    break
+                yield task
 
-def segment_one(run: Run, scene: Scene, paths: OutputPaths, label: str) -> SceneOutcome:
-    """Plan a scene, do the tasks that were not done before, record them, and finish the scene.
+    def _begin(self, scene: Scene, paths: OutputPaths) -> list[Task]:
+        started = time.perf_counter()
+        manifest = self.manifest
+        paths.require_short_names()
+        done = manifest.find_done(scene, paths)
+        if done is not None:
+            row = {**done, **paths.to_json(), "resumed": True}
+            self.outcomes[scene.name] = SceneOutcome(row)
+            return []
+        plan = plan_scene(
+            scene,
+            self.backend.contract,
+            self.options,
+            self.read,
+            settings=manifest.digest,
+            folder=manifest.work_folder(scene.name),
+            batch=self.sizes.largest,
+            known=manifest.known_inputs(scene.name),
+        )
+        paths.require_polygons_possible(plan.place, plan.shape[0], self.vectors)
+        manifest.record_inputs(scene.name, plan.inputs)
+        if plan.read.alignment is not None:
+            logger.info("%s: %s", scene.name, plan.read.alignment.sentence())
+        if plan.read.scaling is not None and plan.read.scaling.changes:
+            logger.info("%s: %s", scene.name, plan.read.scaling.sentence())
+        for warning in plan.warnings:
+            logger.warning("%s: %s", scene.name, warning)
 
-    Raises:
-        SceneError: the scene cannot be read, or its outputs cannot be made.
-    """
-    started = time.perf_counter()
-    manifest, contract = run.manifest, run.backend.contract
-    paths.require_short_names()
-    done = manifest.find_done(scene, paths)
-    if done is not None:
-        return SceneOutcome({**done, **paths.to_json(), "resumed": True})
+        blocks = [block for task in plan.tasks if (block := manifest.find_block(task))]
+        there = {block.path for block in blocks}
+        tasks = [task for task in plan.tasks if task.path not in there]
+        windows = sum(len(task.grid) for task in tasks)
+        report = SceneReport(plan.span, windows, len(tasks), batch=self.sizes.chosen)
+        self.windows += windows
+        self.begun[scene.name] = Begun(plan, paths, blocks, len(tasks), report, started)
+        if not tasks:
+            self._finish(self.begun.pop(scene.name))
+        return tasks
 
-    plan = plan_scene(
-        scene,
-        contract,
-        run.options,
-        run.read,
-        settings=manifest.digest,
-        folder=manifest.work_folder(scene.name),
-        batch=run.sizes.largest,
-        known=manifest.known_inputs(scene.name),
-    )
-    paths.require_polygons_possible(plan.place, plan.shape[0], run.vectors)
-    manifest.record_inputs(scene.name, plan.inputs)
-    if plan.read.alignment is not None:
-        logger.info("%s: %s", scene.name, plan.read.alignment.sentence())
-    if plan.read.scaling is not None and plan.read.scaling.changes:
-        logger.info("%s: %s", scene.name, plan.read.scaling.sentence())
-    for warning in plan.warnings:
-        logger.warning("%s: %s", scene.name, warning)
+    def take(self, task: Task, result: Receipt | SceneError) -> None:
+        """Record what became of a task; finish its scene after the last one."""
+        scene = self.begun.get(task.scene.name)
+        if scene is None:  # it has failed
+            return
+        with self._may_fail(task.scene):
+            if isinstance(result, SceneError):
+                raise result
+            self.manifest.record(result)
+            self.receipts += 1
+            scene.blocks.append(result.block)
+            scene.report.skipped += result.report.skipped
+            scene.report.backend_s += result.report.backend_s
+            scene.report.batch = result.report.batch
+            scene.missing -= 1
+            if not scene.missing:
+                self._finish(self.begun.pop(task.scene.name))
 
-    blocks = [block for task in plan.tasks if (block := manifest.find_block(task))]
-    there = {block.path for block in blocks}
-    tasks = [task for task in plan.tasks if task.path not in there]
-    report = SceneReport(plan.span, sum(len(task.grid) for task in tasks), len(tasks))
-    for receipt in do_all(tasks, run, label):
-        manifest.record(receipt)
-        blocks.append(receipt.block)
-        report.skipped += receipt.report.skipped
-        report.backend_s += receipt.report.backend_s
+    def _finish(self, scene: Begun) -> None:
+        plan, report, classes = scene.plan, scene.report, self.backend.contract.classes
+        files, areas = finish_scene(
+            plan, scene.blocks, scene.paths, classes, self.vectors, self.tags
+        )
+        report.total_s = time.perf_counter() - scene.started
+        row = row_of(plan, classes, areas, report)
+        self.manifest.record_done(plan.scene.name, files, row)
+        row = {**row, **scene.paths.to_json(), "resumed": False}
+        self.outcomes[plan.scene.name] = SceneOutcome(row, report)
 
-    files, areas = finish_scene(plan, blocks, paths, contract.classes, run.vectors, run.tags)
-    report.batch, report.total_s = run.sizes.chosen, time.perf_counter() - started
-    row = row_of(plan, contract.classes, areas, report)
-    manifest.record_done(scene.name, files, row)
-    return SceneOutcome({**row, **paths.to_json(), "resumed": False}, report)
+    @contextmanager
+    def _may_fail(self, scene: Scene) -> Iterator[None]:
+        try:
+            yield
+        except SceneError as fault:
+            logger.error("%s", fault)
+            self.begun.pop(scene.name, None)
+            if not isinstance(fault, InputChangedError):
+                self.manifest.record_failed(scene.name, str(fault))
+            row = {"scene": scene.name, "status": "failed", "error": str(fault)}
+            self.outcomes[scene.name] = SceneOutcome(row)
 
+    @contextmanager
+    def progress(self, executor: Executor, quiet: bool) -> Iterator[Callable[[int], None]]:
+        """Show windows done of those expected: scenes to come are taken to be like the others."""
+        total = len(self.scenes)
+        label = self.scenes[0][0].name if total == 1 else f"{total} scenes"
+        with progress(0, label, quiet) as show:
 
-def do_all(tasks: Sequence[Task], run: Run, label: str) -> Iterator[Receipt]:
-    """Do tasks one after the other in this process; their receipts may come in any order."""
-    windows = sum(len(task.grid) for task in tasks)
-    with nullcontext(run.tick) if run.tick else progress(windows, label, run.quiet) as tick:
-        for task in tasks:
-            yield do(task, run.backend, run.sizes, tick)
+            def tick(done: int) -> None:
+                note = f"{self.receipts} blocks and {len(self.outcomes)} scenes done"
+                if executor.workers > 1:
+                    note += f", {executor.workers} workers"
+                show(done, note, round(self.windows * total / self.planned))
+
+            yield tick

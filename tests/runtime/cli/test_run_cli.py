@@ -284,5 +284,5 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Examples:" in done.stdout
-    headings = ["Options", "Reading", "Windows", "Outputs", "Engine", "Resuming"]
+    headings = ["Options", "Reading", "Windows", "Outputs", "Engine", "Resuming", "Workers"]
     assert [line[:-1] for line in done.stdout.splitlines() if line[:1].isupper()][1:] == headings

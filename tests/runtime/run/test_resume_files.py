@@ -17,6 +17,7 @@ from undisturbed import Undisturbed, wait_for_blocks
 
 from mfnet_runtime.errors import ResourceError, UsageError
 from mfnet_runtime.run import segment
+from mfnet_runtime.run.executors import base
 from mfnet_runtime.run.finish import finish_scene
 from mfnet_runtime.run.manifest import FILE, WORK, Manifest
 
@@ -37,7 +38,7 @@ def test_an_unfinished_run_is_not_begun_anew_by_itself(spec: Spec, whole: dict[s
 
 def test_a_run_that_left_nothing_is_begun_anew(spec: Spec, whole: dict[str, str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segment, "do", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(base, "do", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(spec)
     assert not (Path(spec.out) / WORK).exists()

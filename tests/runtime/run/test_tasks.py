@@ -5,13 +5,15 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import pytest
 from place_backend import PlaceBackend
 from runs import Spec, digests, interrupt, run
 
-from mfnet_runtime.run import segment
+from mfnet_runtime.run.executors import base
+from mfnet_runtime.run.executors.base import Done, LocalExecutor
 from mfnet_runtime.run.plan import block_height
 from mfnet_runtime.run.task import Receipt, Task, do
 from mfnet_runtime.tiling.grid import WindowGrid
@@ -27,23 +29,21 @@ pickle.dump(do(task, PlaceBackend()), open(sys.argv[1] + ".done", "wb"))
 
 
 def test_tasks_are_done_by_other_processes_in_any_order(
-    spec: Spec, whole: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: Spec, whole: dict[str, str], tmp_path: Path
 ) -> None:
-    def do_elsewhere(tasks: list[Task], *_: object) -> list[Receipt]:
-        receipts = []
-        for index, task in enumerate(reversed(tasks)):
-            if index % 4:
-                receipts.append(do(task, PlaceBackend()))
-                continue
-            path = tmp_path / "task"
-            path.write_bytes(pickle.dumps(task))
-            code = WORKER.format(path=sys.path)
-            subprocess.run([sys.executable, "-c", code, str(path)], check=True)
-            receipts.append(pickle.loads(path.with_suffix(".done").read_bytes()))
-        return receipts
+    class Elsewhere(LocalExecutor):
+        def run(self, tasks: Iterable[Task], *_: object) -> Generator[Done]:
+            for index, task in enumerate(reversed(list(tasks))):  # of both scenes
+                if index % 4:
+                    yield task, do(task, PlaceBackend())
+                    continue
+                path = tmp_path / "task"
+                path.write_bytes(pickle.dumps(task))
+                code = WORKER.format(path=sys.path)
+                subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+                yield task, pickle.loads(path.with_suffix(".done").read_bytes())
 
-    monkeypatch.setattr(segment, "do_all", do_elsewhere)
-    run(spec)
+    run(spec, Elsewhere())
     assert digests(Path(spec.out)) == whole
 
 
@@ -68,7 +68,7 @@ def test_only_missing_tasks_are_done(
         done.append(task.path.name)
         return do(task, *words)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(segment, "do", note)
+    monkeypatch.setattr(base, "do", note)
     outcomes = run(again)
     assert len(done) == 9 - 5 + 2  # of scenes a and b
     assert digests(Path(spec.out)) == whole

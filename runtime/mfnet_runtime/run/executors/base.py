@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Protocol
 
 from mfnet_runtime.backends.base import Backend
@@ -27,7 +27,7 @@ class Executor(Protocol):
         backend: Backend,
         sizes: BatchSize,
         tick: Callable[[int], None],
-    ) -> Iterator[Done]:
+    ) -> Generator[Done]:
         """Do tasks; close the iterator to stop.
 
         Args:
@@ -55,7 +55,7 @@ class LocalExecutor:
         backend: Backend,
         sizes: BatchSize,
         tick: Callable[[int], None],
-    ) -> Iterator[Done]:
+    ) -> Generator[Done]:
         """See `Executor.run`."""
         for task in tasks:
             done: Receipt | SceneError

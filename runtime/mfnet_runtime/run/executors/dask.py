@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from ipaddress import ip_address
 from itertools import count
@@ -62,7 +63,7 @@ class DaskExecutor:
         backend: Backend,
         sizes: BatchSize,
         tick: Callable[[int], None],
-    ) -> Iterator[Done]:
+    ) -> Generator[Done]:
         """See `Executor.run`."""
         first, tasks = with_first(tasks)
         if first is None:
@@ -117,6 +118,8 @@ class DaskWorkers:
         return list(self.stations)
 
     def _addresses(self) -> set[str]:
+        if self._client.status != "running":
+            raise self._gone()
         try:
             return set(self._client.nthreads())
         except Exception as fault:  # OSError, TimeoutError, RuntimeError or others, by its state
@@ -178,7 +181,9 @@ class DaskWorkers:
         from distributed import KilledWorker
 
         if future.status in ("cancelled", "lost"):
-            raise self._gone()
+            if self._client.status != "running":
+                raise self._gone()
+            return None
         try:
             answer: Answer = future.result(PATIENCE)
         except (KilledWorker, TimeoutError):  # it died during, or just after the task
@@ -238,7 +243,7 @@ def connected(address: str, insecure: bool = False) -> Iterator[Client]:
         ):
             yield client
         return
-    if kind not in ("tls", "tcp") or not rest.startswith("//"):
+    if kind not in ("tls", "tcp") or not re.fullmatch(r"//.+:\d+", rest):
         raise UsageError(
             f"--executor dask:{address}: expected dask:tls://HOST:PORT, dask:tcp://HOST:PORT or "
             "dask:local:N"
@@ -251,8 +256,15 @@ def connected(address: str, insecure: bool = False) -> Iterator[Client]:
     security = Security(require_encryption=True) if kind == "tls" else None
     try:
         client = Client(address, security=security, timeout=PATIENCE)
-    except (OSError, TimeoutError, TypeError, ValueError, RuntimeError) as fault:
-        raise _no_connection(address, fault) from fault
+    except TypeError as fault:
+        raise UsageError(
+            f"{address}: no certificates; set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, __CLIENT__CERT "
+            "and __CLIENT__KEY (docs/CLUSTERS.md)"
+        ) from fault
+    except OSError as fault:
+        reason = str(fault.__cause__ or "") or str(fault)
+        remedy = "compare the certificates" if "SSL" in reason else "is a scheduler there?"
+        raise ResourceError(f"{address}: no connection ({reason}); {remedy}") from fault
     with client:
         yield client
 
@@ -263,7 +275,3 @@ def _is_loopback(rest: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _no_connection(address: str, fault: Exception) -> MFNetError:
-    return ResourceError(f"{address}: {fault}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
@@ -62,14 +62,18 @@ def with_first(tasks: Iterable[Task]) -> tuple[Task | None, Iterator[Task]]:
 
 def dispatch(
     workers: Workers, tasks: Iterator[Task], tick: Callable[[int], None]
-) -> Iterator[Done]:
+) -> Generator[Done]:
     """Do tasks; see `Executor.run`."""
     again: deque[Task] = deque()
     busy: dict[str, Task] = {}
     deaths: Counter[Path] = Counter()
     unfit: dict[str, ResourceError] = {}
+    working = None
     while True:
         ready = workers.ready()
+        if working is not bool(ready):
+            working = bool(ready)
+            logger.info("%s", f"{len(ready)} workers" if ready else "waiting for workers")
         free = [name for name in ready if name not in busy and name not in unfit]
         if ready and unfit.keys() >= set(ready):
             raise next(reversed(unfit.values()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
@@ -50,7 +50,7 @@ class ProcessExecutor:
         backend: Backend,
         sizes: BatchSize,
         tick: Callable[[int], None],
-    ) -> Iterator[Done]:
+    ) -> Generator[Done]:
         """See `Executor.run`."""
         first, tasks = with_first(tasks)
         if first is None:

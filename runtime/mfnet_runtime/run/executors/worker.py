@@ -42,7 +42,7 @@ class ModelFile:
         """
         path = getattr(backend, "path", None)
         if path is None:
-            raise UsageError(f"backend {backend.name} has no model file; give the executor `opener`")
+            raise UsageError(f"{backend.name}: has no model file; give the executor its opener")
         options = {
             "name": backend.name,
             "device": "cpu" if backend.threads else "cuda",
@@ -119,8 +119,8 @@ class Station:
         for file in order.files:
             if not file.exists():
                 raise UsageError(
-                    f"{file}: not there; all machines must share the folders of scenes and outputs, "
-                    "under the same path"
+                    f"{file}: not there; all machines must share the folders of scenes and "
+                    "outputs, under the same path"
                 )
         threads = order.threads or max(1, threads_or_cores(0) // neighbours)
         self._backend = order.opener(threads)
@@ -166,7 +166,5 @@ def open_station(order: Order, neighbours: int) -> Station | MFNetError:
 
 def absolute(task: Task) -> Task:
     """Return a task for processes that work in other folders."""
-    scene = replace(
-        task.scene, image=task.scene.image.absolute(), dsm=task.scene.dsm.absolute()
-    )
+    scene = replace(task.scene, image=task.scene.image.absolute(), dsm=task.scene.dsm.absolute())
     return replace(task, scene=scene, folder=Path(os.path.abspath(task.folder)))
