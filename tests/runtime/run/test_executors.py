@@ -208,7 +208,7 @@ def test_the_command(spec: Spec, tmp_path: Path, executor: str) -> None:
         ("dask:tcp://127.0.0.1:port", 2, "expected dask:tls://HOST:PORT"),
         ("dask:tcp://10.0.0.1:8786", 2, "runs code on all its machines; use tls://"),
         ("dask:tls://127.0.0.1:1", 2, "no certificates; set DASK_DISTRIBUTED"),
-        ("dask:tcp://127.0.0.1:1", 5, "no connection (.*refused); is a scheduler there?"),
+        ("dask:tcp://127.0.0.1:1", 5, "no connection (.*); is a scheduler there?"),
         ("processes:2 --trust-plan", 2, "leave out --executor"),
     ],
 )
