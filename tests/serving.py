@@ -13,9 +13,13 @@ from support import write_rgbd_model
 
 @contextmanager
 def serving(folder: Path, *words: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run `mfnet-serve` with the model of `write_rgbd_model`; yields its address and process."""
+    """Run `mfnet-serve` with the model of `write_rgbd_model`; yields its address and process.
+
+    Its messages go to `folder/log`.
+    """
     model = write_rgbd_model(folder / "best.onnx")
-    words = (str(model), "--port", "0", "--backend", "onnxruntime", "--threads", "1", *words)
+    fixed = f"--port 0 --backend onnxruntime --threads 1 --log-file {folder}/log".split()
+    words = (str(model), *fixed, *words)
     code = f"import sys; sys.path[:] = {sys.path!r}\nfrom mfnet_runtime.cli.serve import main\n"
     with subprocess.Popen(
         [sys.executable, "-c", f"{code}sys.exit(main({list(words)!r}))"],

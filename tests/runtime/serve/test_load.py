@@ -177,7 +177,7 @@ def test_sigterm_lets_accepted_requests_end(tmp_path: Path) -> None:
     assert server.returncode == 0
 
 
-def test_taken_port_and_other_machines(tmp_path: Path) -> None:
+def test_taken_port(tmp_path: Path) -> None:
     with serving(tmp_path) as (address, _):
         port = address.rstrip("/").rpartition(":")[2]
         code = f"import sys; sys.path[:] = {sys.path!r}; from mfnet_runtime.cli.serve import main; "
@@ -186,3 +186,12 @@ def test_taken_port_and_other_machines(tmp_path: Path) -> None:
         done = subprocess.run(words, capture_output=True, text=True)
         assert done.returncode == 2
         assert done.stderr.startswith(f"error: --host 127.0.0.1 --port {port}: cannot be opened (")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_other_machines_are_warned_of(tmp_path: Path, host: str) -> None:
+    with serving(tmp_path, "--host", host) as (address, _):
+        assert address.startswith(f"http://{host}:")
+    assert ("whoever reaches it may upload" in (tmp_path / "log").read_text()) == (
+        host == "0.0.0.0"
+    )

@@ -56,6 +56,15 @@ def scene(tmp_path: Path) -> Scene:
     return write_scene(tmp_path, "ortho")
 
 
+DROP = """(names) => {
+  const data = new DataTransfer();
+  for (const name of names) data.items.add(new File(["x"], name));
+  document.querySelector("h1").dispatchEvent(
+    new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+  return ["image", "dsm"].map((id) => document.getElementById(id).files[0].name);
+}"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(1400, 900), (390, 844)])
 def test_page_in_a_browser(
@@ -73,6 +82,7 @@ def test_page_in_a_browser(
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.goto(address)
+        assert page.evaluate(DROP, ["my_dsm.tif", "b.tif"]) == ["b.tif", "my_dsm.tif"]
         page.get_by_label("Image").set_input_files(scene.image)
         page.get_by_label("Heights (DSM)").set_input_files(scene.dsm)
         page.get_by_role("button", name="Segment").focus()
