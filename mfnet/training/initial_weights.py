@@ -12,6 +12,7 @@ from mfnet.checkpoints.sam_weights import load_sam_weights
 from mfnet.config import PRESETS, ModelConfig, config_from_preset
 from mfnet.model.network import MFNet
 from mfnet.training.options import TrainRequest
+from mfnet_runtime.checks.image import sizes_differ
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import ModelError, UsageError
 from mfnet_runtime.files import sha256_from_file
@@ -137,6 +138,9 @@ def _compare(before: Contract, now: Contract, path: Path) -> None:
             ", ".join(before.classes.names),
             ", ".join(now.classes.names),
         )
+    if sizes_differ(now.pixel_size, before.pixel_size):
+        text = "%s: was trained on pixels of %.3g m, the data has %.3g m; consider --resample-to"
+        logger.warning(text, path.name, before.pixel_size, now.pixel_size)
     earlier, later = before.to_dict(), now.to_dict()
     for part in ("image", "dsm"):
         if earlier[part] != later[part]:

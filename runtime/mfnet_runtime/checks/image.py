@@ -80,6 +80,11 @@ def _colour(text: str | None) -> str:
     return next((colour for colour, names in COLOURS.items() if plain in names), plain)
 
 
+def sizes_differ(one: float | None, other: float | None) -> bool:
+    """Tell if two pixel sizes are too far apart for one network; one that is unknown is not."""
+    return one is not None and other is not None and not 1 / FACTOR <= one / other <= FACTOR
+
+
 def ground_size(image: ImageFacts) -> Said:
     """Compare the size of the pixels on the ground with that of the training images."""
     expected = image.contract.pixel_size
@@ -94,7 +99,7 @@ def ground_size(image: ImageFacts) -> Said:
         )
     elif image.options.resample_to and found == expected:
         yield "ok", f"the image is read at the model's pixel size, {expected:.3g} m"
-    elif 1 / FACTOR <= found / expected <= FACTOR:
+    elif not sizes_differ(found, expected):
         yield "ok", f"pixels are {found:.3g} m on the ground, the model's {expected:.3g} m"
     else:
         yield (

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from mfnet_runtime.raster.pixel_area import ground_size
 from mfnet_runtime.scene.normalize import BoolArray, FloatArray
 from mfnet_runtime.scene.options import DEFAULT_RESAMPLING, MODEL, ReadOptions
 
+Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
 EQUAL = 0.01  # difference of pixel sizes that does not matter: nothing is resampled
@@ -39,10 +40,8 @@ class Axis:
 
     def covered(self, read: range) -> range:
         """Return the image's pixels whose centres lie in pixels that are read."""
-        start, stop = (
-            -((self.read - 2 * at * self.stored) // (2 * self.read)) for at in _ends(read)
-        )
-        return range(start, stop)
+        ends = (read.start, read.stop)
+        return range(*(-((self.read - 2 * at * self.stored) // (2 * self.read)) for at in ends))
 
     def under(self, read: range) -> range:
         """Return the image's pixels of which some that are read are made."""
@@ -85,23 +84,23 @@ class Axis:
         """Return the most pixels of the image of which a number of adjacent ones are made."""
         return pixels * self.stored // self.read + 3
 
-    def average(self, array: FloatArray, read: range, axis: int) -> FloatArray:
-        """Sum the weighted pixels along an axis of an array, whose first is that of `under`."""
-        index, weights, _ = self._parts(read)
-        across = (slice(None), None) if axis == -2 else slice(None)
-        parts = zip(index - index.min(), weights, strict=True)
-        return reduce(
-            np.add, (np.take(array, part, axis) * weight[across] for part, weight in parts)
-        )
+    def combine(self, array: Array, read: range, axis: Literal[-2, -1]) -> Array:
+        """Combine the image's pixels to some that are read, along an axis.
 
-    def any(self, mask: BoolArray, read: range, axis: int) -> BoolArray:
-        """Tell along an axis if a pixel that gives data is True."""
-        index, _, giving = self._parts(read)
-        across = (slice(None), None) if axis == -2 else slice(None)
-        parts = zip(index - index.min(), giving, strict=True)
-        return reduce(
-            np.logical_or, (np.take(mask, part, axis) & gives[across] for part, gives in parts)
-        )
+        Args:
+            array: Its first pixel is that of `under`.
+            read: The pixels to make.
+            axis: The axis of the array.
+
+        Returns:
+            Weighted sums; of a mask, True where a pixel that gives data is True.
+        """
+        index, weights, giving = self._parts(read)
+        factors = giving if array.dtype == np.bool_ else weights
+        along = (slice(None), None) if axis == -2 else slice(None)
+        parts = zip(index - index.min(), factors, strict=True)
+        # for bool, * is "and", and the sum is "or"
+        return reduce(np.add, (np.take(array, part, axis) * by[along] for part, by in parts))
 
 
 @dataclass(frozen=True)
@@ -149,9 +148,9 @@ class Scaling:
 
     def resample(
         self,
-        read: Callable[[Window], tuple[npt.NDArray[Any], BoolArray]],
+        read: Callable[[Window], tuple[Array, BoolArray]],
         window: Window,
-    ) -> tuple[FloatArray, BoolArray]:
+    ) -> tuple[Array, BoolArray]:
         """Resample pixels of a window, (band, row, column) float32, and their validity.
 
         Args:
@@ -164,12 +163,10 @@ class Scaling:
         image, valid = [], []
         for rows in self._strips(window, columns):
             pixels, known = read(self._under(rows, columns))
-            weighted = np.where(known, pixels, 0).astype(np.float32)
-            weighted = np.concatenate([weighted, known[None].astype(np.float32)])
-            weighted = self.columns.average(self.rows.average(weighted, rows, -2), columns, -1)
-            known = self._any(known, rows, columns)
-            image.append(weighted[:-1] / np.where(known, weighted[-1], np.float32(1)))
-            valid.append(known)
+            weighed = np.where([known] * len(pixels), pixels, 0).astype(np.float32)
+            *bands, weight = self._combine(np.concatenate([weighed, [known]]), rows, columns)
+            valid.append(self._combine(known, rows, columns))
+            image.append(np.stack(bands) / np.where(valid[-1], weight, np.float32(1)))
         return np.concatenate(image, axis=1), np.concatenate(valid)
 
     def any(self, read: Callable[[Window], BoolArray], window: Window) -> BoolArray:
@@ -182,22 +179,22 @@ class Scaling:
         columns = range(window.col_off, window.col_off + window.width)
         strips = self._strips(window, columns)
         return np.concatenate(
-            [self._any(read(self._under(rows, columns)), rows, columns) for rows in strips]
+            [self._combine(read(self._under(rows, columns)), rows, columns) for rows in strips]
         )
 
     def to_json(self) -> dict[str, Any] | None:
         """Return plain JSON types: size of what is read; None if nothing is resampled."""
-        size = ground_size(self.read)
-        if not self.changes or size is None:
+        if not self.changes:
             return None
-        return {"height": self.height, "width": self.width, "pixel_size": [*size]}
+        size = ground_size(self.read)
+        return {"height": self.height, "width": self.width, "pixel_size": size and list(size)}
 
     def sentence(self) -> str:
         """Describe the resampling in one line."""
         return f"the image, {self.image}, is read as {self.read}"
 
-    def _any(self, mask: BoolArray, rows: range, columns: range) -> BoolArray:
-        return self.columns.any(self.rows.any(mask, rows, -2), columns, -1)
+    def _combine(self, array: Array, rows: range, columns: range) -> Array:
+        return self.columns.combine(self.rows.combine(array, rows, -2), columns, -1)
 
     def _under(self, rows: range, columns: range) -> Window:
         down, across = self.rows.under(rows), self.columns.under(columns)
@@ -250,7 +247,3 @@ def scaling_of(path: Path, dataset: Any, options: ReadOptions) -> Scaling:
 
 def _indices(pixels: range) -> Indices:
     return np.arange(pixels.start, pixels.stop, dtype=np.int64)
-
-
-def _ends(pixels: range) -> tuple[int, int]:
-    return pixels.start, pixels.stop

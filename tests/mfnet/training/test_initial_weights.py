@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from networks import official_state, random_network, write_checkpoint
 from support import write_scene
 
-from mfnet.checkpoints.checkpoint import load_checkpoint
+from mfnet.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from mfnet.cli import main
 from mfnet.model.network import MFNet
 from mfnet.training.initial_weights import InitialWeights
@@ -64,6 +65,19 @@ def test_official_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
         assert torch.equal(tensor, source.state_dict()[name]), name
     assert "its head is kept; its classes were impervious surface, building" in caplog.text
     assert "image was {'bands': ['red', 'green', 'blue']" in caplog.text
+
+
+@pytest.mark.parametrize(("before", "warned"), [(0.25, True), (0.4, False), (None, False)])
+def test_pixels_of_another_size(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, before: float | None, warned: bool
+) -> None:
+    path = write_checkpoint(tmp_path / "best.pt", 64, classes=3)
+    found = load_checkpoint(path)
+    save_checkpoint(path, replace(found, contract=replace(found.contract, pixel_size=before)))
+    initial = InitialWeights.of(request(path), 3)
+    initial.load(MFNet(initial.config), contract(3, pixel_size=0.5))
+    text = "was trained on pixels of 0.25 m, the data has 0.5 m; consider --resample-to"
+    assert (text in caplog.text) == warned
 
 
 def test_the_checkpoint_fixes_the_network(tmp_path: Path) -> None:
