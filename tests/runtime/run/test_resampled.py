@@ -120,7 +120,7 @@ def test_same_bytes_in_blocks_of_any_size(
 
 def test_same_bytes_after_an_interrupt(resampled: tuple[Spec, Any], tmp_path: Path) -> None:
     spec, whole = resampled
-    cut = spec.again(out=str(tmp_path), rows=24, options={"block": 48}, resume=False)
+    cut = spec.again(out=str(tmp_path), rows=24, options={"block": 19}, resume=False)
     again = interrupt(cut)
     outcomes = run(again)
     assert outcomes[0].row["blocks"] < len(records(cut, "block"))
