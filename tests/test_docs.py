@@ -19,6 +19,7 @@ import mfnet.tuning
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+DOCS = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = {entry.name: entry.value for entry in distribution("mfnet").entry_points}
 
 
@@ -58,11 +59,12 @@ def test_readme_shell_runs(tmp_path: Path) -> None:
 def command_lines() -> list[str]:
     """Every line of the documents that calls one of our commands."""
     lines = []
-    for file in ("README.md", "docs/RUNNING.md", "benchmarks/README.md", "Makefile"):
+    for file in ("README.md", *DOCS, "benchmarks/README.md", "Makefile"):
         text = (ROOT / file).read_text().replace("\\\n", " ")
         for line in text.splitlines():
             words = line.strip().removeprefix("$ ").removeprefix("$(BIN)/").partition("  #")[0]
-            if words.partition(" ")[0] in COMMANDS and not {"FILE", "MODEL"} & set(words.split()):
+            shell = "$" in words or {"FILE", "MODEL"} & set(words.split())
+            if words.partition(" ")[0] in COMMANDS and not shell:
                 lines.append(words)
     return lines
 

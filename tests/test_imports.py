@@ -28,6 +28,7 @@ LAYERS = {
         "backends",
         "tiling",
         "run",
+        "demo",
         "preflight",
         "serve",
         "cli",

@@ -205,7 +205,7 @@ def table(results: Path, into: Path | None, mark: str) -> None:
 
     \b
     Example:
-      mfnet-bench table benchmarks/results/latency --into README.md
+      mfnet-bench table benchmarks/results/latency --into benchmarks/README.md
     """
     from mfnet_bench.latency.report import summary_from_folder
     from mfnet_bench.table import update_document

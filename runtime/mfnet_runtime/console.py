@@ -10,14 +10,15 @@ Results go to standard output through `say`. Everything else is logged: library 
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
+import re
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import wraps
+from contextlib import contextmanager, suppress
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ import click
 from mfnet_runtime.errors import NO_MEMORY, MFNetError, ResourceError, UsageError, missing_package
 from mfnet_runtime.logs import log_details, log_to_file, log_to_stderr
 from mfnet_runtime.logs import one_line as one_line
+from mfnet_runtime.progress import progress as progress
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,7 +37,6 @@ SYNONYMS = {
     "--batch-size": ("--batch", "--batch"),
 }
 INTERRUPTED, TERMINATED = 130, 143
-LOG_SECONDS = 30.0  # between lines of progress where there is no terminal
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 logger = logging.getLogger(__name__)
@@ -156,11 +157,15 @@ class _Terminated(BaseException):
 def run_command(command: click.Command, args: Sequence[str] | None = None) -> int:
     """Run a click command and return its exit code; every error is one line unless --debug.
 
+    With --json, an error is also printed on standard output, as an object with `error` and
+    `exit_code`.
+
     Args:
         command: Returns an exit code, or None for 0.
         args: Words of the command line; None takes the process's own.
     """
     words = list(sys.argv[1:] if args is None else args)
+    failed = partial(_failed, as_json="--json" in words)
     with log_to_stderr(debug="--debug" in words):
         try:
             with _signals_raise():
@@ -171,16 +176,17 @@ def run_command(command: click.Command, args: Sequence[str] | None = None) -> in
                     help_option_names=["-h", "--help"],
                 )
         except click.exceptions.Abort:
-            return _failed("interrupted; no partial output was kept", INTERRUPTED)
+            return failed("interrupted; no partial output was kept", INTERRUPTED)
         except _Terminated:
-            return _failed("terminated; no partial output was kept", TERMINATED)
+            return failed("terminated; no partial output was kept", TERMINATED)
         except click.ClickException as fault:
-            (_by_synonym(fault) or fault).show()
-            return fault.exit_code
+            shown = _by_synonym(fault) or fault
+            shown.show()
+            return failed(shown.format_message(), fault.exit_code, log=False)
         except MFNetError as fault:
-            return _failed(str(fault), fault.exit_code)
+            return failed(str(fault), fault.exit_code)
         except Exception as fault:
-            return _failed(*_message_and_code(fault))
+            return failed(*_message_and_code(fault))
     return int(code or 0)
 
 
@@ -204,15 +210,29 @@ def _message_and_code(fault: Exception) -> tuple[str, int]:
     if isinstance(fault, OSError) and fault.errno in _DISK:
         remedy = f"{fault.filename or ''}: {fault.strerror}; check free space and permission"
         return remedy, ResourceError.exit_code
+    if library := _missing_library(fault):
+        package = library[1] + library[2]
+        return f"{fault}; install that library, on Debian or Ubuntu: apt-get install {package}", 2
     if _is_lack_of_memory(fault):
         remedy = f"out of memory ({fault}); free some, or allow the process more"
         return remedy, ResourceError.exit_code
     return f"bug: {type(fault).__name__}: {fault}; run again with --debug and report it", 1
 
 
-def _failed(message: str, code: int) -> int:
-    logger.error("%s", message, exc_info=True)
+def _failed(message: str, code: int, as_json: bool, log: bool = True) -> int:
+    if log:
+        logger.error("%s", message, exc_info=True)
+    if as_json:
+        with suppress(ResourceError):  # standard output may be what failed
+            say(json.dumps({"error": one_line(message), "exit_code": code}))
     return code
+
+
+def _missing_library(fault: Exception) -> re.Match[str] | None:
+    """Find name and version of a system library that a package was not installed with."""
+    if not isinstance(fault, ImportError):
+        return None
+    return re.search(r"(lib[\w-]+)\.so\.?(\d*)[\d.]*: cannot open shared object", str(fault))
 
 
 def _is_lack_of_memory(fault: Exception) -> bool:
@@ -234,45 +254,6 @@ def say(text: str) -> None:
         raise ResourceError(
             f"standard output: {fault.strerror}; check free space; outputs in files are complete"
         ) from fault
-
-
-@contextmanager
-def progress(total: int, label: str, quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """Show a bar, or log a line every 30 s without a terminal; yields `tick(done, note, total)`."""
-    if quiet or not sys.stderr.isatty():
-        yield _log_progress(total, label) if not quiet else lambda done, note=None, total=None: None
-        return
-    with click.progressbar(
-        length=total,
-        label=label,
-        file=sys.stderr,
-        show_eta=True,
-        show_pos=True,
-        item_show_func=lambda note: note or "",
-    ) as bar:
-
-        def tick(done: int, note: str | None = None, total: int | None = None) -> None:
-            bar.length = total or bar.length
-            bar.update(done, note)
-
-        yield tick
-
-
-def _log_progress(total: int, label: str) -> Callable[..., None]:
-    started = logged = time.monotonic()
-    count = 0
-
-    def tick(done: int, note: str | None = None, new_total: int | None = None) -> None:
-        nonlocal count, logged, total
-        count, now, total = count + done, time.monotonic(), new_total or total
-        if now - logged < LOG_SECONDS or not count:
-            return
-        logged, rate = now, count / (now - started)
-        minutes, seconds = divmod(round((total - count) / rate), 60)
-        parts = f"{count / total:.0%}, {rate:.1f}/s, {minutes}:{seconds:02} min left"
-        logger.info("%s: %s%s", label, parts, f", {note}" if note else "")
-
-    return tick
 
 
 @contextmanager

@@ -45,6 +45,11 @@ def ends_with(fault: BaseException, *words: str) -> int:
         (OSError(errno.EACCES, "Permission denied", "out"), 5, "out: Permission denied"),
         (RuntimeError("can't start new thread"), 5, "out of memory (can't start new thread); free"),
         (ImportError("a.so: failed to map segment from shared object"), 5, "out of memory (a.so"),
+        (
+            ImportError("libexpat.so.1: cannot open shared object file: No such file"),
+            2,
+            "No such file; install that library, on Debian or Ubuntu: apt-get install libexpat1",
+        ),
         (RuntimeError("no such thing"), 1, "bug: RuntimeError"),
         (OSError(errno.EBADF, "Bad file descriptor"), 1, "bug: OSError"),
         (SceneError("a\x1b[2J\x07.tif: gone"), 4, "a?[2J?.tif: gone"),
@@ -106,7 +111,7 @@ def test_progress_without_a_terminal(
             tick(2)
             tick(4, "loss 0.5")
 
-    monkeypatch.setattr(console, "LOG_SECONDS", 0)
+    monkeypatch.setattr("mfnet_runtime.progress.LOG_SECONDS", 0)
     assert run_command(command, []) == 0
     err = capsys.readouterr().err
     assert quiet == (err == "")

@@ -163,7 +163,7 @@ def _build(machine: PlanMachine, source: Path, contract: Contract, options: Plan
     log = recording_logger(trt)
     builder = trt.Builder(log)
     portable = options.version_compatible or options.hardware_compatible != "none"
-    parsed = network_from_onnx(trt, builder, log, source, contract, native_only=portable)
+    parsed = network_from_onnx(machine, builder, log, source, contract, native_only=portable)
     config = config_from_options(machine, builder, parsed, contract, options)
     monitor_build(trt, config, watch)
 

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 
 from mfnet_export.files import ExportError
+from mfnet_export.tensorrt.machine import PlanMachine
 from mfnet_runtime.backends.base import specs_of
 from mfnet_runtime.backends.model_checks import require_graph
 from mfnet_runtime.contract import Contract
@@ -71,12 +72,17 @@ def graph_from_onnx(path: Path) -> GraphFacts:
 
 
 def network_from_onnx(
-    trt: Any, builder: Any, log: Any, path: Path, contract: Contract, native_only: bool
+    machine: PlanMachine,
+    builder: Any,
+    log: Any,
+    path: Path,
+    contract: Contract,
+    native_only: bool,
 ) -> ParsedNetwork:
     """Parse an ONNX file.
 
     Args:
-        trt: The TensorRT module.
+        machine: TensorRT.
         builder: Its builder.
         log: A recording logger of the same module.
         path: The file; weights beside it are found.
@@ -87,6 +93,7 @@ def network_from_onnx(
         ExportError: TensorRT cannot read the file; every node it rejects is logged.
         ModelError: The inputs or outputs are not those of the contract.
     """
+    trt = machine.trt
     network = builder.create_network(1 << int(_creation_flag(trt)))
     parser = trt.OnnxParser(network, log)
     if native_only:
@@ -97,7 +104,7 @@ def network_from_onnx(
         for fault in faults:
             logger.info(fault)
         raise ExportError(
-            f"{path}: TensorRT {trt.__version__} cannot read it "
+            f"{path}: {machine.text} cannot read it "
             f"({faults[0] if faults else log.reason}); export it again with mfnet-export"
         )
     _require_contract(trt, network, path, contract)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +38,16 @@ from mfnet_runtime.run.options import ResumeOptions, VectorOptions
 from mfnet_runtime.scene.layouts import LAYOUTS, layout_in
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.tiling.options import SegmentOptions
+from mfnet_runtime.version import installed_version
 
 logger = logging.getLogger(__name__)
+
+SCHEMA = "mfnet-run/1"  # of the JSON summary
 
 
 @click.command("mfnet-run", cls=GroupedCommand)
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("scenes", type=click.Path(path_type=Path))
+@click.argument("scenes", type=click.Path(path_type=Path), required=False)
 @click.option(
     "-o",
     "--out",
@@ -85,7 +90,7 @@ logger = logging.getLogger(__name__)
 @click.version_option(package_name="mfnet")
 def command(
     model: Path,
-    scenes: Path,
+    scenes: Path | None,
     out: Path | None,
     dsm: Path | None,
     dataset: str | None,
@@ -110,8 +115,11 @@ def command(
     and optionally name; or one image, with its DSM given by --dsm. Pixels without data in image or
     DSM become 255.
 
+    `mfnet-run demo -o maps` runs a small model on a piece of a real scene, both part of mfnet.
+
     \b
     Examples:
+      mfnet-run demo -o maps/
       mfnet-run best.onnx scenes/ --check
       mfnet-run best.onnx scenes/ -o maps/
       mfnet-run best.onnx ortho.tif --dsm heights.tif -o maps/ --stride 64
@@ -125,6 +133,14 @@ def command(
     from mfnet_runtime.scene.discovery import scenes_from
     from mfnet_runtime.tiling.pipeline import processor
 
+    demo = scenes is None and str(model) == "demo"
+    if demo:
+        from mfnet_runtime.demo import MODEL, SCENE
+
+        model, scenes, dsm = MODEL, SCENE.image, SCENE.dsm
+        out = out / f"{SCENE.name}.tif" if out is not None else None
+    if scenes is None:
+        raise UsageError("no scenes; use mfnet-run MODEL SCENES -o OUT, or mfnet-run demo -o OUT")
     if model.is_dir() or scenes.suffix.lower() in {suffix for suffix, _ in RUNS}:
         raise UsageError(f"{scenes}: the model comes first; use mfnet-run {scenes} {model}")
     layout = LAYOUTS[dataset] if dataset else None
@@ -152,14 +168,20 @@ def command(
         raise UsageError("no output folder; give one with -o (--check and --dry-run need none)")
     if engine.trust_plan and workers.executor != "local":
         raise UsageError("--trust-plan is about this machine's plan; leave out --executor")
+    started = time.perf_counter()
     times = engine.times_of(model)
     name = next(iter(times), engine.backend)
     with (
         (ExecutorOptions() if dry_run else workers).open(engine.threads or 0) as executor,
         engine.backend_for(model, name, options.batch) as backend,
     ):
+        tags = model_tags(model)
         ran = {
+            "schema": SCHEMA,
+            "version": installed_version("mfnet"),
+            "started": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
             "model": model.name,
+            "model_sha256": tags["MFNET_MODEL_SHA256"],
             "backend": backend.name,
             "ms_a_window": times,
             "precision": backend.precision,
@@ -179,14 +201,20 @@ def command(
                 read,
                 vectors,
                 resume=resume,
-                tags=model_tags(model),
+                tags=tags,
                 quiet=quiet,
                 executor=executor,
             )
             rows = [outcome.row for outcome in outcomes]
+            if demo and rows[0]["status"] == "done":
+                from mfnet_runtime.demo import write_picture
+
+                write_picture(Path(rows[0]["output"]), out / "demo.png")
+                logger.info("image, heights and classes side by side: %s", out / "demo.png")
     failed = sum(row["status"] == "failed" for row in rows)
     if as_json:
-        say(json.dumps({**ran, "failed": failed, "scenes": rows}))
+        seconds = round(time.perf_counter() - started, 2)
+        say(json.dumps({**ran, "seconds": seconds, "failed": failed, "scenes": rows}))
     else:
         for row in rows:
             say(one_line(_sentence(row)))

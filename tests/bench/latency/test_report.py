@@ -131,5 +131,5 @@ def test_the_readme_shows_what_was_measured(mark: str) -> None:
     results = ROOT / "benchmarks" / "results" / mark
     if not (results / "latency.csv").is_file():
         pytest.skip(f"nothing measured yet: {results}")
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "benchmarks" / "README.md").read_text()
     assert with_table(text, summary_from_folder(results), mark, "README.md") == text

@@ -16,6 +16,7 @@ from support import RGBD, UTM, read, results_in, write_scene
 
 from mfnet_runtime.backends import BACKENDS, RUNS
 from mfnet_runtime.cli.main import main
+from mfnet_runtime.files import sha256_from_file
 
 Capture = pytest.CaptureFixture[str]
 
@@ -43,6 +44,9 @@ def test_folder_of_scenes(tmp_path: Path, model: Path, folder: Path, capsys: Cap
     scenes = [write_scene(folder, name, seed=n, label=True) for n, name in enumerate("ab")]
     assert run(model, folder, "-o", tmp_path / "out", "--json") == 0
     summary = json.loads(capsys.readouterr().out)
+    assert (summary["schema"], summary["model"]) == ("mfnet-run/1", model.name)
+    assert summary["model_sha256"] == sha256_from_file(model)
+    assert summary["seconds"] >= 0
     assert summary["failed"] == 0
     assert "CPU" in summary["device"]
     assert summary["backend"] in BACKENDS
@@ -286,3 +290,29 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
     assert "Examples:" in done.stdout
     headings = ["Options", "Reading", "Windows", "Outputs", "Engine", "Resuming", "Workers"]
     assert [line[:-1] for line in done.stdout.splitlines() if line[:1].isupper()][1:] == headings
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "part"),
+    [
+        ("none.onnx scenes -o out", 2, "none.onnx: no such model file"),
+        ("none.onnx scenes -o out --stride many", 2, "'many' is not a valid integer"),
+        ("none.onnx", 2, "no scenes; use mfnet-run MODEL SCENES"),
+    ],
+)
+def test_errors_as_json(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    words: str,
+    code: int,
+    part: str,
+) -> None:
+    write_scene(tmp_path / "scenes")
+    monkeypatch.chdir(tmp_path)
+    assert main([*words.split(), "--json"]) == code
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found["exit_code"] == code
+    assert part in found["error"]
+    assert part in captured.err
