@@ -8,15 +8,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import FastAPI, Header, Query, Request, UploadFile
+from fastapi import FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from mfnet_runtime.console import parse_bands
-from mfnet_runtime.errors import MFNetError, ModelError, ResourceError
+from mfnet_runtime.errors import MFNetError, ModelError, ResourceError, UsageError
 from mfnet_runtime.raster.limits import keep_gdal_local
 from mfnet_runtime.run.model import Model
 from mfnet_runtime.run.options import VectorOptions
@@ -53,7 +55,9 @@ class SegmentQuery(BaseModel):
     image_percentiles: Pair = Field(None, description="The same by percentiles of the scene.")
     nodata_image: float | None = Field(None, description="Pixel value without data.")
     nodata_dsm: float | None = Field(None, description="Height without data.")
-    sieve: int | None = Field(None, ge=0, le=1 << 30, description="For GeoJSON: pixels; see docs.")
+    sieve: int | None = Field(
+        None, ge=0, le=1 << 30, description="For GeoJSON: smallest patch, px."
+    )
     min_area: float | None = Field(None, ge=0, description="For GeoJSON: smallest polygon, m2.")
     simplify: float | None = Field(None, ge=0, description="For GeoJSON: tolerance in metres.")
 
@@ -104,11 +108,12 @@ def create_app(model: Model, options: ServeOptions = DEFAULTS) -> FastAPI:
     _add_error_handlers(app)
     add_kserve_routes(app, model, worker, intake)
 
-    @app.post("/segment", response_class=Response, responses=_RESPONSES)
+    @app.post(
+        "/segment", response_class=Response, responses=_RESPONSES, openapi_extra=_REQUEST_BODY
+    )
     async def segment(
+        request: Request,
         query: Annotated[SegmentQuery, Query()],
-        image: UploadFile,
-        dsm: UploadFile | None = None,
         accept: Annotated[str, Header()] = "",
     ) -> Response:
         """Segment a GeoTIFF and its DSM; answers a GeoTIFF, GeoJSON, or JSON with previews."""
@@ -116,9 +121,17 @@ def create_app(model: Model, options: ServeOptions = DEFAULTS) -> FastAPI:
         read = query.read_options(options.max_pixels)
         kind: Literal["geojson"] | None = "geojson" if format == "geojson" else None
         vectors = VectorOptions(kind, query.sieve, query.min_area, query.simplify)
-        file = dsm.file if dsm else None
-        upload = Upload(image.file, file, query.dsm_band, read, format, vectors)
-        body = await worker.run(lambda tick: segment_upload(model, upload, options.segment, tick))
+        # parsed here, not by FastAPI, so that a form has no more parts than are used: each part may
+        # hold a megabyte of memory
+        async with request.form(max_files=2, max_fields=0) as form:
+            image, dsm = (form.get(name) for name in ("image", "dsm"))
+            if not isinstance(image, UploadFile):
+                raise UsageError("image: expected a file of this name in a multipart form")
+            file = dsm.file if isinstance(dsm, UploadFile) else None
+            upload = Upload(image.file, file, query.dsm_band, read, format, vectors)
+            body = await worker.run(
+                lambda tick: segment_upload(model, upload, options.segment, tick)
+            )
         name = {"Content-Disposition": f'attachment; filename="classes.{format}"'}
         return Response(body, media_type=MEDIA_TYPES[format], headers=name)
 
@@ -143,6 +156,21 @@ def create_app(model: Model, options: ServeOptions = DEFAULTS) -> FastAPI:
     return app
 
 
+_FILE = {"type": "string", "format": "binary"}
+_REQUEST_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"image": _FILE, "dsm": _FILE},
+                    "required": ["image"],
+                }
+            }
+        },
+    }
+}
 _RESPONSES: dict[int | str, dict[str, object]] = {
     200: {"content": {media.partition(";")[0]: {} for media in MEDIA_TYPES.values()}},
     **{
@@ -184,6 +212,10 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, fault: HTTPException) -> JSONResponse:
         return error_response(fault.status_code, str(fault.detail), dict(fault.headers or {}))
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, fault: ClientDisconnect) -> JSONResponse:
+        return error_response(400, "the upload is incomplete")  # nobody reads it
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, fault: RequestValidationError) -> JSONResponse:

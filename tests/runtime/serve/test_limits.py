@@ -118,7 +118,10 @@ def test_time_limit_stops_the_work(model: SlowModel, parts: dict[str, bytes]) ->
 
 @pytest.mark.parametrize("uploading", [True, False])
 def test_client_that_leaves_frees_its_place(
-    model: SlowModel, parts: dict[str, bytes], uploading: bool
+    model: SlowModel,
+    parts: dict[str, bytes],
+    uploading: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = create_app(model, ServeOptions(queue=1))
     intake = app.state.intake
@@ -157,6 +160,7 @@ def test_client_that_leaves_frees_its_place(
         assert intake.taken == 0
 
     anyio.run(main)
+    assert "bug" not in caplog.text
     until(lambda: model.running == 0)
     model.go.set()
     with TestClient(app) as client:

@@ -205,7 +205,7 @@ def whole(scene: Scene) -> dict[str, Any]:
         (a_bomb, "", "image.tif: is 100000 x 100000 px, together more than 10000"),
         (other_bands, "", "image.tif: has 1 bands"),
         (no_dsm, "", "image.tif: give its DSM"),
-        (no_image, "", "image: Field required"),
+        (no_image, "", "image: expected a file of this name"),
         (whole, "?bands=1,2", "--bands '1,2': expected three band numbers"),
         (whole, "?bands=1,2,9", "image.tif: bands 1,2,9 asked for, the file has 3"),
         (whole, "?image_range=9&image_range=1", "--image-range 9 1: the first must be the smaller"),
@@ -246,6 +246,14 @@ def test_malformed_bodies(client: TestClient, kind: str, body: bytes) -> None:
     answer = client.post("/segment", content=body, headers={"Content-Type": kind})
     assert answer.status_code in (400, 422)
     assert answer.json()["error"]
+
+
+def test_forms_have_no_more_parts_than_are_used(client: TestClient, scene: Scene) -> None:
+    many = [("image", scene.image.read_bytes()), *[("more", b"x")] * 2]
+    answer = client.post("/segment", files=many)
+    assert (answer.status_code, answer.json()["error"][:15]) == (400, "Too many files.")
+    answer = client.post("/segment", files=files(scene.image, scene.dsm), data={"note": "x"})
+    assert (answer.status_code, answer.json()["error"][:16]) == (400, "Too many fields.")
 
 
 @pytest.mark.parametrize("declared", [True, False])
