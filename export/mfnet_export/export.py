@@ -43,6 +43,7 @@ from mfnet_runtime.scene.layouts import LAYOUTS
 
 logger = logging.getLogger(__name__)
 
+SCORES = ("mean_iou", "mean_f1", "oa")  # of the trainer's validation
 SUFFIX = ".onnx"  # the runtime chooses its backend by the suffix
 
 
@@ -88,8 +89,11 @@ def export_checkpoint(
             )
         network = _network(loaded, checkpoint)
         merged = merge(network, without=options.no_rewrite)
+        scores = {key: loaded.metrics[key] for key in SCORES if key in loaded.metrics}
         contract = loaded.contract.with_provenance(
-            checkpoint_sha256=sha256_from_file(checkpoint), rewrites=list(merged.steps)
+            checkpoint_sha256=sha256_from_file(checkpoint),
+            rewrites=list(merged.steps),
+            **({"validation": scores} if scores else {}),
         )
         costs = merged.costs()
         logger.info("exporting to ONNX")

@@ -10,7 +10,7 @@ from mfnet_export.options import require_unset
 from mfnet_runtime.console import option_group
 
 HEADING = "Other programs"  # in the help
-NAMES = ("deepness", "triton")  # each a module of this package
+NAMES = ("deepness", "triton", "stac", "huggingface")  # each a module of this package
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ _OPTIONS = (
         "names",
         type=click.Choice(NAMES),
         multiple=True,
-        help="Write the model for Deepness (QGIS) or Triton, into a folder of that name; "
-        "repeatable.",
+        help="Write the model for Deepness (QGIS), Triton, a STAC catalogue or Hugging Face, into "
+        "a folder of that name; repeatable.",
     ),
     click.option(
         "--pixel-size",
