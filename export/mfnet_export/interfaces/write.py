@@ -63,14 +63,15 @@ def write_interfaces(
 def _write(name: str, source: Source, folder: Path, options: InterfaceOptions) -> InterfaceReport:
     try:
         module = import_module(f"mfnet_export.interfaces.{name}")
+        with staged_folder(folder) as partial:
+            module.write(source, partial, options)
+            made = sorted(file for file in partial.rglob("*") if file.is_file())
+            files = {file.relative_to(partial).as_posix(): file.stat().st_size for file in made}
     except ModuleNotFoundError as fault:
-        if fault.name not in NEEDED:
+        package = (fault.name or "").partition(".")[0]
+        if package not in NEEDED:
             raise
         raise UsageError(
-            f"--for {name} needs {fault.name}; install it with: pip install 'mfnet[interfaces]'"
+            f"--for {name} needs {package}; install it with: pip install 'mfnet[interfaces]'"
         ) from fault
-    with staged_folder(folder) as partial:
-        module.write(source, partial, options)
-        made = sorted(file for file in partial.rglob("*") if file.is_file())
-        files = {file.relative_to(partial).as_posix(): file.stat().st_size for file in made}
     return InterfaceReport(name, folder, files, tuple(module.next_steps(source, folder)))

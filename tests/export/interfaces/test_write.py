@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -73,12 +74,42 @@ def test_other_files_of_a_folder_stay(tmp_path: Path) -> None:
         assert names == ["m.onnx", "notes.txt"]
 
 
-def test_needs_no_pytorch_and_names_its_own_extra(tmp_path: Path) -> None:
+def without(packages: list[str], *words: object) -> subprocess.CompletedProcess[str]:
+    block = "; ".join(f"sys.modules[{name!r}] = None" for name in packages)
+    words = tuple(str(word) for word in words)
+    return run_python(f"{block}; from mfnet_export.cli import main; sys.exit(main({words!r}))")
+
+
+@pytest.mark.parametrize(
+    ("name", "packages"),
+    [
+        ("deepness", ["torch", "onnx_ir"]),
+        ("triton", ["torch", "onnx", "safetensors"]),
+        ("stac", ["torch", "onnx", "safetensors"]),
+        ("huggingface", ["torch", "onnx_ir"]),
+    ],
+)
+def test_needs_no_pytorch(tmp_path: Path, name: str, packages: list[str]) -> None:
     model = write_rgbd_model(tmp_path / "m.onnx", pixel_size=0.5)
-    words = ["--onnx", str(model), "--for", "deepness"]
-    call = f"from mfnet_export.cli import main; sys.exit(main({words!r}))"
-    done = run_python(f"sys.modules['torch'] = sys.modules['onnx_ir'] = None; {call}")
+    done = without(packages, "--onnx", model, "--for", name)
     assert done.returncode == 0, done.stderr
-    done = run_python(f"sys.modules['onnx'] = None; {call}")
+    assert (tmp_path / name).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("words", "package"),
+    [
+        (["deepness"], "onnx"),
+        (["triton", "--raw-inputs"], "onnx"),
+        (["huggingface"], "onnx"),
+        (["huggingface"], "safetensors"),
+    ],
+)
+def test_names_its_extra(tmp_path: Path, words: list[str], package: str) -> None:
+    model = write_rgbd_model(tmp_path / "m.onnx", pixel_size=0.5)
+    done = without([package], "--onnx", model, "--for", *words)
     assert done.returncode == 2
-    assert "needs onnx; install it with: pip install 'mfnet[interfaces]'" in done.stderr
+    remedy = f"needs {package}; install it with: pip install 'mfnet[interfaces]'"
+    assert remedy in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [model]
