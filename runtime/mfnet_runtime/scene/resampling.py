@@ -221,8 +221,9 @@ def scaling_of(path: Path, dataset: Any, options: ReadOptions) -> Scaling:
         return Scaling(image, image, blocks)
     if asked == MODEL:
         raise UsageError("--resample-to model: there is no model here; give the size in metres")
-    sizes = ground_size(image) if options.use_place else None
-    if sizes is None:
+    stated = options.pixel_size
+    sizes = (stated, stated) if stated else ground_size(image) if options.use_place else None
+    if sizes is None or image.transform.is_identity:
         raise SceneError(
             f"{path}: cannot be read at {asked:g} m, since the size of its pixels on the ground is "
             "unknown; give it CRS and geotransform with gdalwarp, or leave --resample-to out"

@@ -192,6 +192,17 @@ def test_a_dsm_on_another_grid_is_warped_to_what_is_read(tmp_path: Path) -> None
     np.testing.assert_allclose(found.dsm[inner], (rows + 3 * columns)[inner], atol=0.01)
 
 
+def test_published_datasets_state_their_pixel_size(tmp_path: Path) -> None:
+    """And match pixel by pixel, whatever the place of the DSM."""
+    scene = write_scene(tmp_path)
+    heights = read(scene.dsm)
+    write_raster(scene.dsm, heights)
+    found = whole(scene, 0.1, use_place=False, pixel_size=0.05)
+    pixels = read(scene.image, None).reshape(3, 20, 2, 24, 2)
+    np.testing.assert_array_equal(found.image, pixels.mean((2, 4)))
+    np.testing.assert_allclose(found.dsm, heights.reshape(20, 2, 24, 2).mean((1, 3)), rtol=1e-6)
+
+
 def by_points(scene: Scene) -> None:
     points = [GroundControlPoint(row, col, col, row) for row, col in ((0, 0), (0, 9), (9, 0))]
     write_raster(scene.image, read(scene.image, None), gcps=points, crs="EPSG:32632")
