@@ -110,6 +110,7 @@ def test_progress_without_a_terminal(
         with console.progress(8, "town (1/2)", quiet) as tick:
             tick(2)
             tick(4, "loss 0.5")
+            tick(3, None, 12)
 
     monkeypatch.setattr("mfnet_runtime.progress.LOG_SECONDS", 0)
     assert run_command(command, []) == 0
@@ -117,6 +118,7 @@ def test_progress_without_a_terminal(
     assert quiet == (err == "")
     if not quiet:
         assert re.search(r"^town \(1/2\): 75%, .*/s, 0:00 min left, loss 0.5$", err, re.MULTILINE)
+        assert re.search(r"^town \(1/2\): 75%, .*/s, 0:00 min left$", err, re.MULTILINE), "9 of 12"
 
 
 def test_every_fault_has_a_documented_code() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,11 @@ from runs import Spec, digests, interrupt, records, run
 from support import write_rgbd_model
 from worker_backends import POISON, OpenFaulty, open_place
 
+from mfnet_runtime import console
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.cli.main import main
 from mfnet_runtime.errors import ResourceError, UsageError
+from mfnet_runtime.run import segment
 from mfnet_runtime.run.executors import dask, dispatch
 from mfnet_runtime.run.executors.base import Executor
 from mfnet_runtime.run.executors.dask import DaskExecutor, connected
@@ -66,6 +70,18 @@ def test_a_worker_that_dies_is_replaced(spec: Spec, whole: dict[str, str], tmp_p
     (tmp_path / "mark").touch()
     run(spec, ProcessExecutor(2, OpenFaulty("killed", tmp_path / "mark")))
     assert not (tmp_path / "mark").exists()
+    assert digests(Path(spec.out)) == whole
+
+
+def test_a_worker_that_dies_without_a_task_is_replaced(spec: Spec, whole: dict[str, str]) -> None:
+    def kill_all(done: int) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+
+    with pytest.MonkeyPatch.context() as patch:  # called while no task is at work
+        patch.setattr(segment.Run, "progress", lambda *_: nullcontext(kill_all))
+        run(spec, ProcessExecutor(1, open_place))
     assert digests(Path(spec.out)) == whole
 
 
@@ -191,12 +207,22 @@ def test_the_model_is_the_same_file_or_shipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("executor", ["processes:2", "dask:local:2"])
-def test_the_command(spec: Spec, tmp_path: Path, executor: str) -> None:
+def test_the_command(
+    spec: Spec,
+    tmp_path: Path,
+    executor: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(console, "LOG_SECONDS", 0)
     model = write_rgbd_model(tmp_path / "rgbd.onnx")
-    words = f"{model} {spec.scenes} --stride 16 --backend onnxruntime -q"
+    words = f"{model} {spec.scenes} --stride 16 --backend onnxruntime"
     assert main(f"{words} -o {tmp_path}/local".split()) == 0
+    capsys.readouterr()
     assert main(f"{words} -o {spec.out} --executor {executor} --ship-model".split()) == 0
     assert digests(Path(spec.out)) == digests(tmp_path / "local")
+    line = r"2 scenes: \d+%, [\d.]+/s, 0:00 min left, 1 blocks and [01] scenes done, 2 workers"
+    assert re.search(line, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,13 @@ class Processes:
 
     def start(self, worker: str, task: Task) -> None:
         """See `Workers.start`."""
-        self._running[self._pools[worker].submit(_attempt, task)] = worker
+        try:
+            future = self._pools[worker].submit(_attempt, task)
+        except BrokenProcessPool:  # it died while it had none
+            self._pools.pop(worker).shutdown()
+            self.ready()
+            future = self._pools[worker].submit(_attempt, task)
+        self._running[future] = worker
 
     def answers(self) -> Iterator[tuple[str, Answer | None]]:
         """See `Workers.answers`."""

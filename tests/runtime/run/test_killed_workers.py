@@ -1,0 +1,108 @@
+"""Workers are killed and frozen at random moments; every run ends in the same bytes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+from runs import Spec, digests, records, run
+from support import SHARED
+from worker_backends import OpenFaulty
+
+from mfnet_runtime.cli.main import main
+from mfnet_runtime.run import plan
+from mfnet_runtime.run.executors.base import Executor
+from mfnet_runtime.run.executors.dask import DaskExecutor
+from mfnet_runtime.run.executors.processes import ProcessExecutor
+
+distributed = pytest.importorskip("distributed")
+dask = pytest.importorskip("dask")
+pytestmark = pytest.mark.slow
+
+REPEATS = 25
+AUTZEN, MODEL = SHARED / "data" / "autzen", Path("/tmp/base/best.onnx")
+SLOW = OpenFaulty("none", Path("absent"), seconds=0.03)
+Pids = Callable[[], list[int]]
+
+
+@contextmanager
+def disturbed(spec: Spec, pids: Pids, kind: str, seed: int) -> Iterator[None]:
+    """Kill or freeze one worker at a random moment after the first block."""
+    rng, ended = random.Random(seed), Event()
+
+    def disturb() -> None:
+        while not ended.wait(0.01):
+            if records(spec, "block"):
+                break
+        time.sleep(rng.uniform(0, 0.4))
+        victim = rng.choice(pids())
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL if kind == "killed" else signal.SIGSTOP)
+        if kind == "frozen for a while":
+            time.sleep(rng.uniform(0, 1))
+            os.kill(victim, signal.SIGCONT)
+
+    (Path(spec.out)).mkdir(exist_ok=True)
+    (Path(spec.out) / "manifest.jsonl").touch()
+    thread = Thread(target=disturb)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def repeat(spec: Spec, whole: dict[str, str], executor: Executor, pids: Pids, kinds: str) -> None:
+    for seed in range(REPEATS):
+        kind = random.Random(seed).choice(kinds.split("|"))
+        again = spec.again(resume=False, out=f"{spec.out}-{seed}")
+        with disturbed(again, pids, kind, seed):
+            outcomes = run(again, executor)
+        assert not any(outcome.failed for outcome in outcomes), (seed, kind)
+        assert digests(Path(again.out)) == whole, (seed, kind)
+
+
+def test_processes(spec: Spec, whole: dict[str, str]) -> None:
+    def pids() -> list[int]:
+        return [child.pid for child in multiprocessing.active_children() if child.pid]
+
+    repeat(spec, whole, ProcessExecutor(2, SLOW), pids, "killed|frozen for a while")
+
+
+def test_dask(spec: Spec, whole: dict[str, str]) -> None:
+    with (
+        dask.config.set({"distributed.scheduler.worker-ttl": "3s"}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+
+        def pids() -> list[int]:
+            found = [nanny.process.pid for nanny in cluster.workers.values() if nanny.process]
+            return [pid for pid in found if pid] or pids()
+
+        executor = DaskExecutor(client, SLOW)
+        repeat(spec, whole, executor, pids, "killed|frozen for a while|frozen")
+
+
+@pytest.mark.skipif(not (AUTZEN.is_dir() and MODEL.is_file()), reason=f"no {AUTZEN}, {MODEL}")
+def test_a_real_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trained network over the whole scene, in the fastest engine here."""
+    monkeypatch.setattr(plan, "block_height", lambda grid: 512)
+    words = f"{MODEL} {AUTZEN} --confidence -q"
+    for executor in ("local", "processes:2", "dask:local:2"):
+        out = tmp_path / executor.replace(":", "")
+        assert main([*words.split(), "-o", str(out), "--executor", executor]) == 0
+        assert digests(out) == digests(tmp_path / "local"), executor
+    blocks = (tmp_path / "local" / "manifest.jsonl").read_text().count('"record": "block"')
+    assert blocks > 4
