@@ -21,7 +21,6 @@ from runs import Spec, digests, interrupt, records, run
 from support import write_rgbd_model
 from worker_backends import POISON, OpenFaulty, open_place
 
-from mfnet_runtime import console
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.cli.main import main
 from mfnet_runtime.errors import ResourceError, UsageError
@@ -214,7 +213,7 @@ def test_the_command(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(console, "LOG_SECONDS", 0)
+    monkeypatch.setattr("mfnet_runtime.progress.LOG_SECONDS", 0)
     model = write_rgbd_model(tmp_path / "rgbd.onnx")
     words = f"{model} {spec.scenes} --stride 16 --backend onnxruntime"
     assert main(f"{words} -o {tmp_path}/local".split()) == 0
