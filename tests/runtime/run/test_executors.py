@@ -168,6 +168,7 @@ def test_workers_may_join(spec: Spec, whole: dict[str, str]) -> None:
         client.loop.add_callback(client.loop.call_later, 0.5, made.scale, 3)
         run(spec, executor)
         assert executor.workers == 3
+        assert {"a", "b"} <= made.scheduler.task_prefixes.keys(), "as the dashboard groups tasks"
         assert digests(Path(spec.out)) == whole
 
 
