@@ -59,6 +59,8 @@ def prepare_training(
     """
     if read.resample_to == MODEL:
         raise UsageError("--resample-to model: it is trained first; give the pixel size in metres")
+    if recipe.recipe == PAPER and request.sam is None:
+        request = replace(request, zero_rel_pos=False)  # the recipe's default is about SAM's tables
     device = choose_device(request.device)
     dataset = _find_dataset(request, read)
     initial = InitialWeights.of(request, len(dataset.classes))

@@ -8,12 +8,13 @@ before 1.24 opens any file a model names.
 
 from __future__ import annotations
 
+import errno
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
 from mfnet_runtime.contract import METADATA_KEY, Contract
-from mfnet_runtime.errors import ModelError, UsageError
+from mfnet_runtime.errors import ModelError, ResourceError, UsageError
 
 OPSETS = range(13, 24)  # OpenVINO accepts later ones silently and may read them wrongly
 FLOATS = (None, "fp32", "bf16")
@@ -76,10 +77,13 @@ def contract_in_onnx(path: Path) -> Contract:
     Raises:
         ModelError: the file is damaged, has an unsupported opset, no valid contract, or names
             external data other than `<file>.data` beside it.
+        ResourceError: out of memory.
     """
     try:
         opset, text = _read(path)
     except (ValueError, IndexError, OSError) as fault:
+        if isinstance(fault, OSError) and fault.errno == errno.ENOMEM:
+            raise ResourceError(f"{path}: out of memory while reading it; free some") from fault
         raise ModelError(
             f"{path}: not a usable ONNX file: {fault}; export it again with mfnet-export"
         ) from fault

@@ -59,6 +59,7 @@ def test_contract_and_provenance_are_inside(made: Made) -> None:
         "checkpoint_sha256": sha256_from_file(made.checkpoint),
         "rewrites": [step.name for step in STEPS if step.name != "zero-tables"],
         "opset": 17,
+        "validation": {"mean_iou": 0.5},
         **{name: version(name) for name in ("mfnet", "torch", "onnx", "onnxscript")},
     }
 

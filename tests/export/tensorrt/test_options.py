@@ -130,7 +130,10 @@ def test_a_failed_build_keeps_the_onnx_file(
     [
         ("--plan", "give either a checkpoint, FILE or --ckpt, or an ONNX file"),
         ("--ckpt a.pt --onnx a.onnx --plan", "give either a checkpoint"),
-        ("--onnx a.onnx", "--onnx only builds a plan; add --plan"),
+        (
+            "--onnx a.onnx",
+            "--onnx either builds a plan, --plan, or writes files for other programs",
+        ),
         ("--onnx a.onnx --plan --scenes s", "--scenes goes with --ckpt, not with --onnx"),
         ("--onnx a.onnx --plan --align", "--onnx reads no scenes"),
         ("--onnx a.onnx --plan --fp16", "--fp16 goes with --ckpt"),

@@ -140,11 +140,16 @@ def test_an_interrupt_ends_the_process_of_a_copy_at_once(
     monkeypatch.setattr(geotiff, "PIXELS_HERE", 0)
     pipe = tmp_path / "pipe.tif"
     os.mkfifo(pipe)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        geotiff.copy_to_cog(pipe, tmp_path / "a.tif", "mode", 1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            geotiff.copy_to_cog(pipe, tmp_path / "a.tif", "mode", 1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - started < 5
     with pytest.raises(OSError, match=r"absent\.tif: No such file"):
         geotiff.copy_to_cog(tmp_path / "absent.tif", tmp_path / "a.tif", "mode", 1)

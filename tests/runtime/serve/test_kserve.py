@@ -152,6 +152,7 @@ def test_metadata(client: TestClient) -> None:
 
 
 def test_client_of_triton(address: str) -> None:
+    pytest.importorskip("gevent", reason="tritonclient[http] is not installed")
     triton: Any = pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
     client = triton.InferenceServerClient(address.removeprefix("http://").rstrip("/"))
     assert client.is_server_live()
