@@ -43,8 +43,7 @@ class _Faulty(PlaceBackend):
         mark = self.fault.mark
         if mark is None:
             self.failing = bool((feed["image"] == 1).any())
-        elif mark.exists():
-            mark.unlink()
+        elif _removed(mark):
             self.failing = True
         if self.failing and self.fault.kind == "killed":
             time.sleep(0.2)  # others have their tasks
@@ -52,3 +51,12 @@ class _Faulty(PlaceBackend):
         if self.failing:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return super().infer(feed)
+
+
+def _removed(mark: Path) -> bool:
+    """Remove a file; False if another process was faster."""
+    try:
+        mark.unlink()
+    except FileNotFoundError:
+        return False
+    return True
