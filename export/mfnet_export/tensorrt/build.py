@@ -14,8 +14,9 @@ from mfnet_export.tensorrt.config import config_from_options, require_buildable,
 from mfnet_export.tensorrt.layers import counts_from_inspector, counts_from_log
 from mfnet_export.tensorrt.machine import PlanMachine, plan_machine
 from mfnet_export.tensorrt.network import PLAN_PRECISIONS, network_from_onnx
-from mfnet_export.tensorrt.options import PORTABLE_TARGET, PlanOptions
+from mfnet_export.tensorrt.options import PlanOptions
 from mfnet_export.tensorrt.progress import Watch, monitor_build, run_watched
+from mfnet_runtime.backends.base import HALF
 from mfnet_runtime.backends.onnx_file import contract_in_onnx
 from mfnet_runtime.backends.tensorrt.engine import recording_logger
 from mfnet_runtime.backends.tensorrt.flavour import FLAVOURS, RTX, target_text
@@ -50,7 +51,7 @@ class PlanReport:
         if fused is None or fused >= attentions:
             return ""
         text = f"{fused} fused attention kernels for {attentions} attentions: the others run slower"
-        if not self.facts.contract.precision.endswith("fp16"):
+        if self.facts.contract.precision not in HALF:
             return f"{text}; only plans of FP16 files (--fp16) have them fused"
         return f"{text}; another version of TensorRT may fuse them"
 
@@ -178,7 +179,7 @@ def _build(machine: PlanMachine, source: Path, contract: Contract, options: Plan
     plan, attentions = bytes(memory), parsed.graph.attentions
     if machine.flavour is RTX:  # its plans cannot be loaded without a GPU
         counts = counts_from_log(log.layers)
-        if contract.precision.endswith("fp16") and attentions and counts.fused_attentions == 0:
+        if contract.precision in HALF and attentions and counts.fused_attentions == 0:
             raise ExportError(
                 f"{source}: {machine.text} fused none of its {attentions} attentions; export the "
                 "file again with mfnet-export --fp16, or install another version"
@@ -193,8 +194,7 @@ def _targets(machine: PlanMachine, options: PlanOptions) -> tuple[str, ...]:
     if machine.device is not None:
         portable = options.hardware_compatible == "ampere_plus"
         return (PORTABLE if portable else target_text(machine.device.compute_capability),)
-    cards = tuple(name for name in options.target if name != PORTABLE_TARGET)
-    return cards or (PORTABLE,)
+    return options.cards or (PORTABLE,)
 
 
 def _build_error(machine: PlanMachine, source: Path, reason: str) -> Exception:

@@ -13,7 +13,7 @@ from mfnet_export.options import require_unset
 from mfnet_export.tensorrt.machine import NoBuilderError, PlanMachine
 from mfnet_export.tensorrt.network import ParsedNetwork, allow_fp16, has_strong_types
 from mfnet_export.tensorrt.options import PORTABLE_TARGET, PlanOptions
-from mfnet_runtime.backends.base import specs_of
+from mfnet_runtime.backends.base import HALF, specs_of
 from mfnet_runtime.backends.tensorrt.flavour import FULL, RTX
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
@@ -53,10 +53,10 @@ def config_from_options(
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector names kernels
-    if contract.precision.endswith("fp16"):
+    if contract.precision in HALF:
         allow_fp16(trt, config, parsed)
-    if options.target:
-        _set_targets(machine, config, options.target)
+    if options.cards:
+        _set_targets(machine, config, options.cards)
     if options.workspace is not None:
         size = int(options.workspace * GIB)
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size)
@@ -109,7 +109,7 @@ def require_buildable(machine: PlanMachine, contract: Contract, options: PlanOpt
                 f"--target {target}: {machine.text} builds for {', '.join(known)}; for other "
                 "GPUs build with TensorRT on the GPU: pip install 'mfnet[gpu]'"
             )
-    if "sm75" in options.target and not precision.endswith("fp16"):
+    if "sm75" in options.target and precision not in HALF:
         raise UsageError(
             f"--target sm75: Turing has no {precision.upper()} plan, because {RTX.title} "
             "multiplies no FP32 matrices there; build one from a file of --fp16"
@@ -122,12 +122,10 @@ def known_targets(trt: Any) -> tuple[str, ...]:
     return (PORTABLE_TARGET, *(name.lower() for name in members if name.startswith("SM")))
 
 
-def _set_targets(machine: PlanMachine, config: Any, targets: tuple[str, ...]) -> None:
+def _set_targets(machine: PlanMachine, config: Any, cards: tuple[str, ...]) -> None:
     """Build for some cards; without, TensorRT for RTX builds for all from Ampere on."""
     members = machine.trt.ComputeCapability.__members__
-    cards = [target for target in targets if target != PORTABLE_TARGET]
-    if cards:
-        config.num_compute_capabilities = len(cards)
+    config.num_compute_capabilities = len(cards)
     for index, target in enumerate(cards):
         config.set_compute_capability(members[target.upper()], index)
 

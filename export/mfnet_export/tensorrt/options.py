@@ -42,8 +42,13 @@ class PlanOptions:
 
     @property
     def for_rtx(self) -> bool:
-        """Whether only TensorRT for RTX can build it; else TensorRT is used if it can be."""
+        """True if only TensorRT for RTX can build it; else TensorRT is used if it can be."""
         return bool(self.target)
+
+    @property
+    def cards(self) -> tuple[str, ...]:
+        """The cards that are named; empty for a portable plan."""
+        return tuple(name for name in self.target if name != PORTABLE_TARGET)
 
 
 def plan_beside(onnx: Path) -> Path:

@@ -78,6 +78,15 @@ def _memory(context: Any, option: Any, text: str | None) -> int | None:
     return bytes_from_text(text) if text else None
 
 
+window_options = (
+    click.option("--stride", type=int, help="Pixels between windows [default: half a window]."),
+    click.option(
+        "--blend",
+        type=click.Choice(BLENDS),
+        help="Weights of overlapping logits: all equal, a Hann window against seams, or "
+        f"only the window with the nearest centre [default: {DEFAULT_BLEND}].",
+    ),
+)
 segment_options = option_group(
     SegmentOptions,
     "options",
@@ -92,15 +101,7 @@ segment_options = option_group(
             ),
         ],
         "Windows": [
-            click.option(
-                "--stride", type=int, help="Pixels between windows [default: half a window]."
-            ),
-            click.option(
-                "--blend",
-                type=click.Choice(BLENDS),
-                help="Weights of overlapping logits: all equal, a Hann window against seams, or "
-                f"only the window with the nearest centre [default: {DEFAULT_BLEND}].",
-            ),
+            *window_options,
             click.option(
                 "--protocol",
                 type=click.Choice([PUBLISHED]),

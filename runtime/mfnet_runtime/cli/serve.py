@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mfnet_runtime.cli.run_options import EngineOptions, engine_options
+from mfnet_runtime.cli.run_options import EngineOptions, engine_options, window_options
 from mfnet_runtime.console import GroupedCommand, debug_option, option_group, run_command, say
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.serve.options import MAX_PIXELS, ServeOptions
-from mfnet_runtime.tiling.options import BLENDS, DEFAULT_BLEND, SegmentOptions
+from mfnet_runtime.tiling.options import SegmentOptions
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -73,16 +73,7 @@ serve_options = option_group(
                 help="Refuse larger rasters.",
             ),
         ],
-        "Windows": [
-            click.option(
-                "--stride", type=int, help="Pixels between windows [default: half a window]."
-            ),
-            click.option(
-                "--blend",
-                type=click.Choice(BLENDS),
-                help=f"Weights of overlapping logits [default: {DEFAULT_BLEND}].",
-            ),
-        ],
+        "Windows": window_options,
     },
 )
 

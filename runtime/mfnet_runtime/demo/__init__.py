@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning
 
-from mfnet_runtime.raster.open import open_raster
+from mfnet_runtime.raster.open import no_place_is_fine, open_raster
 from mfnet_runtime.scene.discovery import Scene
 
 NAME = "demo"  # in place of MODEL and SCENES on the command line
@@ -40,10 +38,8 @@ def write_picture(class_map: Path, out: Path) -> None:
     white = np.full((3, photo.shape[1], GAP), 255, np.uint8)
     panels = np.concatenate([photo, white, shade(heights), white, classes], axis=2)
     size = {"count": 3, "height": panels.shape[1], "width": panels.shape[2]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a picture has no place
-        with rasterio.open(out, "w", "PNG", dtype="uint8", **size) as png:
-            png.write(panels)
+    with no_place_is_fine(), rasterio.open(out, "w", "PNG", dtype="uint8", **size) as png:
+        png.write(panels)
 
 
 def shade(heights: Any) -> Pixels:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -115,7 +117,7 @@ class Model:
         classes = np.full(shape, IGNORE, np.uint8)
         percents = np.empty((len(self.classes), *shape), np.uint8) if probabilities else None
         if probabilities:
-            options = SegmentOptions(**{**vars(options), "probabilities": True})
+            options = replace(options, probabilities=True)
 
         def keep(rows: FinishedRows) -> None:
             (top, left), (height, width) = rows.place, rows.classes.shape
@@ -182,12 +184,17 @@ class Model:
                 read,
                 vectors,
                 resume=ResumeOptions(restart=restart),
-                tags=model_tags(self.path),
+                tags=self._tags,
                 tick=tick,
             )
         if outcome.error is not None:
             raise SceneError(outcome.error)
         return outcome.row
+
+    @cached_property
+    def _tags(self) -> dict[str, str]:
+        """Digest of the file, which is read once for all scenes."""
+        return model_tags(self.path)
 
     def close(self) -> None:
         """Release the device; the model cannot be used any more."""
