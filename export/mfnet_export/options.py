@@ -12,7 +12,7 @@ from mfnet_runtime.scene.options import ReadOptions
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to export from a checkpoint, and how to validate it."""
+    """Options of an export, and of its validation."""
 
     scenes: Path | None = None  # folder of scenes to validate on; None draws a synthetic town
     windows: int = 4  # windows to validate on, without those of noise

@@ -107,7 +107,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What to train on which data, named as on the command line."""
+    """Network and data of a training, named as on the command line."""
 
     data: Path
     out: Path

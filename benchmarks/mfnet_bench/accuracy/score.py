@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyRequest:
-    """What to score on what.
+    """Models, scenes and settings to score.
 
     Raises:
         UsageError: Options that exclude each other, or fewer than 1 round.

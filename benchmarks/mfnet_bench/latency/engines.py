@@ -115,7 +115,7 @@ class EngineProcess:
 
 @dataclass(frozen=True)
 class Warm:
-    """What is known of an engine before the rounds."""
+    """The facts of an engine before the rounds."""
 
     facts: dict[str, Any]  # device, precision, load_s
     calls: int  # in one turn

@@ -21,7 +21,7 @@ PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32",)}
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyRequest:
-    """What to measure on what.
+    """Models, engines and settings to measure.
 
     Raises:
         UsageError: An option has a value out of range, or a file is missing.

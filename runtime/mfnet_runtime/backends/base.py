@@ -60,7 +60,7 @@ class Backend(Protocol):
 
     @property
     def precision(self) -> str:
-        """What really runs: one of `contract.PRECISIONS` (`int8`: the rest fp32) or `int8+bf16`."""
+        """Precision in use: one of `contract.PRECISIONS` (`int8`: rest fp32), or `int8+bf16`."""
         ...
 
     @property

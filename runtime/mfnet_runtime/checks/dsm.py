@@ -30,7 +30,7 @@ METRES = {"metre", "meter", "metres", "meters", "m"}
 
 @dataclass(frozen=True)
 class DsmFacts:
-    """What the rules know about a DSM."""
+    """The facts of a DSM that the rules use."""
 
     band: HeightBand
     statistics: Statistics

@@ -36,7 +36,7 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the rules know about an image."""
+    """The facts of an image that the rules use."""
 
     bands: ImageBands
     statistics: Statistics

@@ -29,7 +29,7 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model says about itself, and what would run it."""
+    """A model's contract, and the backend that would run it."""
 
     file: str  # name without folder
     backend: str

@@ -45,7 +45,7 @@ class Estimate:
 
 @dataclass
 class SceneCheck:
-    """What was found out about a scene; None where that was not possible."""
+    """The facts of a scene; None for those that could not be found."""
 
     scene: Scene
     findings: Sequence[Finding] = ()

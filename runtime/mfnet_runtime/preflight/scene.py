@@ -45,7 +45,7 @@ CACHE = 128 << 20  # bytes of GDAL's block cache
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a run would do, the same for all scenes."""
+    """The settings of a run, the same for all scenes."""
 
     contract: Contract
     batch: int  # the most windows of a call

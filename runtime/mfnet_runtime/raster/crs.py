@@ -26,7 +26,7 @@ class ProjectionError(ValueError):
 
 @dataclass(frozen=True)
 class HeightSystem:
-    """What a CRS states about heights."""
+    """Unit and datum of heights, as a CRS states them."""
 
     datum: str | None  # for example "EGM96 geoid"; None: not stated
     unit: str | None  # for example "metre"

@@ -44,7 +44,7 @@ PIXELS_HERE = 1 << 28  # larger files take long enough (5 s) to need an interrup
 
 @dataclass(frozen=True)
 class Layer:
-    """What a raster of uint8 bands holds; 255 is nodata."""
+    """The content of a raster of uint8 bands; 255 is nodata."""
 
     bands: tuple[str, ...]  # description of each
     overviews: Resampling
@@ -53,7 +53,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What all rasters of a scene share."""
+    """Size, place and tags that all rasters of a scene share."""
 
     shape: tuple[int, int]  # rows and columns, pixels
     place: Mapping[str, Any]  # `crs` and `transform`, or `gcps`, without None

@@ -51,7 +51,7 @@ def keep_gdal_local() -> None:
 
 @dataclass(frozen=True)
 class RasterLimits:
-    """Which files may be opened."""
+    """Limits on the files that may be opened."""
 
     drivers: tuple[str, ...] = PLAIN_DRIVERS  # GDAL's short names; others than these are trusted
     max_pixels: int = MAX_PIXELS  # rows times columns

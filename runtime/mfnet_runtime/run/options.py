@@ -14,7 +14,7 @@ SIEVE = 16  # pixels; see benchmarks/TRIED.md
 
 @dataclass(frozen=True)
 class ResumeOptions:
-    """What to do with an unfinished run in the output folder; by default it is refused."""
+    """Treatment of an unfinished run in the output folder; by default it is refused."""
 
     resume: bool = False  # continue it
     restart: bool = False  # begin anew

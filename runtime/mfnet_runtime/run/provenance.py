@@ -1,4 +1,4 @@
-"""What made an output: tags of its files, and the settings that a resumed run must share."""
+"""Provenance: tags of output files, and the settings that a resumed run must share."""
 
 from __future__ import annotations
 

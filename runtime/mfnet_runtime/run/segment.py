@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SceneOutcome:
-    """What became of a scene."""
+    """The outcome of a scene."""
 
     row: dict[str, Any]  # of the JSON summary; plain JSON types
     report: SceneReport | None = None  # of the blocks done by this process
@@ -133,7 +133,7 @@ class Begun:
 
 @dataclass
 class Run:
-    """What all scenes of a run share, and what has become of them so far."""
+    """The state of a run: what its scenes share, and their outcomes so far."""
 
     backend: Backend
     options: SegmentOptions

@@ -25,7 +25,7 @@ CHECK = b', "check": '  # the last field of a line: CRC-32 of the record without
 
 @dataclass
 class SceneState:
-    """What the manifest says about a scene."""
+    """The state of a scene in the manifest."""
 
     inputs: tuple[Input, ...] = ()  # none: the scene was not begun
     blocks: dict[str, dict[str, Any]] = field(default_factory=dict)  # records, by file
@@ -35,7 +35,7 @@ class SceneState:
 
 @dataclass
 class RunState:
-    """What the manifest says about the last run."""
+    """The state of the last run in the manifest."""
 
     settings: dict[str, Any] | None = None  # None: there was no run
     digest: str = ""  # of the settings

@@ -52,7 +52,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What doing a task left on disk."""
+    """The block that a task left on disk."""
 
     settings: str  # of the task
     scene: str

@@ -78,7 +78,7 @@ class ReadOptions:
 
     @property
     def limits(self) -> RasterLimits:
-        """Which raster files may be opened."""
+        """Limits on the raster files that may be opened."""
         return RasterLimits((GEOTIFF, *self.allow_driver), self.max_pixels)
 
     def with_image_range(self, found: tuple[float, float] | None) -> ReadOptions:

@@ -45,7 +45,7 @@ Tick = Callable[[int], None]  # called with the number of windows just done
 
 @dataclass
 class SceneReport:
-    """What was done to a scene, and how long it took."""
+    """Counts and times of a segmented scene."""
 
     dsm: DsmRange
     windows: int  # of all blocks: those on a border of two count in both

@@ -1,1 +1,1 @@
-"""Where tasks are done: in this process, in others, or on other machines."""
+"""Executors: tasks in this process, in others, or on other machines."""

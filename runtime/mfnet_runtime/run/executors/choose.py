@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExecutorOptions:
-    """Where tasks are done, named as on the command line."""
+    """Options of the executor, named as on the command line."""
 
     executor: str = "local"
     insecure: bool = False  # no TLS to other machines

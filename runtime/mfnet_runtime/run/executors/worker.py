@@ -1,4 +1,4 @@
-"""What a worker has: the model, opened once, and the proof that it is the coordinator's."""
+"""A worker's model, opened once, and the check that it is the coordinator's."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def facts_of(backend: Backend) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker must have before its first task."""
+    """The requirements on a worker before its first task."""
 
     opener: Opener
     facts: dict[str, str]
