@@ -22,7 +22,7 @@ demo: $(READY)  ## train, export, run and score a small network on a synthetic t
 	@echo "done: look at demo/picture.png and demo/maps/test_1.tif"
 
 test: $(READY)  ## the default test suite
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --max-worker-restart=0
 
 check: $(READY)  ## style and types
 	$(BIN)/ruff check
