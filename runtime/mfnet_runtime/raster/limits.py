@@ -33,19 +33,21 @@ MAX_PIXELS = 40_000_000_000  # 200,000 a side: 20 km at 10 cm
 MAX_BANDS = 4096
 MAX_BLOCK = 256 << 20  # bytes of a stored block: GDAL decodes it whole, and keeps several
 
-# GDAL's configuration, unless the user set it otherwise; read when its drivers are registered.
+REMOTE_DRIVERS = "WMS,WMTS,WCS,HTTP,PLMOSAIC,EEDA,EEDAI,DAAS,STACIT,STACTA,ESRIC,GTI"
+# GDAL's configuration while it opens or reads one of our rasters, unless the user set it otherwise.
 LOCAL_ONLY = {
-    "GDAL_SKIP": "WMS,WMTS,WCS,HTTP,PLMOSAIC,EEDA,EEDAI,DAAS,STACIT,STACTA,ESRIC,GTI",
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",  # of /vsicurl/, /vsis3/ and their like
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO",
-    "PROJ_NETWORK": "OFF",
 }
 
 
 def keep_gdal_local() -> None:
-    """Keep GDAL from the network in this process; call it before GDAL opens its first file."""
-    for name, value in LOCAL_ONLY.items():
+    """Keep GDAL from the network in a process of ours, before it opens its first file.
+
+    `open_raster` does not need it: this is for the commands, where nothing else uses GDAL.
+    """
+    for name, value in {**LOCAL_ONLY, "GDAL_SKIP": REMOTE_DRIVERS, "PROJ_NETWORK": "OFF"}.items():
         os.environ.setdefault(name, value)
 
 
@@ -59,6 +61,8 @@ class RasterLimits:
     def __post_init__(self) -> None:
         if self.max_pixels < 1:
             raise UsageError(f"--max-pixels {self.max_pixels}: expected at least 1")
+        if remote := set(self.drivers) & set(REMOTE_DRIVERS.split(",")):
+            raise UsageError(f"--allow-driver {min(remote)}: reads from the network; use files")
 
     def drivers_for(self, path: Path) -> list[str]:
         """Return the driver of a file's first bytes, or all that are allowed and have no known one.

@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio.env import get_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.session import DummySession
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.raster.limits import (
     DEFAULT_LIMITS,
     GEOTIFF,
+    LOCAL_ONLY,
     MAX_BANDS,
     MAX_BLOCK,
     RasterLimits,
@@ -39,9 +42,10 @@ def open_raster(path: Path, limits: RasterLimits = DEFAULT_LIMITS) -> Any:
     """
     try:
         drivers = limits.drivers_for(path)
-        for mask in masks_beside(path):
-            _open_within(mask, [GEOTIFF], limits).close()
-        return _open_within(path, drivers, limits)
+        with local_gdal():
+            for mask in masks_beside(path):
+                _open_within(mask, [GEOTIFF], limits).close()
+            return _open_within(path, drivers, limits)
     except (RasterioError, OSError, UnicodeError) as fault:
         raise SceneError(
             f"{path}: cannot be opened ({_reason(fault)}); "
@@ -59,14 +63,27 @@ def no_place_is_fine() -> Iterator[None]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn a read failure into a SceneError that names the file."""
+    """Turn a read failure into a SceneError that names the file; keep GDAL from the network."""
     try:
-        yield
+        with local_gdal():
+            yield
     except (RasterioError, OSError) as fault:
         raise SceneError(
             f"{path}: damaged or truncated ({_reason(fault)}); "
             "copy it again or write it anew with gdal_translate"
         ) from fault
+
+
+def local_gdal() -> Any:
+    """Return a context in which GDAL opens nothing over the network.
+
+    It is for our own opens and reads (a VRT opens its sources when it is read), not for the whole
+    process: a program that uses mfnet may read from the network elsewhere. What GDAL and PROJ read
+    once a process cannot be set here, nor need it be: a driver is always named, and PROJ downloads
+    nothing unless its user asks for it.
+    """
+    ours = {name: value for name, value in LOCAL_ONLY.items() if get_gdal_config(name) is None}
+    return rasterio.Env(session=DummySession(), **ours)  # else boto3 looks for credentials
 
 
 def pieces_of(dataset: Any) -> Iterator[Window]:

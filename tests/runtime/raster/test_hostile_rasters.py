@@ -21,7 +21,7 @@ from support import UTM, run_python, write_raster, write_scene
 
 from mfnet_runtime.cli.read_options import read_options
 from mfnet_runtime.errors import SceneError, UsageError
-from mfnet_runtime.raster.limits import GEOTIFF, RasterLimits
+from mfnet_runtime.raster.limits import GEOTIFF, LOCAL_ONLY, RasterLimits
 from mfnet_runtime.raster.open import open_raster
 from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
@@ -88,6 +88,8 @@ def test_mfnet_run_reads_geotiff_alone() -> None:
     assert seen[1].limits.max_pixels == 9
     with pytest.raises(UsageError, match=r"--allow-driver PNGG: GDAL has no such driver here"):
         command.main(["--allow-driver", "PNGG"], standalone_mode=False)
+    with pytest.raises(UsageError, match=r"--allow-driver WMS: reads from the network"):
+        RasterLimits(("GTiff", "WMS"))
 
 
 @pytest.mark.parametrize("name", ["a.vrt", "a.tif", "a.png"])
@@ -187,6 +189,41 @@ for path in ("/vsicurl/{url}/a.tif", "/vsis3/b/a.tif", "{url}/a.png", "WMS:{url}
         done = run_python(before + tried, env=variables, timeout=60)
         assert done.returncode == 0, done.stderr
         assert bool(asked) == fetches, asked
+
+
+def test_python_is_as_guarded_as_the_command(tmp_path: Path, server: tuple[str, list[str]]) -> None:
+    """A VRT and a mask fetch nothing, and the rest of the program may go on fetching."""
+    url, asked = server
+    vrt(tmp_path / "a.vrt", Path(f"/vsicurl/{url}/a.tif"))
+    write_raster(tmp_path / "b.tif", ONES)
+    overviews = f"<MDI key='OVERVIEW_FILE'>/vsicurl/{url}/b.tif</MDI>"
+    (tmp_path / "b.tif.aux.xml").write_text(
+        f"<PAMDataset><Metadata domain='OVERVIEWS'>{overviews}</Metadata></PAMDataset>"
+    )
+    tried = f"""
+import rasterio
+from pathlib import Path
+from mfnet_runtime.errors import SceneError
+from mfnet_runtime.raster.limits import RasterLimits
+from mfnet_runtime.raster.open import open_raster, reading
+for name in ("a.vrt", "b.tif"):
+    path = Path({str(tmp_path)!r}) / name
+    try:
+        with open_raster(path, RasterLimits(("GTiff", "VRT"))) as dataset, reading(path):
+            dataset.read(1)
+        print("read", name)
+    except SceneError:
+        pass
+try:
+    rasterio.open("/vsicurl/{url}/own.tif")
+except rasterio.errors.RasterioError:
+    pass
+"""
+    variables = {name: value for name, value in os.environ.items() if name not in LOCAL_ONLY}
+    done = run_python(tried, env=variables, timeout=60)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "/own.tif" in asked
+    assert not {path for path in asked if path.startswith(("/a.tif", "/b.tif"))}
 
 
 @pytest.mark.parametrize(
