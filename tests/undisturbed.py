@@ -73,7 +73,9 @@ class Undisturbed:
         assert state.ended, why
         for scene in state.scenes.values():
             assert scene.done is not None
-            recorded.update({name: file["sha256"] for name, file in scene.done["files"].items()})
+            recorded.update(
+                {name: file["sha256"] for name, file in json.loads(scene.done)["files"].items()}
+            )
         assert recorded == self.files, why
 
 
@@ -81,7 +83,7 @@ def wait_for_blocks(out: Path, count: int = 1, seconds: float = 30) -> None:
     """Wait until a run has recorded some blocks."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if sum(len(one.blocks) for one in state_in(out).scenes.values()) >= count:
+        if (out / FILE).exists() and (out / FILE).read_text().count('"record": "block"') >= count:
             return
         time.sleep(0.01)
     raise AssertionError(f"{out}: no {count} blocks in {seconds} s")

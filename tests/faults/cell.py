@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -99,7 +100,7 @@ def _assert_message(cell: Cell, ended: Ended) -> None:
 def _assert_outputs(cell: Cell, place: Workplace, bench: Bench) -> None:
     """Files are whole and in the manifest, nothing else is left, other scenes are untouched."""
     found = digests(place.out)
-    done = [scene.done for scene in place.manifest().scenes.values() if scene.done]
+    done = [json.loads(scene.done) for scene in place.manifest().scenes.values() if scene.done]
     assert found == {name: file["sha256"] for one in done for name, file in one["files"].items()}
     for path in place.out.glob("*.tif"):
         read(path, None)

@@ -118,12 +118,12 @@ class Manifest:
         if state.done is None:
             return None
         require_unchanged(scene, state.inputs)
-        files = state.done["files"]
-        intact = files.keys() == {path.name for path in outputs.all} and all(
+        done: dict[str, Any] = json.loads(state.done)
+        intact = done["files"].keys() == {path.name for path in outputs.all} and all(
             FileDigest(**digest).matches(outputs.classes.parent / name)
-            for name, digest in files.items()
+            for name, digest in done["files"].items()
         )
-        return dict(state.done["row"]) if intact else None
+        return done["row"] if intact else None
 
     def known_inputs(self, scene: str) -> tuple[Input, ...]:
         """Return the inputs of a scene that was begun; none if it failed, and may be mended."""
@@ -146,8 +146,8 @@ class Manifest:
         Raises:
             OSError: the disk is full.
         """
-        record = {"record": kind, "settings": self.digest, **fields}
-        line = line_of(json.dumps(record).encode()) + b"\n"
+        record = json.dumps({"record": kind, "settings": self.digest, **fields}).encode()
+        line = line_of(record) + b"\n"
         handle = self._file.fileno()
         status = os.fstat(handle)
         if not status.st_nlink:
