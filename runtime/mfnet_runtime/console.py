@@ -20,7 +20,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
+from threading import Condition
+from types import FrameType
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import click
 
@@ -37,6 +40,15 @@ SYNONYMS = {
     "--batch-size": ("--batch", "--batch"),
 }
 INTERRUPTED, TERMINATED = 130, 143
+DEFER = 0.01  # seconds
+# Where an exception would leave a lock held for which a thread waits, or released, or be ignored.
+_UNSAFE = {
+    getattr(kind, name).__code__
+    for kind, name in [
+        *((Condition, name) for name in ("__enter__", "__exit__", "_acquire_restore")),
+        (WeakKeyDictionary(), "_remove"),
+    ]
+}
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 logger = logging.getLogger(__name__)
@@ -260,7 +272,11 @@ def say(text: str) -> None:
 def _signals_raise() -> Iterator[None]:
     """Make Ctrl-C and SIGTERM unwind the stack; a second signal ends the process at once."""
 
-    def handle(number: int, frame: object) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if sys.platform != "win32" and frame is not None and frame.f_code in _UNSAFE:
+            signal.signal(signal.SIGALRM, lambda _, later: handle(number, later))
+            signal.setitimer(signal.ITIMER_REAL, DEFER)
+            return
         for sent in previous:
             signal.signal(sent, signal.SIG_DFL)
         raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
@@ -276,5 +292,7 @@ def _signals_raise() -> Iterator[None]:
     try:
         yield
     finally:
+        if sys.platform != "win32":
+            signal.alarm(0)  # of a signal that was deferred
         for sent, handler in previous.items():
             signal.signal(sent, handler)

@@ -149,3 +149,34 @@ def test_interrupted_runs_leave_nothing_half_written(
     assert "no partial output was kept" in err
     assert "Traceback" not in err
     assert results_in(out) == []
+
+
+HOLDS = """
+import signal, sys
+from functools import partial
+from threading import Condition
+from types import SimpleNamespace
+import click
+from mfnet_runtime.console import run_command
+
+@click.command()
+def command():
+    lock = SimpleNamespace(
+        acquire=None,
+        release=None,
+        __enter__=partial(signal.raise_signal, signal.SIGTERM),
+        __exit__=lambda *_: print("released"),
+    )
+    with Condition(lock):
+        print("acquired")
+        signal.pause()
+
+sys.exit(run_command(command, []))
+"""
+
+
+def test_a_signal_while_a_lock_is_taken_lets_it_be_released() -> None:
+    """Threads that wait for it would otherwise never end."""
+    call = f"import sys; sys.path[:] = {sys.path!r}{HOLDS}"
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (143, "acquired\nreleased\n")
