@@ -60,6 +60,7 @@ class OpenStub:
     computes: bool
 
     def __call__(self, threads: int) -> SlowStub:
+        """Open it."""
         return SlowStub(self.computes)
 
 
