@@ -1,4 +1,4 @@
-# The runtime with OpenVINO, for CPUs: docker build -t mfnet . && docker run --rm -v "$PWD:/data" mfnet demo -o maps
+# Runtime and service with OpenVINO, for CPUs: docker build -t mfnet . && docker run --rm -v "$PWD:/data" mfnet demo -o maps
 FROM python:3.12-slim
 
 # rasterio's wheels need it, and slim images lack it
@@ -7,7 +7,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 COPY . /src
-RUN pip install --no-cache-dir "/src[openvino,vector]" && rm -rf /src
+RUN pip install --no-cache-dir "/src[openvino,serve]" && rm -rf /src
 
 RUN useradd --create-home mfnet
 USER mfnet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -118,6 +119,11 @@ def read(path: Path, band: int | None = 1) -> npt.NDArray[Any]:
 def results_in(folder: Path) -> list[str]:
     """Names of what a run left, hidden ones too, besides its manifest."""
     return sorted(path.name for path in folder.glob("*") if path.name != MANIFEST)
+
+
+def outside() -> dict[str, str]:
+    """Return the environment without Python's variables, which may lead to the source tree."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 def run_python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -101,8 +101,8 @@ class Model:
 
         Returns:
             (row, column) uint8 class indices, 255 for nodata; a `DataArray` with the coordinates of
-            the image if the image is one. With `probabilities`, a pair of that and an array
-            (class, row, column) uint8, percent, 255 for nodata.
+            the image and `_FillValue` if the image is one. With `probabilities`, a pair of that and
+            an array (class, row, column) uint8, percent, 255 for nodata.
 
         Raises:
             UsageError: Shapes do not fit, pixel values exceed the full scale, or an option is not
@@ -131,6 +131,12 @@ class Model:
         found: Any = classes
         if hasattr(image, "isel"):  # an xarray image, whose coordinates the classes keep
             found = image.isel({image.dims[0]: 0}, drop=True).copy(data=classes)
+            facts = {
+                **image.encoding,
+                **image.attrs,
+            }  # nodata and scaling of the image are not kept
+            mapping = {name: facts[name] for name in ("grid_mapping",) if name in facts}
+            found.attrs, found.encoding = {**mapping, "_FillValue": IGNORE}, {}
         return (found, percents) if probabilities else found
 
     def segment(

@@ -112,10 +112,17 @@ def test_xarray(model: mf.Model, arrays: Arrays) -> None:
     image, dsm = arrays
     y, x = np.arange(45) * -0.5, np.arange(70) * 0.5
     place = {"y": y, "x": x, "spatial_ref": 0}
-    given = xarray.DataArray(image, {"band": [1, 2, 3], **place}, ("band", "y", "x"))
+    scaled = {"_FillValue": 0, "scale_factor": 2.0, "grid_mapping": "spatial_ref"}
+    given = xarray.DataArray(image, {"band": [1, 2, 3], **place}, ("band", "y", "x"), attrs=scaled)
+    given.encoding = scaled
     classes = model.predict(given, xarray.DataArray(dsm, place, ("y", "x")))
     assert classes.dims == ("y", "x")
     assert set(classes.coords) == {"y", "x", "spatial_ref"}
+    assert (classes.attrs, classes.encoding) == (
+        {"grid_mapping": "spatial_ref", "_FillValue": 255},
+        {},
+    )
+    assert given.attrs == scaled
     np.testing.assert_array_equal(classes.values, expected(image, dsm))
 
 

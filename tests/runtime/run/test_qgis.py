@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from pathlib import Path
 from typing import get_args
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from in_qgis import layers_in_qgis
 from support import RGBD, read, write_rgbd_model, write_scene
 
 from mfnet_runtime.cli.main import main
@@ -18,35 +16,15 @@ from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.raster.styles import class_style, percent_style
 from mfnet_runtime.run.options import VectorFormat
 
-PYTHON = "/usr/bin/python3"  # Debian's python3-qgis belongs to it
-SCRIPT = Path(__file__).parents[2] / "qgis_layers.py"
 LEGEND = [
     [name, "#" + bytes(rgb).hex()] for name, rgb in zip(RGBD.names, RGBD.colours, strict=True)
 ]
-
-
-def in_qgis(*words: object) -> subprocess.CompletedProcess[str]:
-    """Run QGIS's own Python, headless."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return subprocess.run(
-        [PYTHON, *map(str, words)],
-        env={**clean, "QT_QPA_PLATFORM": "offscreen"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def has_qgis() -> bool:
-    return Path(PYTHON).exists() and in_qgis("-c", "import qgis.core").returncode == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", get_args(VectorFormat))
 def test_qgis_shows_the_classes_without_a_click(tmp_path: Path, format: str) -> None:
     pytest.importorskip("pyogrio")
-    if not has_qgis():
-        pytest.skip("needs QGIS: apt-get install python3-qgis")
     height, width = 90, 70
     write_scene(tmp_path / "scenes", height=height, width=width, seed=3)
     model, out = write_rgbd_model(tmp_path / "rgbd.onnx"), tmp_path / "out"
@@ -60,12 +38,11 @@ def test_qgis_shows_the_classes_without_a_click(tmp_path: Path, format: str) -> 
     (polygon_file,) = tmp_path.glob(f"*/a.{format}")
     files = [out / "a.tif", out / "a.confidence.tif", polygon_file]
     # 5 x 5 pixels of the picture for each of the map; outlines leave the middle one
-    done = in_qgis(SCRIPT, 5 * width, 5 * height, *files)
-    assert done.returncode == 0, done.stderr
-    classes, polygons = (json.loads(done.stdout)[name] for name in ("a.tif", f"a.{format}"))
+    shown = layers_in_qgis(5 * width, 5 * height, *files)
+    classes, polygons = shown["a.tif"], shown[f"a.{format}"]
     assert classes == {"renderer": "paletted", "legend": LEGEND}
     assert polygons == {"renderer": "categorizedSymbol", "legend": LEGEND}
-    confidence = json.loads(done.stdout)["a.confidence.tif"]
+    confidence = shown["a.confidence.tif"]
     assert confidence["renderer"] == "singlebandpseudocolor"
     assert [label for label, _ in confidence["legend"]] == ["0 %", "25 %", "50 %", "75 %", "100 %"]
 
