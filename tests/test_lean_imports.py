@@ -45,7 +45,9 @@ def test_runs_without_heavy_libraries(tmp_path: Path) -> None:
     ("module", "words", "package", "extra"),
     [
         ("mfnet.cli", ["scenes", "-o", "run", "--from-scratch"], "torch", "train"),
-        ("mfnet_export.cli", ["--ckpt", "best.pt"], "torch", "train"),
+        ("mfnet_export.cli", ["--ckpt", "best.pt"], "torch", "export"),
+        ("mfnet_export.cli", ["--ckpt", "best.pt"], "onnx_ir", "export"),
+        ("mfnet_export.cli", ["--onnx", "best.onnx", "--plan"], "onnx", "interfaces"),
         ("mfnet_runtime.cli.serve", ["best.onnx"], "fastapi", "serve"),
     ],
 )

@@ -22,7 +22,7 @@ from mfnet_runtime.console import (
     run_command,
     say,
 )
-from mfnet_runtime.errors import MFNetError, UsageError
+from mfnet_runtime.errors import MFNetError, UsageError, missing_package
 from mfnet_runtime.raster.limits import PLAIN_DRIVERS
 from mfnet_runtime.scene.layouts import LAYOUTS
 from mfnet_runtime.scene.options import ReadOptions
@@ -147,8 +147,10 @@ def _from_checkpoint(
     interfaces: InterfaceOptions,
 ) -> list[Any]:
     """Export a checkpoint, then write the FP32 file for other programs."""
-    from mfnet_export.export import export_checkpoint
-
+    try:
+        from mfnet_export.export import export_checkpoint
+    except ModuleNotFoundError as fault:
+        raise UsageError(missing_package(fault.name, "export") or str(fault)) from fault
     report = export_checkpoint(checkpoint, out, options, plan_options)
     if not interfaces.names:
         return [report]

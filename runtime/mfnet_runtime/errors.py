@@ -21,7 +21,7 @@ EXTRAS = {
     "torch": "train",
     "torchvision": "train",
     "segment_anything": "train",
-    "onnx": "export",
+    "onnx": "interfaces",  # the smallest one
     "onnx_ir": "export",
     "onnxscript": "export",
     "matplotlib": "bench",
@@ -38,12 +38,15 @@ EXTRAS = {
 }
 
 
-def missing_package(name: str | None) -> str | None:
-    """Return how to install a missing optional package; None for any other package."""
+def missing_package(name: str | None, extra: str | None = None) -> str | None:
+    """Return how to install a missing optional package, by itself or with an extra that has more.
+
+    None for any other package.
+    """
     package = (name or "").partition(".")[0]
     if package not in EXTRAS:
         return None
-    return f"needs {package}; install it with: pip install 'mfnet[{EXTRAS[package]}]'"
+    return f"needs {package}; install it with: pip install 'mfnet[{extra or EXTRAS[package]}]'"
 
 
 class MFNetError(Exception):

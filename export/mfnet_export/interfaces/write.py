@@ -11,9 +11,7 @@ from mfnet_export.files import staged_folder
 from mfnet_export.interfaces.options import InterfaceOptions
 from mfnet_export.interfaces.source import Source, source_from_file
 from mfnet_export.report import labelled, size_text
-from mfnet_runtime.errors import UsageError
-
-NEEDED = ("onnx", "safetensors")  # packages of the extra
+from mfnet_runtime.errors import UsageError, missing_package
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,8 @@ def _write(name: str, source: Source, folder: Path, options: InterfaceOptions) -
             made = sorted(file for file in partial.rglob("*") if file.is_file())
             files = {file.relative_to(partial).as_posix(): file.stat().st_size for file in made}
     except ModuleNotFoundError as fault:
-        package = (fault.name or "").partition(".")[0]
-        if package not in NEEDED:
+        remedy = missing_package(fault.name, "interfaces")
+        if remedy is None:
             raise
-        raise UsageError(
-            f"--for {name} needs {package}; install it with: pip install 'mfnet[interfaces]'"
-        ) from fault
+        raise UsageError(f"--for {name} {remedy}") from fault
     return InterfaceReport(name, folder, files, tuple(module.next_steps(source, folder)))
