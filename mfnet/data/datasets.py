@@ -14,7 +14,7 @@ from mfnet.data.labels import LabelCoding, classes_from_file, classes_from_label
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.labels import IGNORE, ClassTable
 from mfnet_runtime.scene.discovery import Scene, scenes_from
-from mfnet_runtime.scene.layouts import LAYOUTS, Layout
+from mfnet_runtime.scene.layouts import LAYOUTS, Layout, layout_in
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import DEFAULT_OPTIONS
 
@@ -68,6 +68,16 @@ def dataset_from_layout(name: str, root: Path, read: ReadOptions = DEFAULT_OPTIO
     if read.bands:
         raise UsageError("--dataset fixes the bands; leave --bands out")
     return replace(SPLITS[name](root), read=LAYOUTS[name].read_options(read))
+
+
+def published_in(root: Path, read: ReadOptions = DEFAULT_OPTIONS) -> Dataset | None:
+    """Return the published dataset whose layout a folder has; None if it has none.
+
+    Raises:
+        UsageError: Files of the dataset are missing, or `read` chooses other bands.
+    """
+    layout = layout_in(root)
+    return dataset_from_layout(layout.name, root, read) if layout else None
 
 
 def dataset_from_folder(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mfnet.data.datasets import dataset_from_folder
+from mfnet.data.datasets import dataset_from_folder, published_in
 from mfnet.data.scenes import open_labelled_scenes
 from mfnet.training.evaluate import evaluate
 from mfnet_export.files import ExportError
@@ -20,6 +20,7 @@ from mfnet_export.report import labelled, share_text, size_text
 from mfnet_export.validation.sample_windows import Windows
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.scene.layouts import layout_in
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import DEFAULT_OPTIONS
 from mfnet_runtime.tiling.pipeline import SegmentOptions
@@ -167,14 +168,15 @@ def scores_on_scenes(
     Args:
         reference: Opens the FP32 graph.
         candidate: Opens the other graph, after the first one was closed.
-        folder: Folder with image/, dsm/ and possibly label/.
+        folder: Folder with image/, dsm/ and possibly label/, or of a published dataset, whose test
+            scenes count.
         read: How to read scenes.
 
     Raises:
         UsageError: The labels have no pixel of one of the model's classes.
         SceneError: A raster is missing or damaged, or a label is out of range.
     """
-    if not (folder / "label").is_dir():
+    if layout_in(folder) is None and not (folder / "label").is_dir():
         return None
     found = []
     for opened in (reference, candidate):
@@ -182,16 +184,18 @@ def scores_on_scenes(
             scenes, score = _mean_iou(backend, folder, read)
         found.append(score)
     if any(np.isnan(score) for score in found):
-        raise UsageError(f"{folder / 'label'}: no labelled pixel; add labels or remove label/")
+        raise UsageError(f"{folder}: no labelled pixel; add labels or remove label/")
     return SceneScores(scenes, (found[0], found[1]))
 
 
 def _mean_iou(backend: Backend, folder: Path, read: ReadOptions) -> tuple[int, float]:
     contract = backend.contract
-    dataset = dataset_from_folder(folder, classes=contract.classes, read=read)
-    # The scenes of a plain folder are all listed as `train`.
-    scenes = open_labelled_scenes(dataset.train, dataset, contract.image.full_scale)
+    dataset = published_in(folder, read)
+    if dataset is None:
+        dataset = dataset_from_folder(folder, classes=contract.classes, read=read)
+    listed = dataset.test or dataset.train  # the scenes of a plain folder are all in `train`
+    scenes = open_labelled_scenes(listed, dataset, contract.image.full_scale)
     result = evaluate(backend, scenes, SegmentOptions(contract.window))
     present = tuple(np.flatnonzero(result.matrix.counts.sum(1)).tolist())  # classes with labels
     score = result.matrix.scores(present).mean_iou if present else float("nan")
-    return len(dataset.train), score
+    return len(listed), score

@@ -17,10 +17,9 @@ import onnx_ir as ir
 
 from mfnet_export.files import disk_errors
 from mfnet_export.graph.passes import add_constant
-from mfnet_export.validation.sample_windows import Windows, stack_windows, windows_from_scenes
+from mfnet_export.validation.sample_windows import Windows, stack_windows, windows_from_folder
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
-from mfnet_runtime.scene.discovery import scenes_from
 from mfnet_runtime.scene.options import ReadOptions
 from mfnet_runtime.scene.reader import DEFAULT_OPTIONS
 
@@ -59,7 +58,7 @@ def calibration_set(
 
     Args:
         contract: Contract with the window size and the scaling.
-        scenes: Folder with image/ and dsm/.
+        scenes: Folder as of `windows_from_folder`; of a published dataset, its training scenes.
         count: Windows to calibrate on; small scenes may give fewer.
         read: How to read scenes.
 
@@ -73,10 +72,7 @@ def calibration_set(
             f"--calibration-windows {count}: expected at least {MIN_WINDOWS}; {reason}"
         )
     wanted = count + -(-count // (HELD_OUT - 1))
-    listed = scenes_from(scenes, drivers=read.allow_driver)
-    found = windows_from_scenes(listed, contract, wanted, read)
-    if not found:
-        raise UsageError(f"{scenes}: no window with a valid pixel; choose other scenes")
+    found = windows_from_folder(scenes, contract, wanted, read, training=True)
     held = found[HELD_OUT // 2 :: HELD_OUT]
     fit = [pair for index, pair in enumerate(found) if index % HELD_OUT != HELD_OUT // 2]
     if len(fit) < MIN_WINDOWS:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mfnet.data.datasets import published_in
 from mfnet.synthetic import draw_town
 from mfnet_runtime.backends.base import Arrays, Backend
 from mfnet_runtime.contract import Contract, DsmRule, ImageRule
@@ -58,7 +59,7 @@ def sample_windows(
 
     Args:
         contract: Contract with the window size and the scaling.
-        scenes: Folder with image/ and dsm/; None draws a synthetic town.
+        scenes: Folder as of `windows_from_folder`; None draws a synthetic town.
         count: At least 1; small scenes may give fewer.
         read: How to read scenes.
 
@@ -71,11 +72,8 @@ def sample_windows(
     if scenes is None:
         found, origin = synthetic_windows(contract.window, count), "of a synthetic town"
     else:
-        listed = scenes_from(scenes, drivers=read.allow_driver)
-        found = windows_from_scenes(listed, contract, count, read)
+        found = windows_from_folder(scenes, contract, count, read)
         origin = f"of {scenes.name}"
-        if not found:
-            raise UsageError(f"{scenes}: no window with a valid pixel; choose other scenes")
     source = f"{len(found)} {origin}, {NOISE_WINDOWS} of noise"
     return stack_windows(found + noise_windows(contract.window), source)
 
@@ -86,10 +84,36 @@ def stack_windows(pairs: Sequence[Window], source: str) -> Windows:
     return Windows(np.stack(images), np.stack(heights), source)
 
 
-def windows_from_scenes(
+def windows_from_folder(
+    folder: Path, contract: Contract, count: int, read: ReadOptions, training: bool = False
+) -> list[Window]:
+    """Cut windows evenly spread over scenes, without those that have no valid pixel.
+
+    Args:
+        folder: Folder with image/ and dsm/, or of a published dataset.
+        contract: Contract with the window size and the scaling.
+        count: At least 1; small scenes may give fewer.
+        read: How to read scenes.
+        training: Of a published dataset, take the scenes to train on, not those to test on.
+
+    Raises:
+        UsageError: There is no scene, or no valid pixel.
+        SceneError: A scene is damaged or does not fit the contract.
+    """
+    published = published_in(folder, read)
+    if published is None:
+        scenes = scenes_from(folder, drivers=read.allow_driver)
+    else:
+        scenes, read = published.train if training else published.test, published.read
+    found = _windows_from_scenes(scenes, contract, count, read)
+    if not found:
+        raise UsageError(f"{folder}: no window with a valid pixel; choose other scenes")
+    return found
+
+
+def _windows_from_scenes(
     scenes: Sequence[Scene], contract: Contract, count: int, read: ReadOptions
 ) -> list[Window]:
-    """Cut windows evenly spread over scenes, without those that have no valid pixel."""
     used = scenes[:count]
     found: list[Window] = []
     for index, scene in enumerate(used):

@@ -8,10 +8,13 @@ import pytest
 from affine import Affine
 from support import UTM, write_raster, write_scene
 
+from mfnet.data.datasets import Dataset
+from mfnet_export.validation import sample_windows as sample
 from mfnet_export.validation.sample_windows import sample_windows
 from mfnet_runtime.contract import Contract, DsmRule
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.labels import ClassTable
+from mfnet_runtime.scene.discovery import scenes_from
 from mfnet_runtime.scene.options import ReadOptions
 
 CONTRACT = Contract(32, ClassTable.numbered(3))
@@ -64,6 +67,20 @@ def test_windows_without_data_are_left_out(tmp_path: Path) -> None:
     write_raster(scenes / "dsm" / "a.tif", heights, nodata=-9999)
     with pytest.raises(UsageError, match="no window with a valid pixel"):
         sample_windows(CONTRACT, scenes, 4)
+
+
+def test_published_datasets_have_scenes_to_train_and_to_test_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value, name in enumerate("ab", 1):
+        write_raster(tmp_path / f"image/{name}.tif", np.full((3, 40, 40), value, np.uint8))
+        write_raster(tmp_path / f"dsm/{name}.tif", np.eye(40, dtype=np.float32))
+    train, test = scenes_from(tmp_path)
+    dataset = Dataset("made", ClassTable.numbered(3), [train], [test])
+    monkeypatch.setattr(sample, "published_in", lambda *_: dataset)
+    fit = sample.windows_from_folder(tmp_path, CONTRACT, 1, ReadOptions(), training=True)
+    assert fit[0][0].max() == pytest.approx(1 / 255)
+    assert sample_windows(CONTRACT, tmp_path, 1).image[0].max() == pytest.approx(2 / 255)
 
 
 def test_a_scene_smaller_than_the_window_is_padded(tmp_path: Path) -> None:

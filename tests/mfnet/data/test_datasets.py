@@ -23,6 +23,7 @@ from mfnet.data.datasets import (
     VAIHINGEN_TRAIN,
     dataset_from_folder,
     dataset_from_layout,
+    published_in,
 )
 from mfnet.data.labels import LabelCoding, classes_from_labels, read_label
 from mfnet.data.scenes import load_scene
@@ -108,6 +109,7 @@ def test_official_layouts(
     root, name, run = tmp_path / "data", build.__name__, tmp_path / "run"
     build(root)
     dataset = dataset_from_layout(name, root)
+    assert published_in(root) == dataset
     assert (len(dataset.train), len(dataset.test)) == (train, test)
     assert (dataset.classes, dataset.coding) == (classes, coding)
     assert (dataset.stride, dataset.steps_per_epoch) == (stride, steps)
