@@ -21,6 +21,7 @@ LAYERS = {
     "": ("mfnet_runtime", "mfnet", "mfnet_export", "mfnet_bench"),
     "mfnet_runtime": (
         "",
+        "network",
         "raster",
         "scene",
         "checks",

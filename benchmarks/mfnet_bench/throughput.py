@@ -106,10 +106,10 @@ def measure(size: int, stride: int, rounds: int) -> Throughput:
 def draw_scene(folder: Path, size: int) -> Scene:
     """Write a town, repeated, in uncompressed tiles."""
     town = draw_town((TOWN, TOWN), 0)
-    scene = Scene("town", folder / "image.tif", folder / "dsm.tif")
-    _write_repeated(scene.image, town.image, size)
-    _write_repeated(scene.dsm, town.dsm[None], size)
-    return scene
+    image, dsm = folder / "image.tif", folder / "dsm.tif"
+    _write_repeated(image, town.image, size)
+    _write_repeated(dsm, town.dsm[None], size)
+    return Scene("town", image, dsm)
 
 
 def _write_repeated(path: Path, patch: npt.NDArray[Any], size: int) -> None:

@@ -215,7 +215,7 @@ def _dataset(
 def _require(scenes: Sequence[Scene], root: Path, layout: str) -> list[Scene]:
     """Return the scenes if all their files exist; otherwise count the missing ones."""
     wanted = [path for scene in scenes for path in (scene.image, scene.dsm, scene.label) if path]
-    missing = [path for path in wanted if not path.is_file()]
+    missing = [path for path in wanted if isinstance(path, Path) and not path.is_file()]
     if missing:
         named = ", ".join(str(path) for path in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""

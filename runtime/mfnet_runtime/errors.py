@@ -25,6 +25,8 @@ EXTRAS = {
     "onnx_ir": "export",
     "onnxscript": "export",
     "matplotlib": "bench",
+    "botocore": "network",
+    "urllib3": "network",
     "openvino": "openvino",
     "pycuda": "gpu",
     "pyogrio": "vector",

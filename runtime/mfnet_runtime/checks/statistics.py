@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
+from mfnet_runtime.network.url import RasterPath
 from mfnet_runtime.raster.open import pieces_of, reading
 from mfnet_runtime.scene.dsm import HEIGHT_LIMITS, HeightBand
 from mfnet_runtime.scene.image import ImageBands
@@ -173,7 +173,7 @@ def _statistics(
 
 
 def _causes(
-    path: Path,
+    path: RasterPath,
     dataset: Any,
     bands: Sequence[int],
     window: Window,

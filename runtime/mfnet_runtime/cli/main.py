@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from mfnet_runtime.backends import RUNS
-from mfnet_runtime.cli.read_options import read_options
+from mfnet_runtime.cli.read_options import RasterPathType, read_options
 from mfnet_runtime.cli.run_options import (
     EngineOptions,
     engine_options,
@@ -33,6 +33,7 @@ from mfnet_runtime.console import (
     say,
 )
 from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.network.url import RasterPath
 from mfnet_runtime.run.executors.choose import ExecutorOptions
 from mfnet_runtime.run.options import ResumeOptions, VectorOptions
 from mfnet_runtime.scene.layouts import LAYOUTS, layout_in
@@ -47,7 +48,7 @@ SCHEMA = "mfnet-run/1"  # of the JSON summary
 
 @click.command("mfnet-run", cls=GroupedCommand)
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("scenes", type=click.Path(path_type=Path), required=False)
+@click.argument("scenes", type=RasterPathType(path_type=Path), required=False)
 @click.option(
     "-o",
     "--out",
@@ -55,7 +56,9 @@ SCHEMA = "mfnet-run/1"  # of the JSON summary
     help="Output folder; for one scene also FOLDER/NAME.tif.",
 )
 @click.option(
-    "--dsm", type=click.Path(path_type=Path), help="DSM of one image, or folder of those of many."
+    "--dsm",
+    type=RasterPathType(path_type=Path),
+    help="DSM of one image, or folder of those of many.",
 )
 @click.option(
     "--dataset",
@@ -67,7 +70,7 @@ SCHEMA = "mfnet-run/1"  # of the JSON summary
     type=click.IntRange(min=1),
     help="Band with the heights: of the DSMs, or of the images if there are no DSMs.",
 )
-@read_options()
+@read_options(network=True)
 @segment_options
 @vector_options
 @resume_options
@@ -90,9 +93,9 @@ SCHEMA = "mfnet-run/1"  # of the JSON summary
 @click.version_option(package_name="mfnet")
 def command(
     model: Path,
-    scenes: Path | None,
+    scenes: RasterPath | None,
     out: Path | None,
-    dsm: Path | None,
+    dsm: RasterPath | None,
     dataset: str | None,
     dsm_band: int | None,
     read: ReadOptions,
@@ -144,7 +147,7 @@ def command(
     if model.is_dir() or scenes.suffix.lower() in {suffix for suffix, _ in RUNS}:
         raise UsageError(f"{scenes}: the model comes first; use mfnet-run {scenes} {model}")
     layout = LAYOUTS[dataset] if dataset else None
-    if layout is None and dsm is None and dsm_band is None:
+    if layout is None and dsm is None and dsm_band is None and isinstance(scenes, Path):
         layout = layout_in(scenes)
     if layout is not None:
         logger.info("%s: read as the %s dataset, without its labels", scenes, layout.name)

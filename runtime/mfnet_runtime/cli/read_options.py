@@ -10,6 +10,8 @@ import click
 
 from mfnet_runtime.console import option_group, parse_bands
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.network.access import Access
+from mfnet_runtime.network.url import Url, raster_path
 from mfnet_runtime.raster.limits import MAX_PIXELS, keep_gdal_local
 from mfnet_runtime.scene.options import DEFAULT_RESAMPLING, MODEL, RESAMPLINGS, ReadOptions
 
@@ -35,6 +37,20 @@ def _drivers(context: Any, option: Any, names: Sequence[str]) -> Sequence[str]:
     return names
 
 
+def _hosts(context: Any, option: Any, names: Sequence[str]) -> Sequence[str]:
+    Access(names)
+    return names
+
+
+class RasterPathType(click.Path):
+    """A path, or an address on the network."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """See `click.ParamType.convert`."""
+        path = raster_path(value)
+        return path if isinstance(path, Url) else super().convert(value, param, ctx)
+
+
 def _pixel_size(context: Any, option: Any, text: str | None) -> float | str | None:
     if text in (None, MODEL):
         return text
@@ -51,6 +67,15 @@ allow_driver_option = click.option(
     callback=_drivers,
     help="Also read files of this GDAL driver: PNG, JPEG, or others that are trusted, "
     "such as VRT, which shows any file it names; repeatable.",
+)
+
+allow_network_option = click.option(
+    "--allow-network",
+    multiple=True,
+    metavar="HOST",
+    callback=_hosts,
+    help="Also read rasters from https://HOST; or HOST:PORT, http://HOST, s3://BUCKET, or any, for "
+    "all of the internet over HTTPS; repeatable.",
 )
 
 _GROUPS = {
@@ -134,14 +159,18 @@ _GROUPS = {
 }
 
 
-def read_options(plain: Sequence[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def read_options(
+    plain: Sequence[str] = (), network: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the options of `ReadOptions`, as the argument `read`.
 
     Args:
         plain: GDAL's drivers that need no `--allow-driver`, in addition to GeoTIFF.
+        network: Add `--allow-network`: scenes can be on the network.
     """
+    groups = {"Reading": [*_GROUPS["Reading"], *([allow_network_option] if network else [])]}
 
     def options(allow_driver: Sequence[str], **given: Any) -> ReadOptions:
         return ReadOptions(allow_driver=(*plain, *allow_driver), **given)
 
-    return option_group(options, "read", _GROUPS)
+    return option_group(options, "read", groups)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mfnet_runtime.checks.findings import Said
+from mfnet_runtime.network.url import RasterPath
 from mfnet_runtime.raster.crs import datum_name, short_name
 from mfnet_runtime.raster.grid import grid_of
 from mfnet_runtime.raster.limits import RasterLimits
@@ -49,7 +49,7 @@ class RasterInfo:
         return {**asdict(self), "nodata": nodata}
 
 
-def raster_info(path: Path, limits: RasterLimits) -> RasterInfo:
+def raster_info(path: RasterPath, limits: RasterLimits) -> RasterInfo:
     """Read a header and close the file.
 
     GDAL's complaints about the file go with it: rasterio raises them later, in `colorinterp`.

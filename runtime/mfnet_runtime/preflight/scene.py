@@ -17,6 +17,7 @@ from mfnet_runtime.checks.statistics import THOROUGH, Statistics, dsm_statistics
 from mfnet_runtime.console import one_line
 from mfnet_runtime.contract import Contract, DsmRule
 from mfnet_runtime.errors import SceneError
+from mfnet_runtime.network.url import Url
 from mfnet_runtime.preflight.estimate import estimate
 from mfnet_runtime.preflight.rasters import (
     georeferencing,
@@ -69,7 +70,7 @@ def check_scene(scene: Scene, run: RunRequest) -> SceneCheck:
             ("image", scene.image, _check_image),
             ("dsm", scene.dsm, _check_dsm),
         ):
-            if os.path.lexists(path):
+            if isinstance(path, Url) or os.path.lexists(path):
                 with found.refusals(about):
                     check_part(found, check, run)
         if check.image_values is not None and check.image_values.share < 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 
 from mfnet_runtime.errors import SceneError
+from mfnet_runtime.network.url import RasterPath
 from mfnet_runtime.raster.crs import same_horizontally, short_name
 
 Coordinates = npt.NDArray[np.float64]
@@ -80,7 +80,7 @@ def apply_transform(
     )
 
 
-def require_plain_numbers(path: Path, dataset: Any, band: int) -> None:
+def require_plain_numbers(path: RasterPath, dataset: Any, band: int) -> None:
     """Raise SceneError if a band holds palette indices or complex numbers."""
     if dataset.colorinterp[band - 1] is ColorInterp.palette:
         raise SceneError(
@@ -92,9 +92,9 @@ def require_plain_numbers(path: Path, dataset: Any, band: int) -> None:
 
 
 def require_same_grid(
-    path: Path,
+    path: RasterPath,
     dataset: Any,
-    other_path: Path,
+    other_path: RasterPath,
     other: Any,
     place: bool = True,
     remedy: str = "warp one onto the other's grid with gdalwarp",
@@ -117,7 +117,7 @@ def require_same_grid(
         raise SceneError(f"{other_path}: {difference}; {remedy}")
 
 
-def mismatch(path: Path, dataset: Any, other: Any, place: bool = True) -> str | None:
+def mismatch(path: RasterPath, dataset: Any, other: Any, place: bool = True) -> str | None:
     """Describe how a second raster differs from a first; None if they share a grid.
 
     Arguments and errors are those of `require_same_grid`.

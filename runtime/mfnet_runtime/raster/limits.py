@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.network.access import Access
+from mfnet_runtime.network.url import RasterPath
 
 GEOTIFF = "GTiff"
 # Formats whose pixels lie in the file itself, so that reading one follows no path and no URL.
@@ -57,6 +59,7 @@ class RasterLimits:
 
     drivers: tuple[str, ...] = PLAIN_DRIVERS  # GDAL's short names; others than these are trusted
     max_pixels: int = MAX_PIXELS  # rows times columns
+    hosts: tuple[str, ...] = ()  # that may be read; see `Access`
 
     def __post_init__(self) -> None:
         if self.max_pixels < 1:
@@ -64,14 +67,19 @@ class RasterLimits:
         if remote := set(self.drivers) & set(REMOTE_DRIVERS.split(",")):
             raise UsageError(f"--allow-driver {min(remote)}: reads from the network; use files")
 
-    def drivers_for(self, path: Path) -> list[str]:
+    @property
+    def access(self) -> Access:
+        """Hosts that may be read."""
+        return Access(self.hosts)
+
+    def drivers_for(self, path: RasterPath, start: bytes) -> list[str]:
         """Return the driver of a file's first bytes, or all that are allowed and have no known one.
 
         Raises:
             SceneError: The file's driver is not allowed.
-            OSError: The file cannot be read, or its format is unknown.
+            OSError: The file's format is unknown.
         """
-        driver = driver_of(path)
+        driver = driver_of(start)
         if driver in self.drivers:
             return [driver]
         allowed = ", ".join(self.drivers)
@@ -89,8 +97,13 @@ class RasterLimits:
 DEFAULT_LIMITS = RasterLimits()
 
 
-def driver_of(path: Path) -> str | None:
-    """Return the driver of a file by its first bytes; None if they are unknown.
+def driver_of(start: bytes) -> str | None:
+    """Return the driver of a file by its first bytes; None if they are unknown."""
+    return next((SIGNATURES[known] for known in SIGNATURES if start.startswith(known)), None)
+
+
+def start_of(path: Path) -> bytes:
+    """Read the first bytes of a file.
 
     Raises:
         OSError: The file is missing, unreadable, or no regular file: a pipe might never end.
@@ -99,8 +112,7 @@ def driver_of(path: Path) -> str | None:
     if not stat.S_ISREG(mode):
         raise OSError("a folder" if stat.S_ISDIR(mode) else "a pipe or device, no regular file")
     with path.open("rb") as file:
-        start = file.read(LONGEST)
-    return next((SIGNATURES[known] for known in SIGNATURES if start.startswith(known)), None)
+        return file.read(LONGEST)
 
 
 def masks_beside(path: Path) -> list[Path]:
@@ -114,6 +126,6 @@ def masks_beside(path: Path) -> list[Path]:
     with os.scandir(path.absolute().parent) as entries:
         found = [path.with_name(entry.name) for entry in entries if entry.name.lower() in wanted]
     for file in found:
-        if driver_of(file) != GEOTIFF:
+        if driver_of(start_of(file)) != GEOTIFF:
             raise SceneError(f"{file}: is no TIFF, as beside {path.name} it must be; remove it")
     return [file for file in found if file.name.lower() == wanted[0]]

@@ -10,7 +10,6 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,8 @@ from rasterio.session import DummySession
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
+from mfnet_runtime.network.file import NAME, RemoteFile, raising_faults
+from mfnet_runtime.network.url import RasterPath, Url
 from mfnet_runtime.raster.limits import (
     DEFAULT_LIMITS,
     GEOTIFF,
@@ -29,19 +30,22 @@ from mfnet_runtime.raster.limits import (
     MAX_BLOCK,
     RasterLimits,
     masks_beside,
+    start_of,
 )
 
 PIECE = 1 << 21  # pixels that are read at a time from a whole raster
 
 
-def open_raster(path: Path, limits: RasterLimits = DEFAULT_LIMITS) -> Any:
+def open_raster(path: RasterPath, limits: RasterLimits = DEFAULT_LIMITS) -> Any:
     """Open a rasterio dataset for reading.
 
     Raises:
         SceneError: The file is unreadable, damaged, of a format that is not allowed, or too large.
     """
     try:
-        drivers = limits.drivers_for(path)
+        if isinstance(path, Url):
+            return _open_remote(path, limits)
+        drivers = limits.drivers_for(path, start_of(path))
         with local_gdal():
             for mask in masks_beside(path):
                 _open_within(mask, [GEOTIFF], limits).close()
@@ -62,10 +66,10 @@ def no_place_is_fine() -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: RasterPath) -> Iterator[None]:
     """Turn a read failure into a SceneError that names the file; keep GDAL from the network."""
     try:
-        with local_gdal():
+        with local_gdal(), raising_faults():
             yield
     except (RasterioError, OSError) as fault:
         raise SceneError(
@@ -74,7 +78,7 @@ def reading(path: Path) -> Iterator[None]:
         ) from fault
 
 
-def local_gdal() -> Any:
+def local_gdal(**options: str) -> Any:
     """Return a context in which GDAL opens nothing over the network.
 
     It is for our own opens and reads (a VRT opens its sources when it is read), not for the whole
@@ -83,7 +87,8 @@ def local_gdal() -> Any:
     nothing unless its user asks for it.
     """
     ours = {name: value for name, value in LOCAL_ONLY.items() if get_gdal_config(name) is None}
-    return rasterio.Env(session=DummySession(), **ours)  # else boto3 looks for credentials
+    no_credentials = DummySession()  # else boto3 looks for some
+    return rasterio.Env(session=no_credentials, **ours, **options)
 
 
 def pieces_of(dataset: Any) -> Iterator[Window]:
@@ -98,20 +103,34 @@ def pieces_of(dataset: Any) -> Iterator[Window]:
             yield Window(left, top, *size)
 
 
-def _open_within(path: Path, drivers: list[str], limits: RasterLimits) -> Any:
+def _open_remote(url: Url, limits: RasterLimits) -> Any:
+    """Open a GeoTIFF on the network, through our reader instead of GDAL's.
+
+    GDAL reads with one thread: the faults of others would be lost.
+    """
+    remote = RemoteFile(url, limits.access)
+    drivers = limits.drivers_for(url, remote.head)
+    if drivers != [GEOTIFF]:
+        raise SceneError(f"{url}: only GeoTIFFs are read over the network; write it as one")
+    with local_gdal(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), raising_faults():
+        return _open_within(url, drivers, limits, opener=remote.open, num_threads=1)
+
+
+def _open_within(path: RasterPath, drivers: list[str], limits: RasterLimits, **options: Any) -> Any:
     """Open a dataset by the first driver that accepts it, and check it against the limits.
 
     Raises:
         SceneError: It is too large, or names another file as its overviews.
     """
-    whole = path.absolute()  # else the beginning of a name might be taken for a scheme
+    # absolute: else the beginning of a name might be taken for a scheme
+    whole = NAME if isinstance(path, Url) else path.absolute()
     dataset = None
     with no_place_is_fine():
         for driver in drivers[:-1]:
             with suppress(RasterioError):
-                dataset = rasterio.open(whole, driver=driver)
+                dataset = rasterio.open(whole, driver=driver, **options)
                 break
-        dataset = dataset or rasterio.open(whole, driver=drivers[-1])
+        dataset = dataset or rasterio.open(whole, driver=drivers[-1], **options)
     try:
         _require_limits(path, dataset, limits)
     except BaseException:
@@ -120,7 +139,7 @@ def _open_within(path: Path, drivers: list[str], limits: RasterLimits) -> Any:
     return dataset
 
 
-def _require_limits(path: Path, dataset: Any, limits: RasterLimits) -> None:
+def _require_limits(path: RasterPath, dataset: Any, limits: RasterLimits) -> None:
     pixels = dataset.width * dataset.height
     if pixels > limits.max_pixels:
         raise SceneError(

@@ -16,6 +16,7 @@ from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.labels import IGNORE
+from mfnet_runtime.network.url import RasterPath, raster_path
 from mfnet_runtime.run.options import NO_VECTORS, ResumeOptions, VectorOptions
 from mfnet_runtime.run.provenance import model_tags
 from mfnet_runtime.run.segment import segment_scenes
@@ -141,8 +142,8 @@ class Model:
 
     def segment(
         self,
-        image: str | Path,
-        dsm: str | Path | None = None,
+        image: str | RasterPath,
+        dsm: str | RasterPath | None = None,
         *,
         out: str | Path,
         dsm_band: int | None = None,
@@ -155,7 +156,7 @@ class Model:
         """Write the class map of an image file, as `mfnet-run` does.
 
         Args:
-            image: A GeoTIFF.
+            image: A GeoTIFF; its address, if `read` has its host in `allow_network`.
             dsm: Its DSM; None if a band of the image holds the heights.
             out: The class map to write, `FOLDER/NAME.tif`. Other outputs go beside it.
             dsm_band: Band with the heights, from 1; None for a DSM of one band.
@@ -174,12 +175,12 @@ class Model:
             SceneError: A raster is damaged, or image and DSM do not fit each other or the model.
             ResourceError: The disk is full, or the folder cannot be written.
         """
-        path, target = Path(image), Path(out)
+        path, target = raster_path(image), Path(out)
         if target.suffix.lower() != ".tif":
             raise UsageError(f"{target}: expected a name ending in .tif")
         if dsm is None and dsm_band is None:
             raise UsageError(f"{path}: give its DSM, or the band that holds the heights (dsm_band)")
-        heights = path if dsm is None else Path(dsm)
+        heights = path if dsm is None else raster_path(dsm)
         scene = Scene(target.stem, path, heights, dsm_band=dsm_band)
         with self._lock:
             (outcome,) = segment_scenes(

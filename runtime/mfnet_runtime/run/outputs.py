@@ -147,7 +147,8 @@ def require_places(scenes: Sequence[Scene], places: Sequence[OutputPaths], folde
         UsageError: it holds inputs, unless there is one scene, named otherwise; it is a file, or
             has a folder in place of an output; or two scenes have an output of the same name.
     """
-    inputs = {path for scene in scenes for path in (scene.image, scene.dsm)}
+    rasters = (path for scene in scenes for path in (scene.image, scene.dsm))
+    inputs = {path for path in rasters if isinstance(path, Path)}
     other_name = len(scenes) == 1 and scenes[0].name not in {path.stem for path in inputs}
     # `Path.resolve` raises for circular links
     folders = {os.path.dirname(os.path.realpath(path)) for path in inputs}

@@ -70,8 +70,9 @@ def plan_scene(
     """
     with SceneReader(scene, contract.image.full_scale, read, folder) as reader:
         if known:
-            require_unchanged(scene, known, reader.files)
-        inputs = tuple(known or (Input.of(scene, role, path) for role, path in reader.files))
+            require_unchanged(scene, known, read.limits, reader.files)
+        files = reader.files
+        inputs = tuple(known or (Input.of(scene, *file, read.limits) for file in files))
         blocks = scene_blocks(reader, contract, options, batch)
         with reader.small_cache(max(len(block.under) for block in blocks)):
             span = dsm_range(options.dsm_rule(contract.dsm), reader.heights)

@@ -64,7 +64,7 @@ def run_settings(
     contract = backend.contract
     segment, reading = asdict(options), asdict(replace(read, aoi=None, bbox=None))
     reading |= {"align": read.dsm_resampling, "areas": [area_digest(area) for area in read.areas]}
-    for free in ("resampling", "aoi", "bbox", "allow_driver", "max_pixels"):
+    for free in ("resampling", "aoi", "bbox", "allow_driver", "max_pixels", "allow_network"):
         del reading[free]
     for stated in ("band_names", "pixel_size"):  # for warnings alone
         del reading[stated]

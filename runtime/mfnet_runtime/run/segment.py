@@ -17,6 +17,7 @@ from typing import Any
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.console import progress
 from mfnet_runtime.errors import SceneError
+from mfnet_runtime.network.file import RemoteError
 from mfnet_runtime.raster.geotiff import Block
 from mfnet_runtime.raster.vectors import require_format
 from mfnet_runtime.run.executors.base import LOCAL, Executor
@@ -165,7 +166,7 @@ class Run:
         started = time.perf_counter()
         manifest = self.manifest
         paths.require_short_names()
-        done = manifest.find_done(scene, paths)
+        done = manifest.find_done(scene, paths, self.read.limits)
         if done is not None:
             row = {**done, **paths.to_json(), "resumed": True}
             self.outcomes[scene.name] = SceneOutcome(row)
@@ -236,7 +237,7 @@ class Run:
         except SceneError as fault:
             logger.error("%s", fault)
             self.begun.pop(scene.name, None)
-            if not isinstance(fault, InputChangedError):
+            if not isinstance(fault, InputChangedError | RemoteError):  # else its blocks are kept
                 self.manifest.record_failed(scene.name, str(fault))
             row = {"scene": scene.name, "status": "failed", "error": str(fault)}
             self.outcomes[scene.name] = SceneOutcome(row)

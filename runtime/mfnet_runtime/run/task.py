@@ -121,7 +121,7 @@ def do(
             )
         except ModelError as fault:  # other scenes may be fine
             raise SceneError(f"{task.scene.image}: {fault}") from fault
-        require_unchanged(task.scene, task.inputs)
+        require_unchanged(task.scene, task.inputs, task.read.limits)
     report.total_s = time.perf_counter() - started
     block = Block(task.path, columns, rows, writer.checksums)
     return Receipt(task.settings, task.scene.name, block, report)

@@ -28,6 +28,7 @@ from rasterio.features import rasterize
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.network.url import RasterPath
 from mfnet_runtime.raster.crs import (
     ProjectionError,
     reproject_points,
@@ -129,7 +130,7 @@ class AreaMask:
         SceneError: The area does not touch the image, or cannot be brought into its CRS.
     """
 
-    def __init__(self, area: Area, path: Path, grid: Grid) -> None:
+    def __init__(self, area: Area, path: RasterPath, grid: Grid) -> None:
         if area.crs is not None and not grid.crs:
             raise SceneError(f"{path}: states no CRS, so {area.name} cannot be placed on it")
         try:

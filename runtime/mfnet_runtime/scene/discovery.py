@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.network.url import RasterPath, Url
 from mfnet_runtime.scene.layouts import Layout
 from mfnet_runtime.scene.pairing import (
     driver_hint,
@@ -25,15 +26,15 @@ class Scene:
     """The files of an image, its DSM, and its label if there is one."""
 
     name: str  # of the outputs
-    image: Path
-    dsm: Path
+    image: RasterPath
+    dsm: RasterPath
     label: Path | None = None
     dsm_band: int | None = None  # band of `dsm` with the heights, from 1; None: its only one
 
 
 def scenes_from(
-    source: Path,
-    dsm: Path | None = None,
+    source: RasterPath,
+    dsm: RasterPath | None = None,
     *,
     labelled: bool = False,
     only: Sequence[str] = (),
@@ -51,7 +52,7 @@ def scenes_from(
     reading it fails with that path, and the other scenes still run.
 
     Args:
-        source: The folder, table or image.
+        source: The folder, table or image; an image may be on the network.
         dsm: The DSM of the one image, or the folder of the DSMs of a folder of images.
         labelled: Also list `label/`; only for folders with `image/` and `dsm/`.
         only: Names of the scenes to take; empty takes all.
@@ -66,7 +67,7 @@ def scenes_from(
             scene; `only` holds a name that no scene has.
     """
     suffixes = suffixes_of(drivers)
-    if source.is_file():
+    if isinstance(source, Url) or source.is_file():
         scenes = _scenes_from_file(source, dsm, dsm_band)
     elif not source.is_dir():
         raise UsageError(f"{source}: is not a file or folder")
@@ -105,15 +106,15 @@ def require_files(scene: Scene) -> None:
     """
     parts = (("image", scene.image), ("dsm", scene.dsm), ("label", scene.label))
     for role, path in parts:
-        if path is not None and not os.path.lexists(path):
+        if isinstance(path, Path) and not os.path.lexists(path):
             raise SceneError(
                 f"{path}: scene '{scene.name}' has no {role} there; put it there, or "
                 f"leave the scene out{driver_hint(path.parent, path.stem)}"
             )
 
 
-def _scenes_from_file(source: Path, dsm: Path | None, band: int | None) -> list[Scene]:
-    if source.suffix.lower() != ".csv":
+def _scenes_from_file(source: RasterPath, dsm: RasterPath | None, band: int | None) -> list[Scene]:
+    if isinstance(source, Url) or source.suffix.lower() != ".csv":
         if dsm is None and band is None:
             raise UsageError(
                 f"{source}: one image needs its DSM; add --dsm FILE, or --dsm-band N if the "
@@ -134,7 +135,7 @@ def _scenes_from_file(source: Path, dsm: Path | None, band: int | None) -> list[
 
 
 def _scenes_from_stems(
-    source: Path, dsm: Path | None, labelled: bool, band: int | None, suffixes: Sequence[str]
+    source: Path, dsm: RasterPath | None, labelled: bool, band: int | None, suffixes: Sequence[str]
 ) -> list[Scene]:
     if dsm is not None:
         raise UsageError(f"{source}: --dsm goes with images; this folder has its own dsm/")

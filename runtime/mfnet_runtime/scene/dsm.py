@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
+from mfnet_runtime.network.url import RasterPath
 from mfnet_runtime.raster.grid import require_plain_numbers
 from mfnet_runtime.raster.open import reading
 from mfnet_runtime.scene.normalize import BoolArray, FloatArray
@@ -31,7 +31,7 @@ class HeightBand:
     """
 
     def __init__(
-        self, path: Path, dataset: Any, band: int | None = None, nodata: float | None = None
+        self, path: RasterPath, dataset: Any, band: int | None = None, nodata: float | None = None
     ) -> None:
         if band is None and dataset.count != 1:
             raise SceneError(

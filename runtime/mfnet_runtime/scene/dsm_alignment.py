@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mfnet_runtime.errors import SceneError
+from mfnet_runtime.network.url import RasterPath
 from mfnet_runtime.raster.crs import (
     ProjectionError,
     datum_name,
@@ -73,7 +73,7 @@ class Alignment:
         )
 
 
-def require_no_points(path: Path, dataset: Any) -> None:
+def require_no_points(path: RasterPath, dataset: Any) -> None:
     """Refuse a raster that only points or polynomials place on the map.
 
     Raises:
@@ -90,7 +90,7 @@ def require_no_points(path: Path, dataset: Any) -> None:
     )
 
 
-def require_transform(path: Path, dataset: Any) -> None:
+def require_transform(path: RasterPath, dataset: Any) -> None:
     """Refuse a raster without a usable geotransform.
 
     Raises:

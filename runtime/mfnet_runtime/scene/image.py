@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError
+from mfnet_runtime.network.url import RasterPath
 from mfnet_runtime.raster.grid import grid_of, require_plain_numbers
 from mfnet_runtime.raster.open import pieces_of, reading
 from mfnet_runtime.raster.pixel_area import ground_size
@@ -49,7 +49,7 @@ class ImageBands:
 
     def __init__(
         self,
-        path: Path,
+        path: RasterPath,
         dataset: Any,
         full_scale: float,
         options: ReadOptions,

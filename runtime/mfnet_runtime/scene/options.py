@@ -42,6 +42,7 @@ class ReadOptions:
     bbox: tuple[float, float, float, float] | None = None  # box in the image's coordinates
     allow_driver: tuple[str, ...] = tuple(PLAIN_DRIVERS[1:])  # of GDAL, in addition to GeoTIFF
     max_pixels: int = MAX_PIXELS  # larger rasters are refused
+    allow_network: tuple[str, ...] = ()  # hosts that rasters may be read from; see `Access`
     use_place: bool = True  # CRS and geotransforms must agree, not the sizes alone
     pixel_size: float | None = None  # of images, metres on the ground, if the dataset states it
     # read at once, so that a file that changes later does not matter; pixels are inside all of them
@@ -79,7 +80,7 @@ class ReadOptions:
     @property
     def limits(self) -> RasterLimits:
         """Limits on the raster files that may be opened."""
-        return RasterLimits((GEOTIFF, *self.allow_driver), self.max_pixels)
+        return RasterLimits((GEOTIFF, *self.allow_driver), self.max_pixels, self.allow_network)
 
     def with_image_range(self, found: tuple[float, float] | None) -> ReadOptions:
         """Replace percentiles by the range that they gave."""

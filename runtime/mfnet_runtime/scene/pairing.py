@@ -11,6 +11,7 @@ from pathlib import Path
 from rasterio.drivers import raster_driver_extensions
 
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.network.url import RasterPath, Url, raster_path
 from mfnet_runtime.raster.limits import PLAIN_DRIVERS
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")  # of the drivers that follow no path
@@ -114,7 +115,7 @@ def pairs_from_folder(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[
 
 
 def pairs_from_folders(
-    images: Path, heights: Path, suffixes: Sequence[str] = SUFFIXES
+    images: Path, heights: RasterPath, suffixes: Sequence[str] = SUFFIXES
 ) -> dict[Path, Path]:
     """Pair images of one folder and DSMs of another, by equal stems or by ISPRS names.
 
@@ -124,7 +125,7 @@ def pairs_from_folders(
     Raises:
         UsageError: `heights` is no folder, or there are no pairs, or two candidates for one.
     """
-    if not heights.is_dir():
+    if isinstance(heights, Url) or not heights.is_dir():
         raise UsageError(f"{heights}: is no folder, but the images are in one, {images}")
     files, dsms = _rasters_in(images, suffixes), _rasters_in(heights, suffixes)
     for rule in (VAIHINGEN, POTSDAM, TWO_FOLDERS):
@@ -137,11 +138,11 @@ def pairs_from_folders(
     )
 
 
-def pairs_from_table(table: Path) -> list[tuple[str, Path, Path | None]]:
+def pairs_from_table(table: Path) -> list[tuple[str, RasterPath, RasterPath | None]]:
     r"""Read a table with the columns image, dsm and optionally name, in UTF-8.
 
     Values are separated by commas, semicolons or tabs. Paths are relative to the table's folder,
-    with `/` or `\`. The name defaults to the image's stem.
+    with `/` or `\`, or addresses on the network. The name defaults to the image's stem.
 
     Returns:
         Name, image, and DSM or None.
@@ -169,7 +170,7 @@ def pairs_from_table(table: Path) -> list[tuple[str, Path, Path | None]]:
             f"{table}: has no column image; the first line is {first.strip()[:80]!r}, separated by "
             f"{separator!r}; expected image,dsm"
         )
-    pairs: dict[str, tuple[str, Path, Path | None]] = {}
+    pairs: dict[str, tuple[str, RasterPath, RasterPath | None]] = {}
     for line, row in rows:
         image, dsm, name = ((row.get(column) or "").strip() for column in ("image", "dsm", "name"))
         if not image:
@@ -189,8 +190,11 @@ def pairs_from_table(table: Path) -> list[tuple[str, Path, Path | None]]:
     return list(pairs.values())
 
 
-def _beside(table: Path, written: str) -> Path:
-    """Return the path of a file named in a table, possibly as on Windows."""
+def _beside(table: Path, written: str) -> RasterPath:
+    """Return the path or address of a file named in a table, possibly as on Windows."""
+    named = raster_path(written)
+    if isinstance(named, Url):
+        return named
     path = table.parent / written
     return path if path.exists() else table.parent / written.replace("\\", "/")
 

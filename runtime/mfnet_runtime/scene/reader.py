@@ -14,6 +14,7 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
+from mfnet_runtime.network.url import RasterPath, Url
 from mfnet_runtime.raster.grid import grid_of, mismatch, require_same_grid
 from mfnet_runtime.raster.open import open_raster as open_raster
 from mfnet_runtime.raster.open import pieces_of
@@ -133,14 +134,14 @@ class SceneReader:
         return self.grid.width
 
     @property
-    def files(self) -> list[tuple[str, Path]]:
+    def files(self) -> list[tuple[str, RasterPath]]:
         """All files that are read, sidecars included, each with "image" or "dsm"."""
-        found = {
-            Path(name): role
-            for role, dataset in (("dsm", self.dsm.dataset), ("image", self.image.dataset))
-            for name in dataset.files
-        }
-        return [(role, path) for path, role in sorted(found.items())]
+        found: dict[RasterPath, str] = {}
+        for role, raster in (("dsm", self.dsm), ("image", self.image)):
+            remote = isinstance(raster.path, Url)
+            paths = [raster.path] if remote else map(Path, raster.dataset.files)
+            found |= dict.fromkeys(paths, role)
+        return [(role, path) for path, role in sorted(found.items(), key=lambda file: str(file[0]))]
 
     @property
     def itemsize(self) -> int:
@@ -170,7 +171,7 @@ class SceneReader:
         areas = tuple(area.name for area in self.options.areas)
         return ReadReport(self.alignment, self.image.span, areas, self.scaling)
 
-    def require_grid_of(self, path: Path) -> None:
+    def require_grid_of(self, path: RasterPath) -> None:
         """Refuse another raster of this scene, such as its label, that is on another grid.
 
         Raises:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from affine import Affine
 from rasterio.windows import Window
 
 from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.network.url import RasterPath
 from mfnet_runtime.raster.grid import Grid, grid_of
 from mfnet_runtime.raster.pixel_area import ground_size
 from mfnet_runtime.scene.normalize import BoolArray, FloatArray
@@ -208,7 +208,7 @@ class Scaling:
         return (rows[start : start + step] for start in range(0, len(rows), step))
 
 
-def scaling_of(path: Path, dataset: Any, options: ReadOptions) -> Scaling:
+def scaling_of(path: RasterPath, dataset: Any, options: ReadOptions) -> Scaling:
     """Find out on which grid an open image is read.
 
     Raises:

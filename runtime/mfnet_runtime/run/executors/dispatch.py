@@ -49,7 +49,8 @@ def order_for(first: Task, opener: Opener, backend: Backend, threads: int) -> Or
     """Write a token into the output folder, and say what workers must have."""
     token = first.folder.parent / f".token-{uuid4().hex}"
     token.touch()
-    files = tuple(path.absolute() for path in (token, first.scene.image, first.scene.dsm))
+    needed = (token, first.scene.image, first.scene.dsm)
+    files = tuple(path.absolute() for path in needed if isinstance(path, Path))
     return Order(opener, facts_of(backend), files, threads)
 
 

@@ -1,0 +1,204 @@
+"""Requests for a file: redirects within the list, retries, and answers that are what was asked."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from mfnet_runtime.logs import one_line
+from mfnet_runtime.network.access import Access, NetworkError, Origin, origin_of
+from mfnet_runtime.network.url import Url
+
+WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds between attempts, each changed by up to a half
+CONNECT, SILENCE = 10.0, 30.0  # seconds until a server must accept, and send something
+SLOWEST = 50_000  # bytes a second, below which an answer is given up
+REDIRECTS = 5
+AGAIN = (408, 425, 429, 500, 502, 503, 504)
+REMEDIES = {
+    401: "check the credentials",
+    403: "check the credentials; a signed link may have expired",
+    404: "check the address",
+    410: "check the address",
+    416: "the file is empty, or shorter than the server said",
+}
+
+
+class _AgainError(Exception):
+    """A request failed, and may succeed later."""
+
+
+class Client:
+    """Requests for one file over kept connections.
+
+    Args:
+        url: Of the file.
+        access: Hosts that may be read.
+    """
+
+    def __init__(self, url: Url, access: Access) -> None:
+        self._url, self._access = url, access
+        self._bucket = urlsplit(url.text).netloc if url.scheme == "s3" else None
+        self._pools: dict[Origin, Any] = {}
+        self._target: str | None = None  # of the redirects
+        self._failures = 0
+
+    def get(self, most: int, span: tuple[int, int] | None = None) -> tuple[bytes, dict[str, str]]:
+        """Return the body, and the headers with names in lower case.
+
+        Args:
+            most: Bytes that are accepted.
+            span: First byte and byte after the last; None: all.
+
+        Raises:
+            NetworkError: It failed for good.
+            ModuleNotFoundError: The extra `network` is not installed.
+        """
+        import urllib3
+
+        for wait in (*WAITS, None):
+            try:
+                return self._once(most, span)
+            except urllib3.exceptions.SSLError as fault:
+                raise NetworkError(
+                    f"no secure connection ({one_line(str(fault))[:200]})"
+                ) from fault
+            except (_AgainError, urllib3.exceptions.HTTPError, OSError) as fault:
+                self._pools, self._target = {}, None
+                self._failures += 1
+                if wait is None:
+                    raise NetworkError(
+                        f"{one_line(str(fault))[:200]}, {len(WAITS) + 1} times in a row; try again later"
+                    ) from fault
+            time.sleep(wait * random.uniform(0.5, 1.5))
+        raise AssertionError
+
+    def _once(self, most: int, span: tuple[int, int] | None) -> tuple[bytes, dict[str, str]]:
+        at = self._target or (signed(self._url) if self._bucket else self._url.text)
+        for hop in range(REDIRECTS + 1):
+            try:
+                response = self._request(at, span)
+            except NetworkError as fault:
+                raise NetworkError(f"redirects elsewhere: {fault}" if hop else str(fault)) from None
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            if response.status not in (301, 302, 303, 307, 308) or self._bucket:
+                break
+            response.close()
+            try:
+                at = urljoin(at, to := headers.get("location", ""))
+            except ValueError:
+                raise NetworkError(f"redirects to {to[:100]!r}, which is no address") from None
+        else:
+            raise NetworkError(f"redirects more than {REDIRECTS} times")
+        try:
+            self._require_success(response, headers, span)
+            body = _body(response, most)
+        except BaseException:
+            response.close()
+            raise
+        response.release_conn()
+        self._target = None if self._bucket else at
+        return body, headers
+
+    def _request(self, address: str, span: tuple[int, int] | None) -> Any:
+        import urllib3
+
+        origin, parts = origin_of(address), urlsplit(address)
+        if origin not in self._pools:
+            addresses = self._access.addresses(origin, self._bucket)
+            ip, (scheme, host, port) = addresses[self._failures % len(addresses)], origin
+            if scheme == "https":  # the certificate must be that of the host
+                self._pools[origin] = urllib3.HTTPSConnectionPool(
+                    ip, port, server_hostname=host, assert_hostname=host
+                )
+            else:
+                self._pools[origin] = urllib3.HTTPConnectionPool(ip, port)
+        headers = {"Host": parts.netloc, "Accept-Encoding": "identity", "User-Agent": "mfnet"}
+        if span is not None:
+            headers["Range"] = f"bytes={span[0]}-{span[1] - 1}"
+        return self._pools[origin].urlopen(
+            "GET",
+            parts._replace(scheme="", netloc="", fragment="").geturl() or "/",
+            headers=headers,
+            retries=False,
+            redirect=False,
+            timeout=urllib3.Timeout(connect=CONNECT, read=SILENCE),
+            preload_content=False,
+            decode_content=False,
+        )
+
+    def _require_success(
+        self, response: Any, headers: dict[str, str], span: tuple[int, int] | None
+    ) -> None:
+        status = response.status
+        if status == (200 if span is None else 206):
+            return
+        if status == 200:
+            raise NetworkError(
+                "the server sends whole files only; one that answers range requests is needed"
+            )
+        text = f"the server answers {status}"
+        text += f" {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else ""
+        if region := headers.get("x-amz-bucket-region") if self._bucket else None:
+            remedy = f"the bucket is in {region}, set AWS_REGION"
+        else:
+            remedy = REMEDIES.get(status, "open the address in a browser")
+        if status in AGAIN:
+            raise _AgainError(text)
+        if self._target is not None:  # where it once redirected to may have expired
+            raise _AgainError(text)
+        told = re.search(rb"<Message>([^<]+)", _body(response, 4096, cut=True))  # of S3 and Azure
+        text += f" ({one_line(told[1].decode('utf-8', 'replace'))[:200]})" if told else ""
+        raise NetworkError(f"{text}; {remedy}")
+
+
+@cache
+def _s3() -> Any:
+    from botocore import UNSIGNED
+    from botocore.config import Config
+    from botocore.session import get_session
+
+    public = os.environ.get("AWS_NO_SIGN_REQUEST", "").upper() in ("YES", "TRUE", "1")
+    config = Config(signature_version=UNSIGNED if public else "s3v4")
+    return get_session().create_client("s3", config=config)
+
+
+def signed(url: Url) -> str:
+    """Return the address over HTTPS of a key in a bucket, signed with the user's credentials.
+
+    Region, profile and endpoint are those of the AWS tools; `AWS_NO_SIGN_REQUEST=YES` is for public
+    buckets, as in GDAL.
+
+    Raises:
+        NetworkError: There are no credentials, or the bucket has an impossible name.
+        ModuleNotFoundError: The extra `network` is not installed.
+    """
+    from botocore.exceptions import BotoCoreError
+
+    parts = urlsplit(url.text)
+    try:
+        where = {"Bucket": parts.netloc, "Key": parts.path[1:]}
+        return str(_s3().generate_presigned_url("get_object", where, ExpiresIn=900))
+    except BotoCoreError as fault:
+        raise NetworkError(
+            f"cannot be signed ({one_line(str(fault))[:200]}); set AWS_PROFILE, or AWS_NO_SIGN_REQUEST=YES for a "
+            "public bucket"
+        ) from fault
+
+
+def _body(response: Any, most: int, cut: bool = False) -> bytes:
+    """Read a body of at most some bytes, or these of a longer one."""
+    body = bytearray()
+    end = time.monotonic() + SILENCE + most / SLOWEST
+    while len(body) <= most and (piece := response.read1(1 << 20)):
+        body += piece
+        if time.monotonic() > end:
+            raise _AgainError(f"the server sent {len(body)} bytes in {end:.0f} s")
+    if len(body) > most and not cut:
+        raise NetworkError(f"the server sends more than the {most} bytes it should")
+    return bytes(body[:most])
