@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,18 @@ RGBD = ClassTable(
 )
 
 
+if TYPE_CHECKING:
+
+    @dataclass(frozen=True)
+    class LocalScene(Scene):
+        """A scene of which no file is on the network."""
+
+        image: Path
+        dsm: Path
+else:
+    LocalScene = Scene
+
+
 def write_raster(path: Path, array: npt.NDArray[Any], **profile: Any) -> Path:
     """Write (band, row, column) or (row, column); the driver follows the suffix."""
     bands = array if array.ndim == 3 else array[None]
@@ -58,7 +71,7 @@ def write_scene(
     image_profile: dict[str, Any] | None = None,
     dsm_profile: dict[str, Any] | None = None,
     place: dict[str, Any] | None = None,
-) -> Scene:
+) -> LocalScene:
     """A scene of random coloured rectangles, some of them high; its label is `rgbd_classes`."""
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 40, (3, height, width), dtype=np.uint8)
@@ -69,7 +82,7 @@ def write_scene(
         image[(rng.integers(0, 3), *box)] = 200
         dsm[box] += rng.choice([0.0, 30.0])
     place = UTM if place is None else place
-    scene = Scene(
+    scene = LocalScene(
         name,
         write_raster(folder / "image" / f"{name}.tif", image, **place, **(image_profile or {})),
         write_raster(folder / "dsm" / f"{name}.tif", dsm, **place, **(dsm_profile or {})),
@@ -79,7 +92,7 @@ def write_scene(
     span = dsm.max() - dsm.min()
     truth = rgbd_classes(image, (dsm - dsm.min()) / span)
     path = write_raster(folder / "label" / f"{name}.tif", truth, nodata=255, **place)
-    return Scene(name, scene.image, scene.dsm, path)
+    return LocalScene(name, scene.image, scene.dsm, path)
 
 
 def rgbd_classes(image: npt.NDArray[np.uint8], dsm: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -17,9 +17,8 @@ from mfnet_export.report import size_text
 from mfnet_runtime.backends.onnx_file import contract_in_onnx
 from mfnet_runtime.backends.tensorrt.plan_file import PLAN_SUFFIX, facts_of_plan
 from mfnet_runtime.contract import METADATA_KEY, Contract
-from mfnet_runtime.errors import ModelError, UsageError, missing_package
+from mfnet_runtime.errors import ModelError, UsageError, missing_package, one_line
 from mfnet_runtime.files import sha256_from_file
-from mfnet_runtime.logs import one_line
 
 TOP_OPERATORS = 8
 _TORCH_STARTS = (b"PK\x03\x04", b"\x80")  # zip files, and pickles of old versions

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mfnet_runtime.errors import ModelError, ResourceError, UsageError
+from mfnet_runtime.errors import ModelError, ResourceError, UsageError, one_line
 from mfnet_runtime.files import replace_files
-from mfnet_runtime.logs import one_line
 
 ZIP = b"PK\3\4"  # first bytes of a file of torch 1.6 or later
 SAFETENSORS = ".safetensors"

@@ -28,8 +28,8 @@ from weakref import WeakKeyDictionary
 import click
 
 from mfnet_runtime.errors import NO_MEMORY, MFNetError, ResourceError, UsageError, missing_package
+from mfnet_runtime.errors import one_line as one_line
 from mfnet_runtime.logs import log_details, log_to_file, log_to_stderr
-from mfnet_runtime.logs import one_line as one_line
 from mfnet_runtime.progress import progress as progress
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -40,6 +40,11 @@ EXTRAS = {
 }
 
 
+def one_line(text: str) -> str:
+    """Remove line breaks and control characters, which a library or a file name may contain."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+
+
 def missing_package(name: str | None, extra: str | None = None) -> str | None:
     """Return how to install a missing optional package, by itself or with an extra that has more.
 

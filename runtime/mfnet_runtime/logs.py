@@ -7,14 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mfnet_runtime.errors import UsageError
+from mfnet_runtime.errors import UsageError, one_line
 
 PACKAGES = ("mfnet", "mfnet_runtime", "mfnet_export", "mfnet_bench")
-
-
-def one_line(text: str) -> str:
-    """Remove line breaks and control characters, which a library or a file name may contain."""
-    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
 
 
 class _LineFormatter(logging.Formatter):

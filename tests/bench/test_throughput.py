@@ -42,7 +42,7 @@ def test_parts_add_up(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("_small_town")
 def test_the_stub_s_classes_are_the_brightest_bands_of_a_repeated_town(tmp_path: Path) -> None:
     scene = draw_scene(tmp_path, SIZE)
-    image, dsm = read(scene.image, None), read(scene.dsm)
+    image, dsm = read(tmp_path / "image.tif", None), read(tmp_path / "dsm.tif")
     np.testing.assert_array_equal(image[:, :128, :128], image[:, 128:256, 128:256])
     segment_scenes(StubBackend(), [scene], tmp_path / "out", SegmentOptions(256), quiet=True)
     scaled = (dsm - dsm.min()) / (dsm.max() - dsm.min())

@@ -70,6 +70,11 @@ SCHEMA = "mfnet-run/1"  # of the JSON summary
     type=click.IntRange(min=1),
     help="Band with the heights: of the DSMs, or of the images if there are no DSMs.",
 )
+@click.option(
+    "--assets",
+    metavar="IMAGE,DSM",
+    help="Keys of the assets of STAC items [default: by names and roles such as visual and dsm].",
+)
 @read_options(network=True)
 @segment_options
 @vector_options
@@ -98,6 +103,7 @@ def command(
     dsm: RasterPath | None,
     dataset: str | None,
     dsm_band: int | None,
+    assets: str | None,
     read: ReadOptions,
     options: SegmentOptions,
     vectors: VectorOptions,
@@ -115,8 +121,9 @@ def command(
     SCENES is a folder with image/ and dsm/ holding rasters of equal stems; a folder of pairs such
     as NAME.tif and NAME_dsm.tif, or with ISPRS names; the folder of a published dataset; a folder
     of images, with the folder of their DSMs given by --dsm; a CSV file with the columns image, dsm
-    and optionally name; or one image, with its DSM given by --dsm. Pixels without data in image or
-    DSM become 255.
+    and optionally name; a STAC item, NAME.json; or one image, with its DSM given by --dsm. Images,
+    DSMs and items may be https:// or s3:// addresses, see --allow-network. Pixels without data in
+    image or DSM become 255.
 
     `mfnet-run demo -o maps` runs a small model on a piece of a real scene, both part of mfnet.
 
@@ -129,6 +136,7 @@ def command(
       mfnet-run best.onnx pairs.csv -o maps/ --align --aoi county.gpkg
       mfnet-run best.fp16.plan scenes/ -o maps/
       mfnet-run best.onnx pairs.csv -o maps/ --executor dask:tls://host:8786
+      mfnet-run best.onnx https://host.org/item.json -o maps/ --allow-network host.org
     """
     from mfnet_runtime.preflight.estimate import estimate_scenes
     from mfnet_runtime.run.provenance import model_tags
@@ -153,7 +161,14 @@ def command(
         logger.info("%s: read as the %s dataset, without its labels", scenes, layout.name)
         read = layout.read_options(read)
     found = scenes_from(
-        scenes, dsm, only=only, dsm_band=dsm_band, drivers=read.allow_driver, layout=layout
+        scenes,
+        dsm,
+        only=only,
+        dsm_band=dsm_band,
+        drivers=read.allow_driver,
+        layout=layout,
+        assets=assets.split(",") if assets else (),
+        hosts=read.allow_network,
     )
     if out is not None and out.suffix.lower() == ".tif" and not out.is_dir():
         if len(found) > 1:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from mfnet_runtime.logs import one_line
+from mfnet_runtime.errors import one_line
 from mfnet_runtime.network.access import Access, NetworkError, Origin, origin_of
 from mfnet_runtime.network.url import Url
 
@@ -19,6 +19,7 @@ WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds between attempts, each changed by up to 
 CONNECT, SILENCE = 10.0, 30.0  # seconds until a server must accept, and send something
 SLOWEST = 50_000  # bytes a second, below which an answer is given up
 REDIRECTS = 5
+UNTRUSTED = re.compile("certificate|doesn't match")
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
 REMEDIES = {
     401: "check the credentials",
@@ -64,17 +65,15 @@ class Client:
         for wait in (*WAITS, None):
             try:
                 return self._once(most, span)
-            except urllib3.exceptions.SSLError as fault:
-                raise NetworkError(
-                    f"no secure connection ({one_line(str(fault))[:200]})"
-                ) from fault
             except (_AgainError, urllib3.exceptions.HTTPError, OSError) as fault:
+                text = one_line(str(fault))[:200]
+                if isinstance(fault, urllib3.exceptions.SSLError) and UNTRUSTED.search(text):
+                    raise NetworkError(f"no secure connection ({text})") from fault
+                if wait is None:
+                    times = f"{len(WAITS) + 1} times in a row"
+                    raise NetworkError(f"{text}, {times}; try again later") from fault
                 self._pools, self._target = {}, None
                 self._failures += 1
-                if wait is None:
-                    raise NetworkError(
-                        f"{one_line(str(fault))[:200]}, {len(WAITS) + 1} times in a row; try again later"
-                    ) from fault
             time.sleep(wait * random.uniform(0.5, 1.5))
         raise AssertionError
 
@@ -102,7 +101,7 @@ class Client:
             response.close()
             raise
         response.release_conn()
-        self._target = None if self._bucket else at
+        self._target = None if self._bucket or at == self._url.text else at
         return body, headers
 
     def _request(self, address: str, span: tuple[int, int] | None) -> Any:
@@ -118,12 +117,13 @@ class Client:
                 )
             else:
                 self._pools[origin] = urllib3.HTTPConnectionPool(ip, port)
-        headers = {"Host": parts.netloc, "Accept-Encoding": "identity", "User-Agent": "mfnet"}
+        host = parts.netloc.rpartition("@")[2]
+        headers = {"Host": host, "Accept-Encoding": "identity", "User-Agent": "mfnet"}
         if span is not None:
             headers["Range"] = f"bytes={span[0]}-{span[1] - 1}"
         return self._pools[origin].urlopen(
             "GET",
-            parts._replace(scheme="", netloc="", fragment="").geturl() or "/",
+            (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
             headers=headers,
             retries=False,
             redirect=False,
@@ -148,9 +148,7 @@ class Client:
             remedy = f"the bucket is in {region}, set AWS_REGION"
         else:
             remedy = REMEDIES.get(status, "open the address in a browser")
-        if status in AGAIN:
-            raise _AgainError(text)
-        if self._target is not None:  # where it once redirected to may have expired
+        if status in AGAIN or self._target:  # a redirect that was followed before may have expired
             raise _AgainError(text)
         told = re.search(rb"<Message>([^<]+)", _body(response, 4096, cut=True))  # of S3 and Azure
         text += f" ({one_line(told[1].decode('utf-8', 'replace'))[:200]})" if told else ""
@@ -186,19 +184,20 @@ def signed(url: Url) -> str:
         return str(_s3().generate_presigned_url("get_object", where, ExpiresIn=900))
     except BotoCoreError as fault:
         raise NetworkError(
-            f"cannot be signed ({one_line(str(fault))[:200]}); set AWS_PROFILE, or AWS_NO_SIGN_REQUEST=YES for a "
-            "public bucket"
+            f"cannot be signed ({one_line(str(fault))[:200]}); set AWS_PROFILE, or "
+            "AWS_NO_SIGN_REQUEST=YES for a public bucket"
         ) from fault
 
 
 def _body(response: Any, most: int, cut: bool = False) -> bytes:
     """Read a body of at most some bytes, or these of a longer one."""
     body = bytearray()
-    end = time.monotonic() + SILENCE + most / SLOWEST
+    limit = SILENCE + most / SLOWEST
+    end = time.monotonic() + limit
     while len(body) <= most and (piece := response.read1(1 << 20)):
         body += piece
         if time.monotonic() > end:
-            raise _AgainError(f"the server sent {len(body)} bytes in {end:.0f} s")
+            raise _AgainError(f"the server sent {len(body)} bytes in {limit:.0f} s")
     if len(body) > most and not cut:
         raise NetworkError(f"the server sends more than the {most} bytes it should")
     return bytes(body[:most])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.network.stac import ITEM_SUFFIXES, Pair, pairs_from_stac
 from mfnet_runtime.network.url import RasterPath, Url
 from mfnet_runtime.scene.layouts import Layout
 from mfnet_runtime.scene.pairing import (
@@ -17,6 +18,7 @@ from mfnet_runtime.scene.pairing import (
     pairs_from_folders,
     pairs_from_table,
     rasters_by_stem,
+    require_name,
     suffixes_of,
 )
 
@@ -41,8 +43,10 @@ def scenes_from(
     dsm_band: int | None = None,
     drivers: Sequence[str] = (),
     layout: Layout | None = None,
+    assets: Sequence[str] = (),
+    hosts: Sequence[str] = (),
 ) -> list[Scene]:
-    """List the scenes of a folder, of a CSV table of pairs, or of one image.
+    """List the scenes of a folder, of a CSV table of pairs, of a STAC item, or of one image.
 
     A folder holds `image/ dsm/ [label/]` with equal stems, or pairs by ISPRS names or as
     `NAME.tif, NAME_dsm.tif`, or images whose DSMs are in the folder `dsm`. A table has the columns
@@ -52,7 +56,7 @@ def scenes_from(
     reading it fails with that path, and the other scenes still run.
 
     Args:
-        source: The folder, table or image; an image may be on the network.
+        source: The folder, table, item or image; item and image may be on the network.
         dsm: The DSM of the one image, or the folder of the DSMs of a folder of images.
         labelled: Also list `label/`; only for folders with `image/` and `dsm/`.
         only: Names of the scenes to take; empty takes all.
@@ -61,14 +65,21 @@ def scenes_from(
         drivers: GDAL's, whose files in folders are rasters too, in addition to GeoTIFF, PNG and
             JPEG. A PNG or JPEG beside another raster of the same stem is its preview.
         layout: Of the published dataset in the folder `source`; its labels are ignored.
+        assets: Keys of the image and the DSM in a STAC item; none chooses by key or role.
+        hosts: From which an item may be read; see `Access`.
 
     Raises:
+        RemoteError: An item cannot be read over the network.
         UsageError: `source` is missing, empty or of another layout; two files match one part of a
             scene; `only` holds a name that no scene has.
     """
     suffixes = suffixes_of(drivers)
     if isinstance(source, Url) or source.is_file():
-        scenes = _scenes_from_file(source, dsm, dsm_band)
+        if source.suffix.lower() in ITEM_SUFFIXES:
+            found = pairs_from_stac(source, assets, dsm is None and dsm_band is None, hosts)
+            scenes = _scenes_from_items(source, found, dsm, dsm_band)
+        else:
+            scenes = _scenes_from_file(source, dsm, dsm_band)
     elif not source.is_dir():
         raise UsageError(f"{source}: is not a file or folder")
     elif layout is not None:
@@ -132,6 +143,20 @@ def _scenes_from_file(source: RasterPath, dsm: RasterPath | None, band: int | No
             )
         scenes.append(Scene(name, image, heights or image, dsm_band=band))
     return scenes
+
+
+def _scenes_from_items(
+    source: RasterPath, pairs: Sequence[Pair], dsm: RasterPath | None, band: int | None
+) -> list[Scene]:
+    if dsm is not None and len(pairs) > 1:
+        raise UsageError(f"{source}: holds {len(pairs)} items, and --dsm is of one image")
+    scenes: dict[str, Scene] = {}
+    for name, image, heights in pairs:
+        require_name(name, scenes, str(source), "give items different ids")
+        scenes[name] = Scene(name, image, dsm or heights or image, dsm_band=band)
+    if not scenes:
+        raise UsageError(f"{source}: holds no items")
+    return list(scenes.values())
 
 
 def _scenes_from_stems(

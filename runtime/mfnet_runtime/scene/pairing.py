@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rasterio.drivers import raster_driver_extensions
 
 from mfnet_runtime.errors import UsageError
+from mfnet_runtime.network.stac import Pair
 from mfnet_runtime.network.url import RasterPath, Url, raster_path
 from mfnet_runtime.raster.limits import PLAIN_DRIVERS
 
@@ -138,7 +139,19 @@ def pairs_from_folders(
     )
 
 
-def pairs_from_table(table: Path) -> list[tuple[str, RasterPath, RasterPath | None]]:
+def require_name(name: str, taken: Container[str], where: str, remedy: str) -> None:
+    """Refuse a scene's name that is no file name, or taken.
+
+    Raises:
+        UsageError: It is.
+    """
+    if not name or name.startswith(".") or re.search(r"[/\\]", name) or not name.isprintable():
+        raise UsageError(f"{where}: name {name!r} cannot name an output file")
+    if name in taken:
+        raise UsageError(f"{where}: there is a scene named {name!r} above already; {remedy}")
+
+
+def pairs_from_table(table: Path) -> list[Pair]:
     r"""Read a table with the columns image, dsm and optionally name, in UTF-8.
 
     Values are separated by commas, semicolons or tabs. Paths are relative to the table's folder,
@@ -170,20 +183,15 @@ def pairs_from_table(table: Path) -> list[tuple[str, RasterPath, RasterPath | No
             f"{table}: has no column image; the first line is {first.strip()[:80]!r}, separated by "
             f"{separator!r}; expected image,dsm"
         )
-    pairs: dict[str, tuple[str, RasterPath, RasterPath | None]] = {}
+    pairs: dict[str, Pair] = {}
     for line, row in rows:
         image, dsm, name = ((row.get(column) or "").strip() for column in ("image", "dsm", "name"))
         if not image:
             raise UsageError(f"{table}: line {line} names no image")
         paths = [_beside(table, path) for path in (image, dsm)]
         name = name or paths[0].stem
-        if name.startswith(".") or re.search(r"[/\\]", name) or not name.isprintable():
-            raise UsageError(f"{table}: line {line}: name {name!r} cannot name an output file")
-        if name in pairs:
-            raise UsageError(
-                f"{table}: line {line}: there is a scene named {name!r} above already; give them "
-                "different names in a column name"
-            )
+        where = f"{table}: line {line}"
+        require_name(name, pairs, where, "give them different names in a column name")
         pairs[name] = (name, paths[0], paths[1] if dsm else None)
     if not pairs:
         raise UsageError(f"{table}: holds no pairs")

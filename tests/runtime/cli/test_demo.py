@@ -34,5 +34,5 @@ def test_it_needs_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_comes_with_it_is_small_and_credited() -> None:
     assert MODEL.stat().st_size < 8e6
-    assert sum(path.stat().st_size for path in (SCENE.image, SCENE.dsm)) < 3e6
+    assert sum((DATA / name).stat().st_size for name in ("image.tif", "dsm.tif")) < 3e6
     assert "CC BY 4.0" in (DATA / "SOURCE.txt").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -166,7 +167,7 @@ def scenes(tmp_path: Path, web: Web) -> Path:
     """A model, and a scene `a` in the folder of the server and in a table."""
     scene = write_scene(web.folder, "a", 100, 120)
     for role, path in (("image", scene.image), ("dsm", scene.dsm)):
-        Path(str(path)).rename(web.folder / f"{role}.tif")
+        path.rename(web.folder / f"{role}.tif")
     write_rgbd_model(tmp_path / "m.onnx")
     rows = "image,dsm,name\n{0}/{1}/image.tif?s=1,{0}/ok/dsm.tif,far\n".format(web.origin, "ok")
     (tmp_path / "pairs.csv").write_text(rows + "web/image.tif,web/dsm.tif,near\n")
@@ -202,9 +203,16 @@ def test_one_scene_and_python(scenes: Path, web: Web, capsys: pytest.CaptureFixt
     assert run(*words, "--check") == 0, capsys.readouterr().err
     assert run(*words, "-o", scenes / "out") == 0, capsys.readouterr().err
     assert "image.tif" in results_in(scenes / "out")
+    assets = {"rgb": {"href": "image.tif"}, "height": {"href": "./dsm.tif"}}
+    item = {"type": "Feature", "id": "town", "assets": assets}
+    (web.folder / "item.json").write_text(json.dumps(item))
+    words[1:4] = [f"{web.origin}/ok/item.json", "--assets", "rgb,height"]
+    assert run(*words, "-o", scenes / "stac") == 0, capsys.readouterr().err
+    maps = [scenes / "out" / "image.tif", scenes / "stac" / "town.tif"]
+    np.testing.assert_array_equal(read(maps[0]), read(maps[1]))
     with load(scenes / "m.onnx", "onnxruntime") as model:
-        read = ReadOptions(allow_network=(web.origin,))
-        row = model.segment(image, dsm=dsm, out=scenes / "py" / "a.tif", read=read)
+        options = ReadOptions(allow_network=(web.origin,))
+        row = model.segment(image, dsm=dsm, out=scenes / "py" / "a.tif", read=options)
         assert row["status"] == "done"
         with pytest.raises(SceneError, match="reading over the network is off; add --allow"):
             model.segment(image, dsm=dsm, out=scenes / "off" / "a.tif")

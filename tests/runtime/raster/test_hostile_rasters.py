@@ -17,7 +17,7 @@ import pytest
 import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import UTM, run_python, write_raster, write_scene
+from support import UTM, LocalScene, run_python, write_raster, write_scene
 
 from mfnet_runtime.cli.read_options import read_options
 from mfnet_runtime.errors import SceneError, UsageError
@@ -304,7 +304,7 @@ def test_file_names_are_never_read_as_urls_or_options(
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["strips", "tiles"])
-def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LocalScene:
     tiles = {"tiled": True, "blockxsize": 16, "blockysize": 16} if request.param else {}
     folder, profile = tmp_path_factory.mktemp("sound"), {"compress": "deflate", **tiles}
     return write_scene(folder, "a", 32, 32, image_profile=profile)
@@ -312,7 +312,7 @@ def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @settings(max_examples=30)
 @given(flips=st.dictionaries(st.integers(0, 700), st.integers(0, 255), min_size=1, max_size=8))
-def test_flipped_bytes(sound: Scene, flips: dict[int, int]) -> None:
+def test_flipped_bytes(sound: LocalScene, flips: dict[int, int]) -> None:
     """A changed file is read or refused; no other error is raised."""
     changed = bytearray(sound.image.read_bytes())
     for place, value in flips.items():

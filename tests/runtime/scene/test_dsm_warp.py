@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import transform
 from rasterio.windows import Window
-from support import SHARED, read, write_raster
+from support import SHARED, LocalScene, read, write_raster
 
 import mfnet_runtime.scene.dsm_warp as dsm_warp
 from mfnet_runtime.errors import ResourceError, SceneError, UsageError
@@ -62,12 +62,12 @@ def hills(holes: bool = True) -> Any:
     return heights.astype(np.float32)
 
 
-def scene(folder: Path, grid: Grid, heights: Any = None, **profile: Any) -> Scene:
+def scene(folder: Path, grid: Grid, heights: Any = None, **profile: Any) -> LocalScene:
     """An image on a grid, and a DSM."""
     heights = hills() if heights is None else heights
     pixels = RNG.integers(1, 255, (3, grid.height, grid.width), dtype=np.uint8)
     place = {"nodata": HOLE, "crs": UTM32, "transform": PLACE}
-    return Scene(
+    return LocalScene(
         "a",
         write_raster(folder / "image.tif", pixels, crs=grid.crs, transform=grid.transform),
         write_raster(folder / "dsm.tif", heights, **place | profile),
@@ -289,7 +289,7 @@ AUTZEN = SHARED / "data" / "autzen"
 
 @pytest.mark.skipif(not AUTZEN.is_dir(), reason="../shared/data/autzen is not here")
 def test_two_foot_heights_under_a_one_foot_image() -> None:
-    made = Scene("a", AUTZEN / "image_1ft_jpeg.tif", AUTZEN / "dsm" / "west.tif")
+    made = LocalScene("a", AUTZEN / "image_1ft_jpeg.tif", AUTZEN / "dsm" / "west.tif")
     heights, valid = warped(made, "nearest")
     stored = np.repeat(np.repeat(read(made.dsm), 2, axis=0), 2, axis=1)
     expected = np.full(heights.shape, HOLE, np.float32)

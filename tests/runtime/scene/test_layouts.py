@@ -113,7 +113,7 @@ def test_a_missing_dsm_fails_its_tile_alone(tmp_path: Path) -> None:
     names = vaihingen(tmp_path)
     (tmp_path / "dsm/dsm_09cm_matching_area2.tif").unlink()
     scenes = scenes_from(tmp_path, layout=LAYOUTS["vaihingen"])
-    assert [(scene.name, scene.dsm.exists()) for scene in scenes] == [
+    assert [(scene.name, Path(str(scene.dsm)).exists()) for scene in scenes] == [
         (names[0], False),
         (names[1], True),
     ]

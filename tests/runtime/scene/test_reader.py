@@ -13,7 +13,7 @@ import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 from rasterio.transform import from_origin
-from support import UTM, write_raster, write_scene
+from support import UTM, LocalScene, write_raster, write_scene
 
 from mfnet_runtime.errors import SceneError
 from mfnet_runtime.scene.discovery import Scene
@@ -23,9 +23,9 @@ from mfnet_runtime.scene.reader import SceneReader, open_raster
 
 def scene_of(
     folder: Path, image: Any, dsm: Any, image_profile: Any = UTM, dsm_profile: Any = UTM
-) -> Scene:
+) -> LocalScene:
     """A scene of given arrays."""
-    return Scene(
+    return LocalScene(
         "a",
         write_raster(folder / "image" / "a.tif", image, **image_profile),
         write_raster(folder / "dsm" / "a.tif", dsm, **dsm_profile),

@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import from_origin
 from rasterio.warp import reproject
 from rasterio.windows import Window
-from support import UTM, read, write_raster, write_scene
+from support import UTM, LocalScene, read, write_raster, write_scene
 
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import SceneError, UsageError
@@ -39,10 +39,10 @@ def whole(scene: Scene, size: float, **more: Any) -> SceneData:
         return reader.read(0, reader.height)
 
 
-def scene_of(folder: Path, pixels: Any, heights: Any = None, **profile: Any) -> Scene:
+def scene_of(folder: Path, pixels: Any, heights: Any = None, **profile: Any) -> LocalScene:
     heights = np.ones(pixels.shape[-2:], np.float32) if heights is None else heights
     image = write_raster(folder / "image.tif", pixels, **{**UTM, **profile})
-    return Scene("a", image, write_raster(folder / "dsm.tif", heights, **UTM))
+    return LocalScene("a", image, write_raster(folder / "dsm.tif", heights, **UTM))
 
 
 @pytest.mark.parametrize(("stored", "size"), [(20, 10), (21, 8), (8, 21), (7, 7), (90, 31)])
@@ -91,7 +91,7 @@ def test_values_are_those_of_gdal(tmp_path: Path, size: float) -> None:
         np.testing.assert_allclose(mine, expected, atol=0.15)
 
 
-def no_data(kind: str, folder: Path, pixels: Any, empty: Any) -> tuple[Scene, dict[str, Any]]:
+def no_data(kind: str, folder: Path, pixels: Any, empty: Any) -> tuple[LocalScene, dict[str, Any]]:
     """A scene whose empty pixels hold what its kind of mask does not count, and its options."""
     holed, profile, options = pixels.copy(), {}, {}
     if kind == "declared":
@@ -203,7 +203,7 @@ def test_published_datasets_state_their_pixel_size(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.dsm, heights.reshape(20, 2, 24, 2).mean((1, 3)), rtol=1e-6)
 
 
-def by_points(scene: Scene) -> None:
+def by_points(scene: LocalScene) -> None:
     points = [GroundControlPoint(row, col, col, row) for row, col in ((0, 0), (0, 9), (9, 0))]
     write_raster(scene.image, read(scene.image, None), gcps=points, crs="EPSG:32632")
 

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import rasterio.features
 import rasterio.warp
-from support import RGBD, UTM, read, write_raster, write_rgbd_model, write_scene
+from support import RGBD, UTM, LocalScene, read, write_raster, write_rgbd_model, write_scene
 
 import mfnet_runtime as mf
-from mfnet_runtime.scene.discovery import Scene
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 from fastapi.testclient import TestClient
@@ -38,7 +37,7 @@ def client(model: mf.Model) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Scene:
+def scene(tmp_path: Path) -> LocalScene:
     return write_scene(tmp_path, "ortho")
 
 
@@ -54,18 +53,18 @@ def files(image: Part, dsm: Part = None) -> dict[str, Any]:
     }
 
 
-def send(client: TestClient, scene: Scene, query: str = "", **more: Any) -> Any:
+def send(client: TestClient, scene: LocalScene, query: str = "", **more: Any) -> Any:
     return client.post(f"/segment{query}", files=files(scene.image, scene.dsm), **more)
 
 
 @pytest.fixture
-def expected(model: mf.Model, scene: Scene, tmp_path: Path) -> Path:
+def expected(model: mf.Model, scene: LocalScene, tmp_path: Path) -> Path:
     model.segment(scene.image, scene.dsm, out=tmp_path / "maps" / "map.tif")
     return tmp_path / "maps" / "map.tif"
 
 
 def test_class_map_is_that_of_the_command(
-    client: TestClient, scene: Scene, expected: Path, tmp_path: Path
+    client: TestClient, scene: LocalScene, expected: Path, tmp_path: Path
 ) -> None:
     answer = send(client, scene)
     assert answer.status_code == 200
@@ -75,7 +74,7 @@ def test_class_map_is_that_of_the_command(
 
 @pytest.mark.parametrize("by_header", [True, False])
 def test_polygons_in_degrees(
-    client: TestClient, scene: Scene, expected: Path, by_header: bool
+    client: TestClient, scene: LocalScene, expected: Path, by_header: bool
 ) -> None:
     headers = {"Accept": "application/geo+json, */*;q=0.1"} if by_header else {}
     query = "?sieve=0" if by_header else "?sieve=0&format=geojson"
@@ -102,7 +101,7 @@ def test_polygons_in_degrees(
     np.testing.assert_array_equal(burnt, classes)
 
 
-def test_sieve_leaves_fewer_polygons(client: TestClient, scene: Scene) -> None:
+def test_sieve_leaves_fewer_polygons(client: TestClient, scene: LocalScene) -> None:
     counts = [
         len(send(client, scene, f"?format=geojson&sieve={pixels}").json()["features"])
         for pixels in (0, 40)
@@ -111,7 +110,7 @@ def test_sieve_leaves_fewer_polygons(client: TestClient, scene: Scene) -> None:
 
 
 def test_json_has_map_previews_and_no_paths(
-    client: TestClient, scene: Scene, expected: Path, tmp_path: Path
+    client: TestClient, scene: LocalScene, expected: Path, tmp_path: Path
 ) -> None:
     answer = send(client, scene, "?format=json")
     found = answer.json()
@@ -133,7 +132,7 @@ def test_json_has_map_previews_and_no_paths(
     assert "output" not in found
 
 
-def test_heights_in_a_band_and_on_another_grid(client: TestClient, scene: Scene) -> None:
+def test_heights_in_a_band_and_on_another_grid(client: TestClient, scene: LocalScene) -> None:
     stack = np.concatenate([read(scene.image, None), read(scene.dsm)[None].astype(np.uint8)])
     both = write_raster(scene.image.with_name("both.tif"), stack, **UTM)
     assert client.post("/segment?dsm_band=4", files=files(both)).status_code == 200
@@ -159,39 +158,39 @@ def bomb(path: Path) -> Path:
     return path
 
 
-def no_tiff(scene: Scene) -> dict[str, Any]:
+def no_tiff(scene: LocalScene) -> dict[str, Any]:
     return files(b"not a raster", scene.dsm)
 
 
-def cut_short(scene: Scene) -> dict[str, Any]:
+def cut_short(scene: LocalScene) -> dict[str, Any]:
     return files(scene.image.read_bytes()[:500], scene.dsm)
 
 
-def a_vrt(scene: Scene) -> dict[str, Any]:
+def a_vrt(scene: LocalScene) -> dict[str, Any]:
     return files(b"<VRTDataset rasterXSize='9' rasterYSize='9'/>", scene.dsm)
 
 
-def a_png(scene: Scene) -> dict[str, Any]:
+def a_png(scene: LocalScene) -> dict[str, Any]:
     return files(write_raster(scene.image.with_suffix(".png"), read(scene.image, None)), scene.dsm)
 
 
-def a_bomb(scene: Scene) -> dict[str, Any]:
+def a_bomb(scene: LocalScene) -> dict[str, Any]:
     return files(bomb(scene.image.with_name("bomb.tif")), scene.dsm)
 
 
-def other_bands(scene: Scene) -> dict[str, Any]:
+def other_bands(scene: LocalScene) -> dict[str, Any]:
     return files(scene.dsm, scene.dsm)
 
 
-def no_dsm(scene: Scene) -> dict[str, Any]:
+def no_dsm(scene: LocalScene) -> dict[str, Any]:
     return files(scene.image)
 
 
-def no_image(scene: Scene) -> dict[str, Any]:
+def no_image(scene: LocalScene) -> dict[str, Any]:
     return {"dsm": scene.dsm.read_bytes()}
 
 
-def whole(scene: Scene) -> dict[str, Any]:
+def whole(scene: LocalScene) -> dict[str, Any]:
     return files(scene.image, scene.dsm)
 
 
@@ -217,7 +216,7 @@ def whole(scene: Scene) -> dict[str, Any]:
     ],
 )
 def test_refused_with_the_sentence_of_the_command(
-    client: TestClient, scene: Scene, upload: Any, query: str, sentence: str
+    client: TestClient, scene: LocalScene, upload: Any, query: str, sentence: str
 ) -> None:
     answer = client.post(f"/segment{query}", files=upload(scene))
     assert answer.status_code == 422
@@ -225,7 +224,7 @@ def test_refused_with_the_sentence_of_the_command(
     assert "/" not in answer.json()["error"].replace("and/or", "")
 
 
-def test_ground_control_points_give_no_polygons(client: TestClient, scene: Scene) -> None:
+def test_ground_control_points_give_no_polygons(client: TestClient, scene: LocalScene) -> None:
     points = [rasterio.control.GroundControlPoint(row, 2 * row, row, -row) for row in range(4)]
     for path in (scene.image, scene.dsm):
         write_raster(path, read(path, None), gcps=points, crs="EPSG:32632")
@@ -248,7 +247,7 @@ def test_malformed_bodies(client: TestClient, kind: str, body: bytes) -> None:
     assert answer.json()["error"]
 
 
-def test_forms_have_no_more_parts_than_are_used(client: TestClient, scene: Scene) -> None:
+def test_forms_have_no_more_parts_than_are_used(client: TestClient, scene: LocalScene) -> None:
     many = [("image", scene.image.read_bytes()), *[("more", b"x")] * 2]
     answer = client.post("/segment", files=many)
     assert (answer.status_code, answer.json()["error"][:15]) == (400, "Too many files.")
@@ -257,7 +256,7 @@ def test_forms_have_no_more_parts_than_are_used(client: TestClient, scene: Scene
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_too_large(client: TestClient, scene: Scene, declared: bool) -> None:
+def test_too_large(client: TestClient, scene: LocalScene, declared: bool) -> None:
     piece = b"x" * (1 << 16)
     body: Any = piece * 20 if declared else (piece for _ in range(20))
     kind = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -283,7 +282,7 @@ def test_health_page_and_openapi(client: TestClient) -> None:
     assert {"format", "align", "bands"} <= names
 
 
-def test_metrics(model: mf.Model, scene: Scene) -> None:
+def test_metrics(model: mf.Model, scene: LocalScene) -> None:
     with TestClient(create_app(model)) as client:
         windows = send(client, scene, "?format=json").json()["windows"]
         client.post("/segment", files=files(b"x", b"y"))

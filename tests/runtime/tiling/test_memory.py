@@ -56,7 +56,13 @@ def sparse_scene(folder: Path, height: int, width: int) -> Scene:
 def measure(folder: Path, height: int, width: int) -> dict[str, Any]:
     """Run a process on a sparse scene and return its counts and its peak memory."""
     scene = sparse_scene(folder, height, width)
-    words: list[str | Path] = [sys.executable, STUB, scene.image, scene.dsm, folder / "out"]
+    words: list[str | Path] = [
+        sys.executable,
+        STUB,
+        str(scene.image),
+        str(scene.dsm),
+        folder / "out",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     assert 0 < found["windows"] - found["skipped"] < found["windows"] / 5
