@@ -9,7 +9,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from mfnet_runtime.errors import SceneError
@@ -21,7 +20,9 @@ from mfnet_runtime.network.url import Url
 NAME = "remote"  # of the file, for GDAL
 BLOCK = 1 << 16  # bytes
 CACHED = 256  # blocks that are kept of a file: 16 MiB
-AHEAD = 64  # blocks of a request, at most, while a file is read from front to back: 4 MiB
+AHEAD = 32  # blocks of a request, at most, while a file is read from front to back: 2 MiB
+
+STREAMS = 16  # places from which a file is read on, such as one of each band
 
 _thread = threading.local()
 
@@ -52,7 +53,7 @@ class RemoteFile:
     Attributes:
         size: Bytes.
         head: The first of them.
-        digest: Of its size, time, ETag and head.
+        digest: Of its size, head, and ETag or time.
 
     Raises:
         RemoteError: It cannot be read.
@@ -61,18 +62,14 @@ class RemoteFile:
 
     def __init__(self, url: Url, access: Access) -> None:
         self.url, self._client = url, Client(url, access)
-        self._tag: str | None = None  # None: not yet known, nor is the size
-        self.head, headers = self._get(0, BLOCK)
+        self._tag: str | None = None  # ETag, or else time; None: not yet known, nor is the size
+        self.head = self._get(0, BLOCK)
         self._blocks = OrderedDict({0: self.head})
-        self._next = self._ahead = 1  # block after the last request, and blocks to read ahead
+        self._ahead = {1: 1}  # blocks of the last requests, by the block that follows them
         if self.head[:1000].lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
             raise SceneError(f"{url}: is a web page, no raster; use the link to the file itself")
-        try:
-            modified = parsedate_to_datetime(headers["last-modified"]).timestamp()
-        except (KeyError, ValueError, OverflowError):
-            modified = 0
         sha256 = hashlib.sha256(f"{self._tag}\n".encode() + self.head).hexdigest()
-        self.digest = FileDigest(self.size, int(modified) * 10**9, sha256, sampled=True)
+        self.digest = FileDigest(self.size, 0, sha256, sampled=True)
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> Cursor:
         """Open the file for GDAL: an opener of rasterio's.
@@ -98,21 +95,24 @@ class RemoteFile:
     def _block(self, index: int, last: int) -> bytes:
         """Return a block; if it is not there, request those up to the last, or some more."""
         if index not in self._blocks:
-            self._ahead = min(2 * self._ahead, AHEAD) if index == self._next else 1
-            stop = index + min(max(last + 1 - index, self._ahead), AHEAD)
-            content, _ = self._get(index * BLOCK, min(stop * BLOCK, self.size))
+            ahead = 2 * self._ahead.pop(index, 0)
+            stop = index + min(max(last + 1 - index, ahead), AHEAD)
+            content = self._get(index * BLOCK, min(stop * BLOCK, self.size))
             for offset in range(0, len(content), BLOCK):
                 self._blocks[index + offset // BLOCK] = content[offset : offset + BLOCK]
-            self._next = stop
+            self._ahead[stop] = stop - index
+            if len(self._ahead) > STREAMS:
+                del self._ahead[next(iter(self._ahead))]
             while len(self._blocks) > CACHED:
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(index)
         return self._blocks[index]
 
-    def _get(self, start: int, stop: int) -> tuple[bytes, dict[str, str]]:
+    def _get(self, start: int, stop: int) -> bytes:
         try:
             content, headers = self._client.get(stop - start, (start, stop))
-            told, tag = headers.get("content-range", ""), headers.get("etag", "")
+            told = headers.get("content-range", "")
+            tag = headers.get("etag") or headers.get("last-modified", "")
             if self._tag is None:
                 known = re.fullmatch(r"bytes 0-\d+/(\d{1,18})", told)
                 if known is None:
@@ -126,7 +126,7 @@ class RemoteFile:
                 raise NetworkError(
                     f"the server sends {len(content)} bytes as {told[:80]!r}; expected {expected!r}"
                 )
-            return content, headers
+            return content
         except NetworkError as fault:
             raise RemoteError(f"{self.url}: {fault}") from fault
 

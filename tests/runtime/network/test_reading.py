@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.windows import Window
 from support import UTM, read, results_in, write_raster, write_rgbd_model, write_scene
 from web import Web
 
@@ -59,17 +61,21 @@ def test_the_pixels_are_those_of_the_file(web: Web, kind: str) -> None:
     np.testing.assert_array_equal(found, read(web.folder / "a.tif", None))
 
 
-def test_opening_takes_three_requests_and_reading_few(web: Web) -> None:
-    write_raster(web.folder / "cog.tif", read(web.folder / "a.tif", None), **UTM, **TILES)
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_opening_takes_three_requests_and_reading_few(web: Web, interleave: str) -> None:
+    how = {**UTM, **TILES, "interleave": interleave}
+    write_raster(web.folder / "cog.tif", read(web.folder / "a.tif", None), **how)
     with rasterio.open(web.folder / "cog.tif", "r+") as cog:
         cog.build_overviews([2, 4])
     url, dataset = opened(web, "ok/cog.tif")
     assert len(web.asked) <= 3, web.asked
     with dataset, reading(url):  # type: ignore[attr-defined]
-        dataset.read()  # type: ignore[attr-defined]
-        # nothing else is looked for: no sidecar, no folder
-        assert set(web.asked) == {"/ok/cog.tif"}
-        assert len(web.asked) <= 9, web.asked  # of twice as many bytes from one to the next
+        for top in range(0, 600, 128):
+            dataset.read(window=Window(0, top, 600, min(128, 600 - top)))  # type: ignore[attr-defined]
+    # nothing else is looked for: no sidecar, no folder
+    assert set(web.asked) == {"/ok/cog.tif"}
+    # each of twice as many bytes as the one before, for each of the bands if they lie apart
+    assert len(web.asked) <= 12, web.asked
 
 
 def test_other_threads_read_too(web: Web) -> None:
@@ -216,6 +222,15 @@ def test_one_scene_and_python(scenes: Path, web: Web, capsys: pytest.CaptureFixt
         assert row["status"] == "done"
         with pytest.raises(SceneError, match="reading over the network is off; add --allow"):
             model.segment(image, dsm=dsm, out=scenes / "off" / "a.tif")
+
+
+def test_a_missing_extra_is_named(
+    scenes: Path, web: Web, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "urllib3", None)
+    words = [scenes / "m.onnx", scenes / "pairs.csv", "-o", scenes / "out"]
+    assert run(*words, "--allow-network", web.origin) == 2
+    assert "needs urllib3; install it with: pip install 'mfnet[network]'" in capsys.readouterr().err
 
 
 def test_a_run_goes_on_when_the_server_is_back(
