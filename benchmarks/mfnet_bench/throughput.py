@@ -131,7 +131,7 @@ def _round(scene: Scene, out: Path, stride: int) -> tuple[float, float, float]:
     times.append(time.perf_counter())
     with SceneReader(scene) as reader:
         grid = options.grid(reader.height, reader.width, WINDOW)
-        needs = pixel_memory(reader, grid, backend.contract, DEFAULT_BATCH)
+        needs = pixel_memory(reader, grid, backend.contract, DEFAULT_BATCH, options.sum)
         blocks = grid.blocks(block_width(grid, needs))
         with reader.small_cache(max(len(block.under) for block in blocks)):
             span = dsm_range(backend.contract.dsm, reader.heights)

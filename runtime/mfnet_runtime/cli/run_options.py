@@ -15,9 +15,10 @@ from mfnet_runtime.run.executors.choose import ExecutorOptions
 from mfnet_runtime.run.options import SIEVE, ResumeOptions, VectorFormat, VectorOptions
 from mfnet_runtime.tiling.options import (
     BLENDS,
-    DEFAULT_BLEND,
+    DEFAULT_QUALITY,
     PROCESSORS,
     PUBLISHED,
+    QUALITIES,
     AskedBatch,
     SegmentOptions,
 )
@@ -79,12 +80,18 @@ def _memory(context: Any, option: Any, text: str | None) -> int | None:
 
 
 window_options = (
-    click.option("--stride", type=int, help="Pixels between windows [default: half a window]."),
+    click.option(
+        "--quality",
+        type=click.Choice(list(QUALITIES)),
+        help="Sets --stride and --blend, which win over it: the fewest windows without seams, the "
+        f"best trade, or the most accurate map [default: {DEFAULT_QUALITY}].",
+    ),
+    click.option("--stride", type=int, help="Pixels between windows [default: by --quality]."),
     click.option(
         "--blend",
         type=click.Choice(BLENDS),
-        help="Weights of overlapping logits: all equal, a Hann window against seams, or "
-        f"only the window with the nearest centre [default: {DEFAULT_BLEND}].",
+        help="Weights of overlapping logits: all equal, falling at the window's edges, a Hann "
+        "window, or only the window with the nearest centre [default: by --quality].",
     ),
 )
 segment_options = option_group(

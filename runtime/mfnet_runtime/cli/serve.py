@@ -32,8 +32,9 @@ def _bytes(context: Any, option: click.Option, text: str) -> int:
     return bytes_from_text(text, option.opts[0])
 
 
-def _options(stride: int | None, blend: Any, **limits: Any) -> ServeOptions:
-    return ServeOptions(segment=SegmentOptions(stride=stride, blend=blend), **limits)
+def _options(stride: int | None, blend: Any, quality: Any, **limits: Any) -> ServeOptions:
+    segment = SegmentOptions(stride=stride, blend=blend, quality=quality)
+    return ServeOptions(segment=segment, **limits)
 
 
 serve_options = option_group(

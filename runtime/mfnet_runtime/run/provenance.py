@@ -68,7 +68,7 @@ def run_settings(
         del reading[free]
     for stated in ("band_names", "pixel_size"):  # for warnings alone
         del reading[stated]
-    for free in ("batch", "block", "max_memory"):
+    for free in ("batch", "block", "max_memory", "quality"):
         del segment[free]
     found = {
         **tags,
@@ -80,6 +80,7 @@ def run_settings(
         "contract": contract.to_dict(),
         **segment,
         "stride": options.stride_for(contract.window),
+        "blend": options.sum,
         "preprocess": processor(backend, options),
         **reading,
         "dsm_band": scenes[0].dsm_band if scenes else None,  # one option for all scenes

@@ -24,7 +24,7 @@ from mfnet_runtime.tiling.classes import NOT_FINITE, FinishedRows
 from mfnet_runtime.tiling.gpu_buffers import SceneMemory
 from mfnet_runtime.tiling.gpu_staging import DeviceBatch, Layout, StagedRows, stored_type
 from mfnet_runtime.tiling.grid import WindowGrid
-from mfnet_runtime.tiling.options import DEFAULT_BLEND, SegmentOptions
+from mfnet_runtime.tiling.options import SegmentOptions
 from mfnet_runtime.tiling.prefetch import IN_FLIGHT, read_ahead, write_behind
 
 
@@ -98,7 +98,7 @@ class _Device:
                     layout,
                     backend.contract,
                     span,
-                    options.blend or DEFAULT_BLEND,
+                    options.weights,
                     in_flight,
                     room,
                 )

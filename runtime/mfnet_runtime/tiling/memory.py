@@ -17,7 +17,7 @@ from mfnet_runtime.scene.reader import MIN_CACHE, SceneReader
 from mfnet_runtime.scene.resampling import PIECE
 from mfnet_runtime.tiling.batches import MAX_STRIPS
 from mfnet_runtime.tiling.grid import WindowGrid
-from mfnet_runtime.tiling.options import DEFAULT_BLEND, PUBLISHED, SumName
+from mfnet_runtime.tiling.options import PUBLISHED, SumName
 from mfnet_runtime.tiling.prefetch import IN_FLIGHT
 
 DEFAULT = 144 << 20  # bytes for columns; keeps windows on block borders below 5%
@@ -47,7 +47,7 @@ def pixel_memory(
     grid: WindowGrid,
     contract: Contract,
     batch: int,
-    blend: SumName = DEFAULT_BLEND,
+    blend: SumName,
 ) -> PixelMemory:
     """Estimate the memory of a scene's pixels for a window grid, a batch size and a blending."""
     classes, rows = len(contract.classes), min(grid.window, grid.height)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from mfnet_runtime.contract import DsmRule
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.tiling.grid import WindowGrid
 
-BlendName = Literal["uniform", "hann", "centre"]
-BLENDS: tuple[BlendName, ...] = ("uniform", "hann", "centre")
-DEFAULT_BLEND: Final = "hann"  # benchmarks/TRIED.md
+BlendName = Literal["uniform", "tapered", "hann", "centre"]
+BLENDS: tuple[BlendName, ...] = get_args(BlendName)
 PUBLISHED: Final = "published"
 PUBLISHED_STRIDE = 32  # pixels; of the paper's test code
 SumName = BlendName | Literal["published"]  # how overlapping logits are combined
@@ -20,12 +19,31 @@ PROCESSORS: tuple[Processor, ...] = ("gpu", "cpu")
 AskedBatch = int | Literal["auto"] | None  # windows; None: the backend's preferred batch
 
 
+QualityName = Literal["fast", "balanced", "best"]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A point on the frontier of accuracy against time."""
+
+    eighths: int  # pixels between windows, in eighths of the window
+    blend: BlendName
+
+
+QUALITIES: dict[QualityName, Quality] = {  # benchmarks/README.md, "Strides and blending"
+    "fast": Quality(7, "tapered"),
+    "balanced": Quality(6, "tapered"),
+    "best": Quality(2, "tapered"),
+}
+DEFAULT_QUALITY: Final = "balanced"
+
+
 @dataclass(frozen=True)
 class SegmentOptions:
     """Options of `segment_scene`, named as on the command line."""
 
-    stride: int | None = None  # pixels between windows; None: half a window
-    blend: BlendName | None = None  # weights of overlapping windows; None: `DEFAULT_BLEND`
+    stride: int | None = None  # pixels between windows; None: that of `quality`
+    blend: BlendName | None = None  # weights of overlapping windows; None: those of `quality`
     batch: AskedBatch = None  # windows a call; auto: the fastest by timing
     preprocess: Processor | None = None  # where windows are cut and blended; None: as the network
     protocol: Literal["published"] | None = None  # the paper's test protocol, bit for bit
@@ -34,10 +52,13 @@ class SegmentOptions:
     probabilities: bool = False  # also return the probabilities of all classes; not on a GPU
     block: int | None = None  # columns processed at a time, from top to bottom; None: all
     max_memory: int | None = None  # bytes for pixels, from which a run chooses `block`
+    quality: QualityName | None = None  # sets stride and blend; None: `DEFAULT_QUALITY`
 
     def __post_init__(self) -> None:
         if self.blend not in (None, *BLENDS):
             raise UsageError(f"no blending named {self.blend!r}; expected {', '.join(BLENDS)}")
+        if self.quality not in (None, *QUALITIES):
+            raise UsageError(f"no quality named {self.quality!r}; expected {', '.join(QUALITIES)}")
         if isinstance(self.batch, int) and self.batch < 1:
             raise UsageError(f"--batch is {self.batch}; expected at least 1")
         if self.block is not None and self.block < 1:
@@ -51,14 +72,20 @@ class SegmentOptions:
             raise UsageError(f"--dsm-range {low:g} {high:g}: the first must be the smaller")
         if self.protocol not in (None, PUBLISHED):
             raise UsageError(f"no protocol named {self.protocol!r}; expected {PUBLISHED}")
-        for option, value in (("--blend", self.blend), ("--dsm-range", self.dsm_range)):
-            if self.protocol and value is not None:
-                raise UsageError(f"--protocol {self.protocol} and {option} exclude each other")
+        for option in ("blend", "quality", "dsm_range"):
+            if self.protocol and getattr(self, option) is not None:
+                flag = option.replace("_", "-")
+                raise UsageError(f"--protocol {self.protocol} and --{flag} exclude each other")
 
     @property
     def sum(self) -> SumName:
         """How overlapping logits are combined."""
-        return self.protocol or self.blend or DEFAULT_BLEND
+        return self.protocol or self.weights
+
+    @property
+    def weights(self) -> BlendName:
+        """Weights of overlapping windows, without regard to `protocol`."""
+        return self.blend or self._quality.blend
 
     def grid(self, height: int, width: int, window: int) -> WindowGrid:
         """The windows of a scene of that size."""
@@ -68,7 +95,13 @@ class SegmentOptions:
         """Pixels between windows of that size."""
         if self.stride is not None:
             return self.stride
-        return PUBLISHED_STRIDE if self.protocol else window // 2
+        if self.protocol:
+            return PUBLISHED_STRIDE
+        return max(1, window * self._quality.eighths // 8)
+
+    @property
+    def _quality(self) -> Quality:
+        return QUALITIES[self.quality or DEFAULT_QUALITY]
 
     def dsm_rule(self, rule: DsmRule) -> DsmRule:
         """The rule that scales heights, given the contract's."""

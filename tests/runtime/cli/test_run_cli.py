@@ -17,6 +17,7 @@ from support import RGBD, UTM, read, results_in, write_scene
 from mfnet_runtime.backends import BACKENDS, RUNS
 from mfnet_runtime.cli.main import main
 from mfnet_runtime.files import sha256_from_file
+from mfnet_runtime.tiling.options import DEFAULT_QUALITY, QUALITIES
 
 Capture = pytest.CaptureFixture[str]
 
@@ -61,7 +62,26 @@ def test_folder_of_scenes(tmp_path: Path, model: Path, folder: Path, capsys: Cap
         assert row["dsm_low"] < row["dsm_high"]
     with rasterio.open(tmp_path / "out" / "a.tif") as found:
         assert (found.crs, found.transform) == (UTM["crs"], UTM["transform"])
-        assert found.tags()["MFNET_BLEND"] == "hann"
+        assert found.tags()["MFNET_BLEND"] == QUALITIES[DEFAULT_QUALITY].blend
+
+
+@pytest.mark.parametrize(
+    ("words", "stride", "blend"),
+    [
+        *((f"--quality {name}", 4 * at.eighths, at.blend) for name, at in QUALITIES.items()),
+        ("--quality fast --stride 9", 9, QUALITIES["fast"].blend),
+        ("--quality best --blend centre", 4 * QUALITIES["best"].eighths, "centre"),
+    ],
+)
+def test_quality_sets_what_is_not_asked_for(
+    tmp_path: Path, model: Path, folder: Path, words: str, stride: int, blend: str
+) -> None:
+    """The model's windows have 32 px."""
+    write_scene(folder)
+    assert run(model, folder, "-o", tmp_path, *words.split(), "--backend", "onnxruntime") == 0
+    with rasterio.open(tmp_path / "a.tif") as found:
+        tags = found.tags()
+    assert (tags["MFNET_STRIDE"], tags["MFNET_BLEND"]) == (str(stride), blend)
 
 
 @pytest.mark.parametrize("backend", RUNS[".onnx", "cpu"])
@@ -153,6 +173,8 @@ def test_a_batch_is_the_fastest_only_of_those_timed(
         "--resume --restart",
         "--dsm-range 5 5",
         "--protocol published --blend hann",
+        "--protocol published --quality best",
+        "--quality perfect",
         "--backend onnxruntime --precision bf16",
     ],
 )
