@@ -22,7 +22,7 @@ from mfnet_runtime.console import (
 )
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.raster.limits import PLAIN_DRIVERS, RasterLimits
-from mfnet_runtime.tiling.options import BLENDS
+from mfnet_runtime.tiling.options import BLENDS, DEFAULT_BLEND
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -66,8 +66,10 @@ def command() -> None:
 @click.option("--dataset", help="Official layout of SCENES: vaihingen, potsdam or mmhunan.")
 @_list_option("--mean-over", "mean_over", _numbers, "Class indices of the means [default: all].")
 @click.option("--paper", is_flag=True, help="The published protocol: stride, sum, classes.")
-@_list_option("--stride", "strides", _numbers, "Pixels between windows [default: mfnet-run's].")
-@_list_option("--blend", "blends", _words, f"Some of {', '.join(BLENDS)} [default: mfnet-run's].")
+@_list_option("--stride", "strides", _numbers, "Pixels between windows [default: half a window].")
+@_list_option(
+    "--blend", "blends", _words, f"Some of {', '.join(BLENDS)} [default: {DEFAULT_BLEND}]."
+)
 @click.option("--batch", type=int, default=4, show_default=True, help="Windows per call.")
 @click.option("--backend", default="auto", show_default=True, help="What runs the models.")
 @threads_option("the backend's own")

@@ -49,7 +49,7 @@ class AccuracyRequest:
     read: ReadOptions = DEFAULT_OPTIONS  # how to read scenes; `dataset` fixes some of it
     mean_over: tuple[int, ...] = ()  # class indices the means are taken over; none: all
     paper: bool = False  # the published protocol: its stride, its sum of logits, its mean
-    strides: tuple[int, ...] = ()  # pixels; none: the default of mfnet-run
+    strides: tuple[int, ...] = ()  # pixels; none: half a window
     blends: tuple[str, ...] = ()  # none: the default of mfnet-run
     batch: int = 4
     backend: str = "auto"

@@ -15,6 +15,7 @@ from mfnet_runtime.run.executors.choose import ExecutorOptions
 from mfnet_runtime.run.options import SIEVE, ResumeOptions, VectorFormat, VectorOptions
 from mfnet_runtime.tiling.options import (
     BLENDS,
+    DEFAULT_BLEND,
     DEFAULT_QUALITY,
     PROCESSORS,
     PUBLISHED,
@@ -83,15 +84,16 @@ window_options = (
     click.option(
         "--quality",
         type=click.Choice(list(QUALITIES)),
-        help="Sets --stride and --blend, which win over it: the fewest windows without seams, the "
-        f"best trade, or the most accurate map [default: {DEFAULT_QUALITY}].",
+        help="Stride as a part of the window, unless --stride is given: "
+        f"{', '.join(f'{name} {part}/8' for name, part in QUALITIES.items())}; the more overlap, "
+        f"the better and slower [default: {DEFAULT_QUALITY}].",
     ),
     click.option("--stride", type=int, help="Pixels between windows [default: by --quality]."),
     click.option(
         "--blend",
         type=click.Choice(BLENDS),
         help="Weights of overlapping logits: all equal, falling at the window's edges, a Hann "
-        "window, or only the window with the nearest centre [default: by --quality].",
+        f"window, or only the window with the nearest centre [default: {DEFAULT_BLEND}].",
     ),
 )
 segment_options = option_group(

@@ -24,7 +24,7 @@ from mfnet_runtime.tiling.classes import NOT_FINITE, FinishedRows
 from mfnet_runtime.tiling.gpu_buffers import SceneMemory
 from mfnet_runtime.tiling.gpu_staging import DeviceBatch, Layout, StagedRows, stored_type
 from mfnet_runtime.tiling.grid import WindowGrid
-from mfnet_runtime.tiling.options import SegmentOptions
+from mfnet_runtime.tiling.options import PUBLISHED, SegmentOptions
 from mfnet_runtime.tiling.prefetch import IN_FLIGHT, read_ahead, write_behind
 
 
@@ -82,6 +82,7 @@ class _Device:
         options: SegmentOptions,
         sizes: BatchSize,
     ) -> None:
+        assert options.sum != PUBLISHED, "`processor` refuses it"
         self._backend, self._cuda, self._sizes = backend, backend.cuda, sizes
         stored = stored_type(reader.read(0, 1, grid.under).image.dtype)
         layout = Layout(grid, stored, options.confidence)
@@ -98,7 +99,7 @@ class _Device:
                     layout,
                     backend.contract,
                     span,
-                    options.weights,
+                    options.sum,
                     in_flight,
                     room,
                 )

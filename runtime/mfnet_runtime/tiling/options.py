@@ -11,6 +11,7 @@ from mfnet_runtime.tiling.grid import WindowGrid
 
 BlendName = Literal["uniform", "tapered", "hann", "centre"]
 BLENDS: tuple[BlendName, ...] = get_args(BlendName)
+DEFAULT_BLEND: Final = "tapered"  # benchmarks/TRIED.md
 PUBLISHED: Final = "published"
 PUBLISHED_STRIDE = 32  # pixels; of the paper's test code
 SumName = BlendName | Literal["published"]  # how overlapping logits are combined
@@ -18,23 +19,10 @@ Processor = Literal["gpu", "cpu"]
 PROCESSORS: tuple[Processor, ...] = ("gpu", "cpu")
 AskedBatch = int | Literal["auto"] | None  # windows; None: the backend's preferred batch
 
-
 QualityName = Literal["fast", "balanced", "best"]
-
-
-@dataclass(frozen=True)
-class Quality:
-    """A point on the frontier of accuracy against time."""
-
-    eighths: int  # pixels between windows, in eighths of the window
-    blend: BlendName
-
-
-QUALITIES: dict[QualityName, Quality] = {  # benchmarks/README.md, "Strides and blending"
-    "fast": Quality(7, "tapered"),
-    "balanced": Quality(6, "tapered"),
-    "best": Quality(2, "tapered"),
-}
+# Strides in eighths of the window: points on the frontier of accuracy against time, see
+# "Strides and blending" in benchmarks/README.md.
+QUALITIES: dict[QualityName, int] = {"fast": 6, "balanced": 4, "best": 3}
 DEFAULT_QUALITY: Final = "balanced"
 
 
@@ -43,7 +31,7 @@ class SegmentOptions:
     """Options of `segment_scene`, named as on the command line."""
 
     stride: int | None = None  # pixels between windows; None: that of `quality`
-    blend: BlendName | None = None  # weights of overlapping windows; None: those of `quality`
+    blend: BlendName | None = None  # weights of overlapping windows; None: tapered
     batch: AskedBatch = None  # windows a call; auto: the fastest by timing
     preprocess: Processor | None = None  # where windows are cut and blended; None: as the network
     protocol: Literal["published"] | None = None  # the paper's test protocol, bit for bit
@@ -52,7 +40,7 @@ class SegmentOptions:
     probabilities: bool = False  # also return the probabilities of all classes; not on a GPU
     block: int | None = None  # columns processed at a time, from top to bottom; None: all
     max_memory: int | None = None  # bytes for pixels, from which a run chooses `block`
-    quality: QualityName | None = None  # sets stride and blend; None: `DEFAULT_QUALITY`
+    quality: QualityName | None = None  # sets the stride; None: balanced
 
     def __post_init__(self) -> None:
         if self.blend not in (None, *BLENDS):
@@ -80,12 +68,7 @@ class SegmentOptions:
     @property
     def sum(self) -> SumName:
         """How overlapping logits are combined."""
-        return self.protocol or self.weights
-
-    @property
-    def weights(self) -> BlendName:
-        """Weights of overlapping windows, without regard to `protocol`."""
-        return self.blend or self._quality.blend
+        return self.protocol or self.blend or DEFAULT_BLEND
 
     def grid(self, height: int, width: int, window: int) -> WindowGrid:
         """The windows of a scene of that size."""
@@ -97,11 +80,7 @@ class SegmentOptions:
             return self.stride
         if self.protocol:
             return PUBLISHED_STRIDE
-        return max(1, window * self._quality.eighths // 8)
-
-    @property
-    def _quality(self) -> Quality:
-        return QUALITIES[self.quality or DEFAULT_QUALITY]
+        return max(1, window * QUALITIES[self.quality or DEFAULT_QUALITY] // 8)
 
     def dsm_rule(self, rule: DsmRule) -> DsmRule:
         """The rule that scales heights, given the contract's."""

@@ -17,7 +17,7 @@ from support import RGBD, UTM, read, results_in, write_scene
 from mfnet_runtime.backends import BACKENDS, RUNS
 from mfnet_runtime.cli.main import main
 from mfnet_runtime.files import sha256_from_file
-from mfnet_runtime.tiling.options import DEFAULT_QUALITY, QUALITIES
+from mfnet_runtime.tiling.options import QUALITIES
 
 Capture = pytest.CaptureFixture[str]
 
@@ -62,18 +62,17 @@ def test_folder_of_scenes(tmp_path: Path, model: Path, folder: Path, capsys: Cap
         assert row["dsm_low"] < row["dsm_high"]
     with rasterio.open(tmp_path / "out" / "a.tif") as found:
         assert (found.crs, found.transform) == (UTM["crs"], UTM["transform"])
-        assert found.tags()["MFNET_BLEND"] == QUALITIES[DEFAULT_QUALITY].blend
+        assert found.tags()["MFNET_BLEND"] == "tapered"
 
 
 @pytest.mark.parametrize(
     ("words", "stride", "blend"),
     [
-        *((f"--quality {name}", 4 * at.eighths, at.blend) for name, at in QUALITIES.items()),
-        ("--quality fast --stride 9", 9, QUALITIES["fast"].blend),
-        ("--quality best --blend centre", 4 * QUALITIES["best"].eighths, "centre"),
+        *((f"--quality {name}", 4 * eighths, "tapered") for name, eighths in QUALITIES.items()),
+        ("--quality fast --stride 9 --blend hann", 9, "hann"),
     ],
 )
-def test_quality_sets_what_is_not_asked_for(
+def test_quality_sets_a_stride_unless_one_is_given(
     tmp_path: Path, model: Path, folder: Path, words: str, stride: int, blend: str
 ) -> None:
     """The model's windows have 32 px."""
