@@ -25,7 +25,7 @@ def open_place(threads: int) -> PlaceBackend:
 class OpenFaulty:
     """Opens a backend that fails on a worker."""
 
-    kind: str  # killed, or full
+    kind: str  # killed, full, or memory
     mark: Path | None = None  # the worker that removes this file fails; None: all, at POISON
     seconds: float = 0.0  # of a call
 
@@ -48,6 +48,8 @@ class _Faulty(PlaceBackend):
         if self.failing and self.fault.kind == "killed":
             time.sleep(0.2)  # others have their tasks
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.failing and self.fault.kind == "memory":
+            raise MemoryError("Unable to allocate 1 GiB")
         if self.failing:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return super().infer(feed)

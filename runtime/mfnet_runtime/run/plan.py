@@ -82,8 +82,20 @@ def plan_scene(
         read = read.with_image_range(report.image_range)
         scaling = reader.scaling
         places = [scaling.covered(block.made_rows, block.made) for block in blocks]
+        needs = pixel_memory(reader, blocks[0], contract, batch, options.sum)
         tasks = tuple(
-            Task(scene, block, span, inputs, settings, read, options, folder, block_place)
+            Task(
+                scene,
+                block,
+                span,
+                inputs,
+                settings,
+                read,
+                options,
+                folder,
+                block_place,
+                needs.of(len(block.under)),
+            )
             for block, block_place in zip(blocks, places, strict=True)
             if all(block_place)  # small pixels at a border may cover the centre of none
         )

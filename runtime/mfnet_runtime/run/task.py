@@ -43,6 +43,7 @@ class Task:
     options: SegmentOptions
     folder: Path  # of the scene's temporary files
     place: tuple[range, range]  # rows and columns of the image that the block covers
+    memory: int  # bytes that its pixels need, estimated
 
     @property
     def path(self) -> Path:

@@ -7,9 +7,11 @@ are not counted: no scene changes them.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.errors import UsageError
@@ -86,6 +88,15 @@ def block_width(grid: WindowGrid, needs: PixelMemory, limit: int | None = None) 
             f"{-(-least >> 20)}M at least; give more, or use a smaller --batch"
         )
     return min(STEP, grid.width)
+
+
+def process_memory() -> int:
+    """Return the bytes that this process has now; 0 where the system does not say."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * mmap.PAGESIZE
 
 
 def return_freed(pixels: int = MANY) -> None:

@@ -98,14 +98,23 @@ def test_a_task_that_kills_twice_fails_its_scene_alone(spec: Spec, whole: dict[s
     }
 
 
-def test_a_worker_with_a_full_disk_gets_no_more_tasks(
-    spec: Spec, whole: dict[str, str], tmp_path: Path, make: Make, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("kind", "message"), [("full", "No space left on device"), ("memory", "out of memory")]
+)
+def test_a_worker_without_disk_or_memory_gets_no_more_tasks(
+    spec: Spec,
+    whole: dict[str, str],
+    tmp_path: Path,
+    make: Make,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    message: str,
 ) -> None:
     (tmp_path / "mark").touch()
-    run(spec, make(OpenFaulty("full", tmp_path / "mark", seconds=0.01)))
+    run(spec, make(OpenFaulty(kind, tmp_path / "mark", seconds=0.01)))
     assert digests(Path(spec.out)) == whole
     assert caplog.text.count("gets no more tasks") == 1
-    assert "No space left on device" in caplog.text
+    assert message in caplog.text
 
 
 def test_a_disk_that_is_full_for_all_ends_the_run(

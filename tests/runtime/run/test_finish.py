@@ -55,7 +55,7 @@ def finished(folder: Path, classes: ClassTable = RGBD) -> Any:
         columns = range(left, min(left + 40, 70))
         blocks.append(Block(work / f"{left}.tif", columns, range(300), writer.checksums))
     place = range(300), range(70)
-    task = Task(scene, grid, span, (), "", ReadOptions(), EVERYTHING, work, place)
+    task = Task(scene, grid, span, (), "", ReadOptions(), EVERYTHING, work, place, 0)
     plan = ScenePlan(scene, (), span, (task,), work, SHAPE, UTM, ReadReport(None, None, ()), ())
     paths = OutputPaths.of(folder, "a", EVERYTHING, POLYGONS)
     return finish_scene(plan, blocks, paths, classes, POLYGONS, {"MFNET_STRIDE": "32"})

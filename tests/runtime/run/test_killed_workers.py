@@ -1,4 +1,4 @@
-"""Workers are killed and frozen at random moments; every run ends in the same bytes."""
+"""Workers are killed, frozen and starved at random moments; every run ends in the same bytes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ from mfnet_runtime.run.executors.processes import ProcessExecutor
 
 distributed = pytest.importorskip("distributed")
 dask = pytest.importorskip("dask")
-pytestmark = pytest.mark.slow
 
-REPEATS = 25
+slow = pytest.mark.slow
 AUTZEN = SHARED / "data" / "autzen"
 SLOW = OpenFaulty("none", Path("absent"), seconds=0.03)
 Pids = Callable[[], list[int]]
@@ -36,7 +35,7 @@ Pids = Callable[[], list[int]]
 
 @contextmanager
 def disturbed(spec: Spec, pids: Pids, kind: str, seed: int) -> Iterator[None]:
-    """Kill or freeze one worker at a random moment after the first block."""
+    """Kill, freeze or starve one worker at a random moment after the first block."""
     rng, ended = random.Random(seed), Event()
 
     def disturb() -> None:
@@ -47,9 +46,14 @@ def disturbed(spec: Spec, pids: Pids, kind: str, seed: int) -> Iterator[None]:
         victim = rng.choice(pids())
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL if kind == "killed" else signal.SIGSTOP)
-        if kind == "frozen for a while":
-            time.sleep(rng.uniform(0, 1))
-            os.kill(victim, signal.SIGCONT)
+            while kind == "starved" and not ended.wait(0.1):  # 5 % of the time is left to it
+                os.kill(victim, signal.SIGCONT)
+                time.sleep(0.005)
+                os.kill(victim, signal.SIGSTOP)
+            if kind == "frozen for a while":
+                time.sleep(rng.uniform(0, 1))
+            if kind != "frozen":
+                os.kill(victim, signal.SIGCONT)
 
     (Path(spec.out)).mkdir(exist_ok=True)
     (Path(spec.out) / "manifest.jsonl").touch()
@@ -62,9 +66,11 @@ def disturbed(spec: Spec, pids: Pids, kind: str, seed: int) -> Iterator[None]:
         thread.join()
 
 
-def repeat(spec: Spec, whole: dict[str, str], executor: Executor, pids: Pids, kinds: str) -> None:
-    for seed in range(REPEATS):
-        kind = random.Random(seed).choice(kinds.split("|"))
+def repeat(
+    spec: Spec, whole: dict[str, str], executor: Executor, pids: Pids, kinds: list[str], count: int
+) -> None:
+    for seed in range(count):
+        kind = kinds[seed % len(kinds)]
         again = spec.again(resume=False, out=f"{spec.out}-{seed}")
         with disturbed(again, pids, kind, seed):
             outcomes = run(again, executor)
@@ -72,13 +78,16 @@ def repeat(spec: Spec, whole: dict[str, str], executor: Executor, pids: Pids, ki
         assert digests(Path(again.out)) == whole, (seed, kind)
 
 
-def test_processes(spec: Spec, whole: dict[str, str]) -> None:
+@pytest.mark.parametrize("count", [3, pytest.param(50, marks=slow)])
+def test_processes(spec: Spec, whole: dict[str, str], count: int) -> None:
     def pids() -> list[int]:
         return [child.pid for child in multiprocessing.active_children() if child.pid]
 
-    repeat(spec, whole, ProcessExecutor(2, SLOW), pids, "killed|frozen for a while")
+    kinds = ["starved", "killed", "frozen for a while"]
+    repeat(spec, whole, ProcessExecutor(2, SLOW), pids, kinds, count)
 
 
+@slow
 def test_dask(spec: Spec, whole: dict[str, str]) -> None:
     with (
         dask.config.set({"distributed.scheduler.worker-ttl": "3s"}),
@@ -92,10 +101,11 @@ def test_dask(spec: Spec, whole: dict[str, str]) -> None:
             found = [nanny.process.pid for nanny in cluster.workers.values() if nanny.process]
             return [pid for pid in found if pid] or pids()
 
-        executor = DaskExecutor(client, SLOW)
-        repeat(spec, whole, executor, pids, "killed|frozen for a while|frozen")
+        kinds = ["starved", "killed", "frozen for a while", "frozen"]
+        repeat(spec, whole, DaskExecutor(client, SLOW), pids, kinds, 50)
 
 
+@slow
 @pytest.mark.skipif(not AUTZEN.is_dir(), reason="../shared/data/autzen is not here")
 def test_a_real_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trained network over the whole scene, in the fastest engine here."""

@@ -18,6 +18,7 @@ from mfnet_runtime.errors import ResourceError, SceneError
 from mfnet_runtime.run.executors.base import Done
 from mfnet_runtime.run.executors.worker import Answer, Opener, Order, absolute, facts_of
 from mfnet_runtime.run.task import Task
+from mfnet_runtime.tiling.memory import process_memory
 
 DEATHS = 2  # of workers, until their task is given up
 
@@ -46,9 +47,21 @@ class Workers(Protocol):
 
 
 def order_for(first: Task, opener: Opener, backend: Backend, threads: int) -> Order:
-    """Write a token into the output folder, and say what workers must have."""
+    """Write a token into the output folder, and say what workers must have.
+
+    The memory of each is logged: what this process has, which has the model open, too, and what
+    the pixels of the first block need.
+    """
     token = first.folder.parent / f".token-{uuid4().hex}"
     token.touch()
+    here, pixels = (-(-size >> 20) for size in (process_memory(), first.memory))
+    logger.info(
+        "each worker needs about %d MB of memory: %d MB for the model, as in this process, and %d "
+        "MB for pixels",
+        here + pixels,
+        here,
+        pixels,
+    )
     needed = (token, first.scene.image, first.scene.dsm)
     files = tuple(path.absolute() for path in needed if isinstance(path, Path))
     return Order(opener, facts_of(backend), files, threads)

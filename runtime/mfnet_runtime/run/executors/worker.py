@@ -143,6 +143,8 @@ class Station:
             return do(task, self._backend, self._sizes)
         except (SceneError, ResourceError) as fault:
             return fault
+        except MemoryError as fault:
+            return ResourceError(f"out of memory ({fault}); use a smaller --max-memory or --batch")
         except OSError as fault:
             if not task.folder.is_dir():
                 return SceneError(f"{task.folder}: was removed")  # the scene has failed meanwhile
