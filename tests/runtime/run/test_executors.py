@@ -6,12 +6,14 @@ import json
 import multiprocessing
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from worker_backends import POISON, OpenFaulty, open_place
 from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.cli.main import main
 from mfnet_runtime.errors import ResourceError, UsageError
+from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.run import segment
 from mfnet_runtime.run.executors import dask, dispatch
 from mfnet_runtime.run.executors.base import Executor
@@ -190,6 +193,22 @@ def test_workers_of_other_versions_are_refused(
     assert records(spec, "block") == []
 
 
+def test_workers_without_the_engine_are_refused(
+    spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_rgbd_model(tmp_path / "rgbd.onnx")
+    monkeypatch.delitem(sys.modules, "mfnet_runtime.backends.openvino_cpu", raising=False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    opener = ModelFile(path, sha256_from_file(path), {"name": "openvino"})
+    with (
+        cluster() as made,
+        distributed.Client(made) as client,
+        pytest.raises(UsageError, match=r"^worker .*: backend openvino .*pip install"),
+    ):
+        run(spec, DaskExecutor(client, opener))
+    assert records(spec, "block") == []
+
+
 def test_a_folder_that_is_not_shared_is_refused(
     spec: Spec, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,8 +249,10 @@ def test_the_command(
     capsys.readouterr()
     assert main(f"{words} -o {spec.out} --executor {executor} --ship-model".split()) == 0
     assert digests(Path(spec.out)) == digests(tmp_path / "local")
+    said = capsys.readouterr().err
+    assert re.search(r"each worker needs about \d+ MB of memory: \d+ MB for the model", said)
     line = r"2 scenes: \d+%, [\d.]+/s, 0:00 min left, 1 blocks and [01] scenes done, 2 workers"
-    assert re.search(line, capsys.readouterr().err)
+    assert re.search(line, said)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +263,7 @@ def test_the_command(
         ("dask:local", 2, "expected dask:tls://HOST:PORT"),
         ("dask:tcp://127.0.0.1:port", 2, "expected dask:tls://HOST:PORT"),
         ("dask:tcp://10.0.0.1:8786", 2, "runs code on all its machines; use tls://"),
-        ("dask:tls://127.0.0.1:1", 2, "no certificates; set DASK_DISTRIBUTED"),
+        ("dask:tls://127.0.0.1:1", 2, "no certificates (none are set); set DASK_DISTRIBUTED"),
         ("dask:tcp://127.0.0.1:1", 5, "no connection (.*); is a scheduler there?"),
         ("processes:2 --trust-plan", 2, "leave out --executor"),
     ],
@@ -266,6 +287,25 @@ def test_executors_that_are_refused(
     assert first in err
     assert rest in err
     assert not Path(spec.out).exists()
+
+
+@pytest.mark.parametrize("kind", ["silent", "closes", "worker"])
+def test_another_program_instead_of_a_scheduler(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask, "PATIENCE", 0.5)
+    with ExitStack() as opened:
+        if kind == "worker":
+            made = opened.enter_context(cluster(protocol="tcp", host="127.0.0.1", n_workers=1))
+            (address,) = made.scheduler.workers
+        else:
+            port = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+            address = f"tcp://127.0.0.1:{port.getsockname()[1]}"
+        if kind == "closes":
+            Thread(target=lambda: port.accept()[0].close(), daemon=True).start()
+        with (
+            pytest.raises(ResourceError, match=r"no connection \(.+\); is a scheduler there\?"),
+            connected(address),
+        ):
+            pass
 
 
 def certificates(folder: Path) -> Any:
@@ -295,6 +335,9 @@ def test_tls(
         address = made.scheduler_address
         monkeypatch.setattr(distributed, "Security", lambda **_: theirs)
         with pytest.raises(ResourceError, match="compare the certificates"), connected(address):
+            pass
+        (tmp_path / "theirs" / "ca.pem").unlink()
+        with pytest.raises(UsageError, match=r"no certificates \(.*No such"), connected(address):
             pass
         monkeypatch.setattr(distributed, "Security", lambda **_: ours)
         with connected(address) as client:

@@ -78,7 +78,7 @@ def repeat(
         assert digests(Path(again.out)) == whole, (seed, kind)
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(50, marks=slow)])
+@pytest.mark.parametrize("count", [2, pytest.param(50, marks=slow)])
 def test_processes(spec: Spec, whole: dict[str, str], count: int) -> None:
     def pids() -> list[int]:
         return [child.pid for child in multiprocessing.active_children() if child.pid]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections import Counter
@@ -255,18 +256,32 @@ def connected(address: str, insecure: bool = False) -> Iterator[Client]:
         )
     security = Security(require_encryption=True) if kind == "tls" else None
     try:
-        client = Client(address, security=security, timeout=PATIENCE)
-    except TypeError as fault:
-        raise UsageError(
-            f"{address}: no certificates; set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, __CLIENT__CERT "
-            "and __CLIENT__KEY (docs/CLUSTERS.md)"
-        ) from fault
+        secured = security.get_connection_args("client") if security else {}
+        reason = "" if secured.get("ssl_context") or not security else "none are set"
     except OSError as fault:
-        reason = str(fault.__cause__ or "") or str(fault)
+        reason = str(fault)
+    if reason:
+        raise UsageError(
+            f"{address}: no certificates ({reason}); set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
+            "__CLIENT__CERT and __CLIENT__KEY (docs/CLUSTERS.md)"
+        )
+    try:
+        asyncio.run(asyncio.wait_for(_greet(address, secured), 2 * PATIENCE))
+        client = Client(address, security=security, timeout=PATIENCE)
+    except (OSError, asyncio.TimeoutError, TypeError) as fault:  # TypeError: it is a worker
+        reason = str(fault.__cause__ or "") or str(fault) or "no answer"
         remedy = "compare the certificates" if "SSL" in reason else "is a scheduler there?"
         raise ResourceError(f"{address}: no connection ({reason}); {remedy}") from fault
     with client:
         yield client
+
+
+async def _greet(address: str, secured: dict[str, Any]) -> None:
+    """Shake hands; `Client` would wait forever for a port that listens but is no scheduler's."""
+    from distributed.comm.core import connect
+
+    comm = await connect(address, PATIENCE, **secured)
+    comm.abort()
 
 
 def _is_loopback(rest: str) -> bool:
