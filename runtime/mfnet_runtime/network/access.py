@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from mfnet_runtime.errors import UsageError
 
 ANY = "any"  # in place of hosts
+NAT64 = 0x64FF9B << 64  # first 96 bits of addresses that embed an IPv4 address, as do zeros
 PORTS = {"https": 443, "http": 80, "s3": 0}
 Origin = tuple[str, str, int]  # scheme, host, port
 
@@ -33,7 +34,7 @@ def origin_of(address: str) -> Origin:
         found = parts.scheme, parts.hostname or "", parts.port or PORTS[parts.scheme]
     except (KeyError, ValueError):
         found = ("", "", 0)
-    if not found[1]:
+    if not found[1] or not found[1].isascii():
         raise NetworkError(f"{address[:100]!r} is no address of a server")
     return found
 
@@ -43,7 +44,7 @@ class Access:
 
     Args:
         hosts: `HOST[:PORT]` over HTTPS, `http://HOST[:PORT]`, `s3://BUCKET`, or `any` for all hosts
-            of the internet over HTTPS and all buckets. None: the network is off.
+            of the internet over HTTPS and buckets there; none keeps the network off.
 
     Raises:
         UsageError: One is none of these.
@@ -73,8 +74,8 @@ class Access:
             raise NetworkError(f"{off}; add --allow-network {name} if you trust it")
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except socket.gaierror as fault:
-            if fault.errno == socket.EAI_AGAIN:
+        except (socket.gaierror, UnicodeError) as fault:  # the latter for labels of 64 characters
+            if isinstance(fault, OSError) and fault.errno == socket.EAI_AGAIN:
                 raise
             raise NetworkError(f"the host {host} is unknown; check the address") from None
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -91,7 +92,9 @@ def is_public(text: str) -> bool:
     """Tell if an IP address is on the internet: not private, loopback, link-local or multicast."""
     address = ip_address(text)
     if isinstance(address, IPv6Address):
-        address = address.ipv4_mapped or address.sixtofour or address
+        embedded = int(address) >> 32 in (0, NAT64)
+        low = IPv4Address(int(address) & 0xFFFFFFFF) if embedded else None
+        address = address.ipv4_mapped or address.sixtofour or low or address
     return address.is_global and not address.is_multicast
 
 

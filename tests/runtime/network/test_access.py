@@ -72,6 +72,9 @@ def test_hosts_that_are_none(host: str) -> None:
         ("::ffff:10.0.0.1", False),
         ("::ffff:169.254.169.254", False),
         ("2002:7f00:1::", False),
+        ("64:ff9b::10.0.0.1", False),
+        ("64:ff9b::93.184.215.14", True),
+        ("::10.0.0.1", False),
         ("ff02::1", False),
     ],
 )
@@ -139,9 +142,18 @@ def test_the_certificate_must_be_that_of_the_host(
             head("localhost")
 
 
-def test_an_unknown_host() -> None:
-    with pytest.raises(SceneError, match=r"the host nowhere.invalid is unknown; check the addr"):
-        RemoteFile(Url("https://nowhere.invalid/a.tif"), Access([ANY]))
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ("nowhere.invalid", "the host nowhere.invalid is unknown; check the address"),
+        ("a..b", "the host a..b is unknown"),
+        ("x" * 70, "is unknown"),
+        ("\u0448.org", "is no address of a server"),
+    ],
+)
+def test_an_unknown_host(host: str, message: str) -> None:
+    with pytest.raises(SceneError, match=message):
+        RemoteFile(Url(f"https://{host}/a.tif"), Access([ANY]))
 
 
 @pytest.mark.parametrize(
