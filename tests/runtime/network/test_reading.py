@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,15 +44,15 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
         yield server
 
 
-def opened(web: Web, path: str) -> tuple[Url, object]:
+def opened(web: Web, path: str) -> tuple[Url, Any]:
     url = Url(f"{web.origin}/{path}")
     return url, open_raster(url, RasterLimits(hosts=(web.origin,)))
 
 
-def pixels_of(web: Web, path: str) -> object:
+def pixels_of(web: Web, path: str) -> Any:
     url, dataset = opened(web, path)
-    with dataset, reading(url):  # type: ignore[attr-defined]
-        return dataset.read()  # type: ignore[attr-defined]
+    with dataset, reading(url):
+        return dataset.read()
 
 
 @pytest.mark.parametrize("kind", ["ok", "flaky", "redirect"])
@@ -69,9 +70,9 @@ def test_opening_takes_three_requests_and_reading_few(web: Web, interleave: str)
         cog.build_overviews([2, 4])
     url, dataset = opened(web, "ok/cog.tif")
     assert len(web.asked) <= 3, web.asked
-    with dataset, reading(url):  # type: ignore[attr-defined]
+    with dataset, reading(url):
         for top in range(0, 600, 128):
-            dataset.read(window=Window(0, top, 600, min(128, 600 - top)))  # type: ignore[attr-defined]
+            dataset.read(window=Window(0, top, 600, min(128, 600 - top)))
     # nothing else is looked for: no sidecar, no folder
     assert set(web.asked) == {"/ok/cog.tif"}
     # each of twice as many bytes as the one before, for each of the bands if they lie apart
@@ -84,12 +85,12 @@ def test_other_threads_read_too(web: Web) -> None:
 
     def work() -> None:
         with reading(url):
-            found.append(dataset.read())  # type: ignore[attr-defined]
+            found.append(dataset.read())
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    dataset.close()  # type: ignore[attr-defined]
+    dataset.close()
     np.testing.assert_array_equal(found[0], read(web.folder / "a.tif", None))
 
 
