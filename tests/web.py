@@ -25,7 +25,7 @@ class Web(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.asked = folder, list[str]()
         self.kind: str | None = None  # in place of that of the path
-        self.to = ""  # of redirects
+        self.to, self.tag = "", "1"  # of redirects; of the files
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.host = f"127.0.0.1:{self.server_port}"
@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
         size: int | None = None,
     ) -> None:
         self.send_response(status)
-        for name, value in {"ETag": '"1"', **(headers or {})}.items():
+        for name, value in {"ETag": f'"{self.server.tag}"', **(headers or {})}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content) if size is None else size))
         self.end_headers()

@@ -16,7 +16,6 @@ from typing import Any
 from mfnet_runtime.errors import ResourceError, UsageError
 from mfnet_runtime.files import FileDigest, lock
 from mfnet_runtime.raster.geotiff import Block
-from mfnet_runtime.raster.limits import RasterLimits
 from mfnet_runtime.run.inputs import Input, require_unchanged
 from mfnet_runtime.run.options import ResumeOptions
 from mfnet_runtime.run.outputs import OutputPaths
@@ -109,9 +108,7 @@ class Manifest:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         return path
 
-    def find_done(
-        self, scene: Scene, outputs: OutputPaths, limits: RasterLimits
-    ) -> dict[str, Any] | None:
+    def find_done(self, scene: Scene, outputs: OutputPaths) -> dict[str, Any] | None:
         """Return the row of a finished scene; None if it is not, or its files have changed.
 
         Raises:
@@ -120,7 +117,7 @@ class Manifest:
         state = self.state.scene(scene.name)
         if state.done is None:
             return None
-        require_unchanged(scene, state.inputs, limits)
+        require_unchanged(scene, state.inputs)
         done: dict[str, Any] = json.loads(state.done)
         intact = done["files"].keys() == {path.name for path in outputs.all} and all(
             FileDigest(**digest).matches(outputs.classes.parent / name)

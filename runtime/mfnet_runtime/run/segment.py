@@ -166,7 +166,7 @@ class Run:
         started = time.perf_counter()
         manifest = self.manifest
         paths.require_short_names()
-        done = manifest.find_done(scene, paths, self.read.limits)
+        done = manifest.find_done(scene, paths)
         if done is not None:
             row = {**done, **paths.to_json(), "resumed": True}
             self.outcomes[scene.name] = SceneOutcome(row)

@@ -25,7 +25,9 @@ from mfnet_runtime.network.file import RemoteFile, raising_faults
 from mfnet_runtime.network.url import Url
 from mfnet_runtime.raster.limits import RasterLimits
 from mfnet_runtime.raster.open import open_raster, reading
+from mfnet_runtime.run.inputs import Input, InputChangedError, require_unchanged
 from mfnet_runtime.run.model import load
+from mfnet_runtime.scene.discovery import Scene
 from mfnet_runtime.scene.options import ReadOptions
 
 pytest.importorskip("urllib3")
@@ -196,12 +198,26 @@ def test_a_run_writes_what_it_writes_for_local_files(
     assert far.read_bytes() == near.read_bytes()
     assert "s=1" not in (scenes / "out" / "manifest.jsonl").read_text()
     web.asked.clear()
+    web.kind = "403"
     assert run(*words, "--resume") == 0
-    assert len(web.asked) == 2  # it is looked at whether they have changed
-    with (web.folder / "dsm.tif").open("ab") as dsm:
-        dsm.write(b"more")
-    assert run(*words, "--resume") == 4
-    assert "/ok/dsm.tif: has changed since the run began" in capsys.readouterr().err
+    assert web.asked == []  # what is finished needs its inputs no more
+
+
+@pytest.mark.parametrize("change", ["bytes", "length", "tag"])
+def test_a_file_that_changes_is_noticed(web: Web, change: str) -> None:
+    url = Url(f"{web.origin}/ok/a.tif")
+    scene, limits = Scene("a", url, url), RasterLimits(hosts=(web.origin,))
+    inputs = [Input.of(scene, "image", url, limits)]
+    require_unchanged(scene, inputs, limits, [("image", url)])
+    data = (web.folder / "a.tif").read_bytes()
+    if change == "tag":
+        web.tag = "2"
+    else:
+        changed = data[:999] + b"x" + data[1000:] if change == "bytes" else data + b"x"
+        (web.folder / "a.tif").write_bytes(changed)
+    with pytest.raises(InputChangedError, match=r"/ok/a\.tif: has changed since the run began"):
+        require_unchanged(scene, inputs, limits)
+    require_unchanged(scene, inputs)  # not looked at
 
 
 def test_one_scene_and_python(scenes: Path, web: Web, capsys: pytest.CaptureFixture[str]) -> None:
