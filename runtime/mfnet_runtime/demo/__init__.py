@@ -31,9 +31,10 @@ def write_picture(class_map: Path, out: Path) -> None:
     with open_raster(SCENE.image) as image, open_raster(SCENE.dsm) as dsm:
         photo, heights = image.read(), dsm.read(1, masked=True)
     with open_raster(class_map) as raster:
-        table = np.zeros((256, 3), np.uint8)
-        for index, colour in raster.colormap(1).items():
-            table[index] = colour[:3]
+        table = np.full((256, 3), 255, np.uint8)  # white without data, as the heights
+        for index, (*rgb, alpha) in raster.colormap(1).items():
+            if alpha:
+                table[index] = rgb
         classes = table[raster.read(1)].transpose(2, 0, 1)
     white = np.full((3, photo.shape[1], GAP), 255, np.uint8)
     panels = np.concatenate([photo, white, shade(heights), white, classes], axis=2)

@@ -182,10 +182,10 @@ def _write_style(pyogrio: Any, target: str, style: str) -> None:
         "description": "",
         "owner": "",
         "ui": "",
+        "update_time": "1970-01-01T00:00:00.000Z",
     }
     columns = {name: np.array([text], object) for name, text in texts.items()}
     columns["useAsDefault"] = np.array([True])
-    columns["update_time"] = np.array(["1970-01-01"], "datetime64[ms]")
     pyogrio.raw.write(
         target,
         geometry=None,

@@ -10,6 +10,7 @@ from support import read
 
 from mfnet_runtime.cli.main import main
 from mfnet_runtime.demo import DATA, MODEL, SCENE
+from mfnet_runtime.labels import IGNORE
 
 
 def test_a_map_and_a_picture(tmp_path: Path) -> None:
@@ -24,7 +25,10 @@ def test_a_map_and_a_picture(tmp_path: Path) -> None:
         )
     shares = [(classes == index).mean() for index in range(4)]
     assert min(shares[0], shares[2], shares[3]) > 0.15, "ground, vegetation, water"
-    assert read(tmp_path / "demo.png", None).shape[:2] == (3, classes.shape[0])
+    picture = read(tmp_path / "demo.png", None)
+    assert picture.shape[:2] == (3, classes.shape[0])
+    shown = picture[:, :, -classes.shape[1] :]
+    assert (shown[:, classes == IGNORE] == 255).all(), "expected white without data"
 
 
 def test_it_needs_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
