@@ -1,7 +1,8 @@
-"""The commands of the README run as printed; the example of CONTRIBUTING trains and exports."""
+"""Commands of README and tutorial run as printed; CONTRIBUTING's example trains and exports."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -16,6 +17,7 @@ from print_reference import reference
 from support import write_rgbd_model, write_scene
 
 import mfnet.tuning
+from mfnet_runtime.contract import Contract
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -35,9 +37,9 @@ def test_the_python_reference_is_that_of_the_docstrings() -> None:
     assert written == reference(), "run python tests/print_reference.py"
 
 
-def test_readme_shell_runs(tmp_path: Path) -> None:
+def test_tutorial_shell_runs(tmp_path: Path) -> None:
     """Word for word, but with less data and fewer steps, so that it takes seconds."""
-    shell = block("README.md", "shell", "mfnet.synthetic")
+    shell = block("docs/TUTORIAL.md", "shell", "mfnet.synthetic")
     lines = shell.replace("\\\n", " ").splitlines()
     assert [shlex.split(line)[0] for line in lines] == [
         "python",
@@ -90,6 +92,27 @@ def test_readme_python_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == "(50, 40)\n"
     assert (tmp_path / "maps" / "ortho.tif").is_file()
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", *DOCS])
+def test_links_lead_somewhere(file: str) -> None:
+    for link in re.findall(r"\]\((?!\w+://)([^)\s]+)\)", (ROOT / file).read_text()):
+        name, _, anchor = link.partition("#")
+        target = (ROOT / file).parent / name if name else ROOT / file
+        assert target.exists(), link
+        if anchor:
+            heads = re.findall(r"^#+ (.*)", target.read_text(), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads]
+            assert anchor in slugs, link
+
+
+def test_the_contract_in_its_specification() -> None:
+    text = (ROOT / "docs" / "CONTRACT.md").read_text()
+    given = block("docs/CONTRACT.md", "json", "mfnet-contract")
+    read = Contract.from_json(given).to_dict()
+    assert read == json.loads(given)
+    for name in read.keys() - {"format"}:
+        assert re.search(rf"^\* `{name}[.`]", text, re.MULTILINE), name
 
 
 def test_contributing_example_is_a_whole_tuning(
