@@ -51,9 +51,9 @@ class RemoteFile:
         access: Hosts that may be read.
 
     Attributes:
-        size: Bytes.
-        head: The first of them.
-        digest: Of its size, head, and ETag or time.
+        size: In bytes.
+        head: The first 64 KiB.
+        digest: Digest of size, head, and ETag or modification time.
 
     Raises:
         RemoteError: It cannot be read.

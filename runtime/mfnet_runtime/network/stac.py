@@ -16,7 +16,7 @@ from mfnet_runtime.network.url import RasterPath, Url
 ITEM_SUFFIXES = (".json", ".geojson")
 MAX_BYTES = 16 << 20
 Pair = tuple[str, RasterPath, RasterPath | None]  # name, image, and DSM if it is known
-# Keys or roles of assets, the better first.
+# Keys or roles of assets, in order of preference.
 NAMES = {
     "image": ("image", "ortho", "orthophoto", "rgb", "visual", "data"),
     "DSM": ("dsm", "ndsm", "surface", "elevation", "height", "dem"),
@@ -72,7 +72,7 @@ def _content(source: RasterPath, hosts: Sequence[str]) -> bytes:
 def _asset(
     source: RasterPath, assets: Mapping[str, Any], part: str, keys: Sequence[str]
 ) -> RasterPath:
-    """Return where the one asset is that has a key of these, or else a name of the part."""
+    """Return the location of the one asset with these keys, or else with a name of the part."""
     roles = {key: asset.get("roles") or [] for key, asset in assets.items()}
     matches = [[key for key in assets if key == asked] for asked in keys]
     if not keys:
