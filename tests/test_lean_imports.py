@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +12,10 @@ import pytest
 from support import run_python, write_rgbd_model, write_scene
 
 import mfnet_runtime
+from mfnet_runtime.errors import EXTRAS
 
+ROOT = Path(__file__).parents[1]
+SOURCES = ("mfnet", "export", "runtime", "benchmarks")
 HEAVY = (
     "torch torchvision onnx openvino distributed tensorrt pycuda matplotlib mfnet mfnet_export"
 ).split()
@@ -59,6 +63,23 @@ def test_commands_name_the_extra_they_need(
     assert done.returncode == 2
     assert f"needs {package}; install it with: pip install 'mfnet[{extra}]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_extras_exist_and_hold_what_they_are_named_for() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for package, extra in EXTRAS.items():
+        held = " ".join(extras[extra]).replace("-", "_")
+        assert package in held or package == "onnx_ir", (
+            f"{package} is not in {extra}"
+        )  # onnxscript's
+    files = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "Dockerfile"]
+    files += [file for folder in SOURCES for file in (ROOT / folder).rglob("*.py")]
+    for file in files:
+        for names in re.findall(r"(?:mfnet|\.|/src)\[([a-z,]+)\]", file.read_text()):
+            assert set(names.split(",")) <= extras.keys(), f"{file}: {names}"
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
