@@ -6,8 +6,10 @@ import re
 import ssl
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ class Web(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.asked = folder, list[str]()
         self.kind: str | None = None  # in place of that of the path
+        self.stored = dict[str, bytes]()
         self.to, self.tag = "", "1"  # of redirects; of the files
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_side=True)
@@ -124,6 +127,31 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(206, content, told)
         return None
+
+    def do_PUT(self) -> None:
+        """Store a file as S3 does; a bucket is a kind."""
+        server = self.server
+        _, kind, name = urlsplit(self.path).path.split("/", 2)
+        kind = server.kind or kind
+        server.asked.append(self.path)
+        if kind == "stall":
+            time.sleep(0.5)
+            self.close_connection = True
+            return None
+        data = bytearray(self.rfile.read(int(self.headers["Content-Length"])))
+        if kind in ("403", "503") or (kind == "flaky" and len(server.asked) <= 2):
+            return self.answer(int(kind) if kind != "flaky" else 503, EXPIRED)
+        data[-1] ^= kind == "damaged"
+        digest = sha256(data).digest()
+        if b64encode(digest).decode() != self.headers["x-amz-checksum-sha256"]:
+            return self.answer(400, b"<Code>BadDigest</Code><Message>other bytes</Message>")
+        server.stored[name] = bytes(data[: -1 if kind == "short" else None])
+        return self.answer(200, b"")
+
+    def do_HEAD(self) -> None:
+        """Answer for a file that was stored."""
+        _, _, name = urlsplit(self.path).path.split("/", 2)
+        self.answer(200, b"", size=len(self.server.stored[name]))
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

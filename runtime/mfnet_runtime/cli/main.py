@@ -33,6 +33,7 @@ from mfnet_runtime.console import (
     say,
 )
 from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.network.upload import Bucket
 from mfnet_runtime.network.url import RasterPath
 from mfnet_runtime.run.executors.choose import ExecutorOptions
 from mfnet_runtime.run.options import ResumeOptions, VectorOptions
@@ -54,6 +55,11 @@ SCHEMA = "mfnet-run/1"  # of the JSON summary
     "--out",
     type=click.Path(path_type=Path),
     help="Output folder; for one scene also FOLDER/NAME.tif.",
+)
+@click.option(
+    "--upload",
+    metavar="s3://BUCKET/PREFIX",
+    help="Copy each scene's finished files there, too; needs --allow-network s3://BUCKET.",
 )
 @click.option(
     "--dsm",
@@ -100,6 +106,7 @@ def command(
     model: Path,
     scenes: RasterPath | None,
     out: Path | None,
+    upload: str | None,
     dsm: RasterPath | None,
     dataset: str | None,
     dsm_band: int | None,
@@ -174,6 +181,7 @@ def command(
         if len(found) > 1:
             raise UsageError(f"{out}: is one file for {len(found)} scenes; give a folder with -o")
         found, out = [replace(scene, name=out.stem) for scene in found], out.parent
+    bucket = Bucket(upload, read.allow_network) if upload else None
     if check:
         from mfnet_runtime.preflight.check import check_scenes
         from mfnet_runtime.preflight.model import ModelRequest
@@ -222,6 +230,7 @@ def command(
                 tags=tags,
                 quiet=quiet,
                 executor=executor,
+                bucket=bucket,
             )
             rows = [outcome.row for outcome in outcomes]
             if demo and rows[0]["status"] == "done":
@@ -275,6 +284,8 @@ def _sentence(row: dict[str, Any]) -> str:
     )
     if row["nodata_pixels"]:
         text += f"; nodata {row['nodata_pixels'] / total:.1%}"
+    if row.get("uploaded"):
+        text += f"; uploaded to {row['uploaded'][0]}"
     if row["resumed"]:
         text += "; done before"
     if row["dsm_constant"]:

@@ -1,1 +1,1 @@
-"""Rasters over the network: addresses, the hosts that may be read, and a file-like reader."""
+"""Rasters over the network: addresses, hosts that may be used, a file-like reader, uploads."""

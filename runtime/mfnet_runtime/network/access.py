@@ -70,7 +70,7 @@ class Access:
         if not listed and not (self._any and scheme == "https"):
             name = host if port == PORTS[scheme] else f"{host}:{port}"
             name = f"s3://{bucket}" if bucket else name if scheme == "https" else f"http://{name}"
-            off = "reading over the network is off" if self._off else f"{name} is not allowed"
+            off = "the network is off" if self._off else f"{name} is not allowed"
             raise NetworkError(f"{off}; add --allow-network {name} if you trust it")
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

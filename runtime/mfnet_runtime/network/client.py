@@ -1,4 +1,4 @@
-"""Requests for a file: redirects within the list, retries, and answers that are what was asked."""
+"""Requests to read or store a file: redirects within the list, retries, and answers checked."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import os
 import random
 import re
 import time
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
 from functools import cache
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from mfnet_runtime.errors import one_line
+from mfnet_runtime.files import FileDigest
 from mfnet_runtime.network.access import Access, NetworkError, Origin, origin_of
 from mfnet_runtime.network.url import Url
 
@@ -19,7 +23,10 @@ WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds between attempts, each changed by up to 
 CONNECT, SILENCE = 10.0, 30.0  # seconds until a server must accept, and send something
 SLOWEST = 50_000  # bytes a second, below which an answer is given up
 REDIRECTS = 5
+MESSAGE = 4096  # bytes of an answer that is not a file
 UNTRUSTED = re.compile("certificate|doesn't match")
+OPERATIONS = {"GET": "get_object", "HEAD": "head_object", "PUT": "put_object"}  # of S3
+CHECKSUM = "x-amz-checksum-sha256"  # S3 refuses a body with another one
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
 REMEDIES = {
     401: "check the credentials",
@@ -60,11 +67,42 @@ class Client:
             NetworkError: It failed for good.
             ModuleNotFoundError: The extra `network` is not installed.
         """
+        asked = {} if span is None else {"Range": f"bytes={span[0]}-{span[1] - 1}"}
+        return self._ask("GET", asked, most)
+
+    def put(self, file: Path, digest: FileDigest) -> None:
+        """Store a file in a bucket, and require that it is there.
+
+        Args:
+            file: Sent whole.
+            digest: Of all its bytes.
+
+        Raises:
+            NetworkError: It failed for good.
+            ModuleNotFoundError: The extra `network` is not installed.
+        """
+        size, checksum = str(digest.size), b64encode(bytes.fromhex(digest.sha256)).decode()
+        _, sent = self._ask("PUT", {"Content-Length": size, CHECKSUM: checksum}, MESSAGE, file)
+        _, found = self._ask("HEAD", {}, 0)
+        if (found.get("content-length"), found.get("etag")) != (size, sent.get("etag")):
+            raise NetworkError("the bucket holds another file than the one sent; try again later")
+
+    def _ask(
+        self, method: str, asked: Mapping[str, str], most: int, file: Path | None = None
+    ) -> tuple[bytes, dict[str, str]]:
+        """Request until it succeeds.
+
+        Args:
+            method: Of HTTP.
+            asked: Headers.
+            most: Bytes that are accepted.
+            file: To send.
+        """
         import urllib3
 
         for wait in (*WAITS, None):
             try:
-                return self._once(most, span)
+                return self._once(method, asked, most, file)
             except (_AgainError, urllib3.exceptions.HTTPError, OSError) as fault:
                 text = one_line(str(fault))[:200]
                 if isinstance(fault, urllib3.exceptions.SSLError) and UNTRUSTED.search(text):
@@ -77,11 +115,15 @@ class Client:
             time.sleep(wait * random.uniform(0.5, 1.5))
         raise AssertionError
 
-    def _once(self, most: int, span: tuple[int, int] | None) -> tuple[bytes, dict[str, str]]:
-        at = self._target or (signed(self._url) if self._bucket else self._url.text)
+    def _once(
+        self, method: str, asked: Mapping[str, str], most: int, file: Path | None
+    ) -> tuple[bytes, dict[str, str]]:
+        at = self._target or self._url.text
+        if self._bucket:
+            at = signed(self._url, method, asked.get(CHECKSUM))
         for hop in range(REDIRECTS + 1):
             try:
-                response = self._request(at, span)
+                response = self._request(at, method, asked, file)
             except NetworkError as fault:
                 raise NetworkError(f"redirects elsewhere: {fault}" if hop else str(fault)) from None
             headers = {name.lower(): value for name, value in response.headers.items()}
@@ -95,7 +137,7 @@ class Client:
         else:
             raise NetworkError(f"redirects more than {REDIRECTS} times")
         try:
-            self._require_success(response, headers, span)
+            self._require_success(response, headers, 206 if "Range" in asked else 200)
             body = _body(response, most)
         except BaseException:
             response.close()
@@ -104,7 +146,9 @@ class Client:
         self._target = None if self._bucket or at == self._url.text else at
         return body, headers
 
-    def _request(self, address: str, span: tuple[int, int] | None) -> Any:
+    def _request(
+        self, address: str, method: str, asked: Mapping[str, str], file: Path | None
+    ) -> Any:
         import urllib3
 
         origin, parts = origin_of(address), urlsplit(address)
@@ -118,12 +162,11 @@ class Client:
             else:
                 self._pools[origin] = urllib3.HTTPConnectionPool(ip, port)
         host = parts.netloc.rpartition("@")[2]
-        headers = {"Host": host, "Accept-Encoding": "identity", "User-Agent": "mfnet"}
-        if span is not None:
-            headers["Range"] = f"bytes={span[0]}-{span[1] - 1}"
+        headers = {"Host": host, "Accept-Encoding": "identity", "User-Agent": "mfnet", **asked}
         return self._pools[origin].urlopen(
-            "GET",
+            method,
             (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+            body=None if file is None else _pieces(file),
             headers=headers,
             retries=False,
             redirect=False,
@@ -132,11 +175,9 @@ class Client:
             decode_content=False,
         )
 
-    def _require_success(
-        self, response: Any, headers: dict[str, str], span: tuple[int, int] | None
-    ) -> None:
+    def _require_success(self, response: Any, headers: dict[str, str], expected: int) -> None:
         status = response.status
-        if status == (200 if span is None else 206):
+        if status == expected:
             return
         if status == 200:
             raise NetworkError(
@@ -147,10 +188,12 @@ class Client:
         if region := headers.get("x-amz-bucket-region") if self._bucket else None:
             remedy = f"the bucket is in {region}, set AWS_REGION"
         else:
-            remedy = REMEDIES.get(status, "open the address in a browser")
+            other = "check the bucket" if self._bucket else "open the address in a browser"
+            remedy = REMEDIES.get(status, other)
         if status in AGAIN or self._target:  # a redirect that was followed before may have expired
             raise _AgainError(text)
-        told = re.search(rb"<Message>([^<]+)", _body(response, 4096, cut=True))  # of S3 and Azure
+        body = _body(response, MESSAGE, cut=True)
+        told = re.search(rb"<Message>([^<]+)", body)  # of S3 and Azure
         text += f" ({one_line(told[1].decode('utf-8', 'replace'))[:200]})" if told else ""
         raise NetworkError(f"{text}; {remedy}")
 
@@ -166,11 +209,16 @@ def _s3() -> Any:
     return get_session().create_client("s3", config=config)
 
 
-def signed(url: Url) -> str:
+def signed(url: Url, method: str = "GET", checksum: str | None = None) -> str:
     """Return the address over HTTPS of a key in a bucket, signed with the user's credentials.
 
     Region, profile and endpoint are those of the AWS tools; `AWS_NO_SIGN_REQUEST=YES` is for public
     buckets, as in GDAL.
+
+    Args:
+        url: Of the key.
+        method: Of the request.
+        checksum: Its header `CHECKSUM`, if it has one.
 
     Raises:
         NetworkError: There are no credentials, or the bucket has an impossible name.
@@ -181,12 +229,25 @@ def signed(url: Url) -> str:
     parts = urlsplit(url.text)
     try:
         where = {"Bucket": parts.netloc, "Key": parts.path[1:]}
-        return str(_s3().generate_presigned_url("get_object", where, ExpiresIn=900))
+        if checksum is not None:
+            where["ChecksumSHA256"] = checksum
+        return str(_s3().generate_presigned_url(OPERATIONS[method], where, ExpiresIn=900))
     except BotoCoreError as fault:
         raise NetworkError(
             f"cannot be signed ({one_line(str(fault))[:200]}); set AWS_PROFILE, or "
             "AWS_NO_SIGN_REQUEST=YES for a public bucket"
         ) from fault
+
+
+def _pieces(file: Path) -> Iterator[bytes]:
+    """Read a file to send, as long as the server takes it fast enough."""
+    limit = SILENCE + file.stat().st_size / SLOWEST
+    end = time.monotonic() + limit
+    with file.open("rb") as opened:
+        while piece := opened.read(1 << 16):
+            yield piece
+            if time.monotonic() > end:
+                raise _AgainError(f"the server took {opened.tell()} bytes in {limit:.0f} s")
 
 
 def _body(response: Any, most: int, cut: bool = False) -> bytes:

@@ -40,7 +40,7 @@ def raising_faults() -> Iterator[None]:
 
 
 class RemoteError(SceneError):
-    """A file on the network cannot be read; it may be, later."""
+    """A file on the network cannot be read, or stored; it may be, later."""
 
 
 class RemoteFile:

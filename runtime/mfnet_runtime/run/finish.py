@@ -130,6 +130,7 @@ def row_of(
         "area_from": areas.how,
         "nodata_pixels": math.prod(plan.shape) - sum(pixels),
         "valid_pixels": sum(pixels),
+        "uploaded": [],
         "backend_s": round(report.backend_s, 4),
         "total_s": round(report.total_s, 4),
     }

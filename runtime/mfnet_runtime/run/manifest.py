@@ -108,8 +108,10 @@ class Manifest:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         return path
 
-    def find_done(self, scene: Scene, outputs: OutputPaths) -> dict[str, Any] | None:
-        """Return the row of a finished scene; None if it is not, or its files have changed.
+    def find_done(
+        self, scene: Scene, outputs: OutputPaths
+    ) -> tuple[dict[str, FileDigest], dict[str, Any]] | None:
+        """Return files and row of a finished scene; None if it is not, or its files have changed.
 
         Raises:
             InputChangedError: an input has changed since.
@@ -119,11 +121,11 @@ class Manifest:
             return None
         require_unchanged(scene, state.inputs)
         done: dict[str, Any] = json.loads(state.done)
-        intact = done["files"].keys() == {path.name for path in outputs.all} and all(
-            FileDigest(**digest).matches(outputs.classes.parent / name)
-            for name, digest in done["files"].items()
+        files = {name: FileDigest(**digest) for name, digest in done["files"].items()}
+        intact = files.keys() == {path.name for path in outputs.all} and all(
+            digest.matches(outputs.classes.parent / name) for name, digest in files.items()
         )
-        return done["row"] if intact else None
+        return (files, done["row"]) if intact else None
 
     def known_inputs(self, scene: str) -> tuple[Input, ...]:
         """Return the inputs of a scene that was begun; none if it failed, and may be mended."""

@@ -17,7 +17,9 @@ from typing import Any
 from mfnet_runtime.backends.base import Backend
 from mfnet_runtime.console import progress
 from mfnet_runtime.errors import SceneError
+from mfnet_runtime.files import FileDigest
 from mfnet_runtime.network.file import RemoteError
+from mfnet_runtime.network.upload import Bucket
 from mfnet_runtime.raster.geotiff import Block
 from mfnet_runtime.raster.vectors import require_format
 from mfnet_runtime.run.executors.base import LOCAL, Executor
@@ -47,7 +49,7 @@ class SceneOutcome:
 
     @property
     def failed(self) -> bool:
-        """The scene has no outputs of this run."""
+        """The scene has no outputs of this run, or they were not uploaded."""
         return bool(self.row["status"] == "failed")
 
     @property
@@ -69,6 +71,7 @@ def segment_scenes(
     quiet: bool = False,
     tick: Tick | None = None,
     executor: Executor = LOCAL,
+    bucket: Bucket | None = None,
 ) -> list[SceneOutcome]:
     """Write `folder/NAME.tif`, and the other outputs asked for, for every scene.
 
@@ -85,6 +88,7 @@ def segment_scenes(
         tick: Called with the number of windows just inferred or skipped, in place of showing
             progress; an exception that it raises ends the run.
         executor: Does the tasks; the outputs are the same with any.
+        bucket: Where finished outputs are copied to.
 
     Raises:
         UsageError: `folder` holds inputs, is a file, or has a folder in place of an output; outputs
@@ -106,7 +110,7 @@ def segment_scenes(
     names = [scene.name for scene in scenes]
     places = list(zip(scenes, outputs, strict=True))
     with Manifest(folder, settings, resume, names) as manifest:
-        run = Run(backend, options, read, vectors, tags, sizes, manifest, places)
+        run = Run(backend, options, read, vectors, tags, sizes, manifest, places, bucket)
         with (
             run.progress(executor, quiet or tick is not None) as show,
             closing(executor.run(run.tasks(), backend, sizes, tick or show)) as done,
@@ -144,6 +148,7 @@ class Run:
     sizes: BatchSize
     manifest: Manifest
     scenes: Sequence[tuple[Scene, OutputPaths]]
+    bucket: Bucket | None
     begun: dict[str, Begun] = field(default_factory=dict)
     outcomes: dict[str, SceneOutcome] = field(default_factory=dict)
     planned: int = 0  # scenes
@@ -166,9 +171,13 @@ class Run:
         started = time.perf_counter()
         manifest = self.manifest
         paths.require_short_names()
+        addresses = self.bucket.addresses(paths.all) if self.bucket else []
         done = manifest.find_done(scene, paths)
         if done is not None:
-            row = {**done, **paths.to_json(), "resumed": True}
+            files, row = done
+            if self.bucket and row.get("uploaded") != addresses:
+                self._record(scene, paths, files, row)
+            row = {**row, **paths.to_json(), "resumed": True}
             self.outcomes[scene.name] = SceneOutcome(row)
             return []
         plan = plan_scene(
@@ -226,9 +235,21 @@ class Run:
         )
         report.total_s = time.perf_counter() - scene.started
         row = row_of(plan, classes, areas, report)
-        self.manifest.record_done(plan.scene.name, files, row)
+        self._record(plan.scene, scene.paths, files, row)
         row = {**row, **scene.paths.to_json(), "resumed": False}
         self.outcomes[plan.scene.name] = SceneOutcome(row, report)
+
+    def _record(
+        self,
+        scene: Scene,
+        paths: OutputPaths,
+        files: Mapping[str, FileDigest],
+        row: dict[str, Any],
+    ) -> None:
+        """Record a scene as done, once its files are in the bucket, if there is one."""
+        if self.bucket is not None:
+            row["uploaded"] = self.bucket.upload(paths.all, files)
+        self.manifest.record_done(scene.name, files, row)
 
     @contextmanager
     def _may_fail(self, scene: Scene) -> Iterator[None]:

@@ -237,7 +237,7 @@ def test_one_scene_and_python(scenes: Path, web: Web, capsys: pytest.CaptureFixt
         options = ReadOptions(allow_network=(web.origin,))
         row = model.segment(image, dsm=dsm, out=scenes / "py" / "a.tif", read=options)
         assert row["status"] == "done"
-        with pytest.raises(SceneError, match="reading over the network is off; add --allow"):
+        with pytest.raises(SceneError, match="the network is off; add --allow"):
             model.segment(image, dsm=dsm, out=scenes / "off" / "a.tif")
 
 

@@ -1,4 +1,4 @@
-"""Rasters in a bucket, of moto's S3."""
+"""Rasters from a bucket and files to it, of moto's S3."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mfnet_runtime.errors import SceneError
+from mfnet_runtime.errors import SceneError, UsageError
+from mfnet_runtime.files import FileDigest
 from mfnet_runtime.network import client
 from mfnet_runtime.network.access import Access
-from mfnet_runtime.network.file import RemoteFile
+from mfnet_runtime.network.file import RemoteError, RemoteFile
+from mfnet_runtime.network.upload import Bucket
 from mfnet_runtime.network.url import Url
 
 pytest.importorskip("moto")
@@ -46,7 +48,8 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
     s3.put_object(Bucket="rasters", Key="b c/a.tif", Body=bytes(range(256)) * 1000)
     client._s3.cache_clear()
     yield "s3://rasters"
-    s3.delete_object(Bucket="rasters", Key="b c/a.tif")
+    for one in s3.list_objects_v2(Bucket="rasters")["Contents"]:
+        s3.delete_object(Bucket="rasters", Key=one["Key"])
     s3.delete_bucket(Bucket="rasters")
     client._s3.cache_clear()
 
@@ -70,3 +73,22 @@ def test_what_a_bucket_refuses(bucket: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(SceneError, match=r"cannot be signed \(Unable to locate credentials\)"):
         RemoteFile(Url(f"{bucket}/b c/a.tif"), Access([bucket]))
+
+
+def test_files_are_stored(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / "ä +%41.tif", tmp_path / "ä.qml", tmp_path / "empty"]
+    for path, size in zip(paths, (200_001, 5, 0), strict=True):
+        path.write_bytes(bytes(range(256)) * (size // 256) + bytes(size % 256))
+    digests = {path.name: FileDigest.of(path, whole=True) for path in paths}
+    addresses = Bucket(f"{bucket}/x y/", [bucket]).upload(paths, digests)
+    assert addresses == [f"{bucket}/x y/{path.name}" for path in paths]
+    for path in paths:
+        found = client._s3().get_object(Bucket="rasters", Key=f"x y/{path.name}")["Body"].read()
+        assert found == path.read_bytes()
+    with pytest.raises(RemoteError, match=r"s3://wrong/.*404 Not Found \(The specified bucket"):
+        Bucket("s3://wrong", ["s3://wrong"]).upload(paths, digests)
+    client._s3.cache_clear()
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(UsageError, match=r"--upload s3://rasters: cannot be signed"):
+        Bucket(bucket, [bucket])
