@@ -13,12 +13,12 @@ from mfnet_export.tensorrt.options import BATCHES
 from mfnet_runtime.backends.base import HALF
 from mfnet_runtime.contract import Contract
 from mfnet_runtime.files import sha256_from_file
+from mfnet_runtime.raster.stac import ALWAYS, classification, plain
 
 EXTENSIONS = [
     "https://stac-extensions.github.io/mlm/v1.5.2/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
 ]
-ALWAYS = ("1900-01-01T00:00:00Z", "9999-12-31T23:59:59Z")  # a model has no date of its own
 SHA256 = "1220"  # prefix of a SHA-256 as a multihash
 SEMANTIC_VERSION = re.compile(r"\d+\.\d+\.\d+")  # the only form that the schema takes
 
@@ -31,7 +31,7 @@ def write(source: Source, folder: Path, options: InterfaceOptions) -> None:
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": EXTENSIONS,
-        "id": _plain(f"mfnet-{source.path.stem}"),
+        "id": plain(f"mfnet-{source.path.stem}"),
         "geometry": None,
         "properties": _properties(source),
         "assets": _assets(source, model),
@@ -58,12 +58,10 @@ def _properties(source: Source) -> dict[str, Any]:
         }
 
     properties: dict[str, Any] = {
-        "datetime": None,
-        "start_datetime": ALWAYS[0],
-        "end_datetime": ALWAYS[1],
+        **ALWAYS,
         "description": "MFNet, semantic segmentation of an aerial image with its surface model",
         "bands": _bands(contract),
-        "mlm:name": _plain(f"mfnet-{source.path.stem}"),
+        "mlm:name": plain(f"mfnet-{source.path.stem}"),
         "mlm:architecture": "MFNet",
         "mlm:tasks": task,
         "mlm:framework": "TensorRT" if source.plan else "ONNX",
@@ -82,7 +80,7 @@ def _properties(source: Source) -> dict[str, Any]:
                 "name": "logits",
                 "tasks": task,
                 "result": shaped("class", len(contract.classes)),
-                "classification:classes": _classes(contract),
+                "classification:classes": classification(contract.classes),
                 "post_processing_function": {"format": "python", "expression": "numpy:argmax"},
             }
         ],
@@ -109,19 +107,6 @@ def _heights(contract: Contract) -> dict[str, Any]:
         return {"value_scaling": [{"type": "min-max", "minimum": rule.low, "maximum": rule.high}]}
     function = "mfnet_runtime.scene.normalize:dsm_range"
     return {"pre_processing_function": {"format": "python", "expression": function}}
-
-
-def _classes(contract: Contract) -> list[dict[str, Any]]:
-    pairs = zip(contract.classes.names, contract.classes.colours, strict=True)
-    return [
-        {
-            "value": index,
-            "name": _plain(name).replace(".", "-"),
-            "description": name,
-            "color_hint": "{:02X}{:02X}{:02X}".format(*colour),
-        }
-        for index, (name, colour) in enumerate(pairs)
-    ]
 
 
 def _origin(contract: Contract) -> dict[str, Any]:
@@ -156,8 +141,3 @@ def _assets(source: Source, model: Path) -> dict[str, Any]:
 
 def _file(path: Path) -> dict[str, Any]:
     return {"file:size": path.stat().st_size, "file:checksum": SHA256 + sha256_from_file(path)}
-
-
-def _plain(name: str) -> str:
-    """Return a name of letters, digits, hyphens, underscores and dots."""
-    return re.sub(r"[^0-9A-Za-z_.-]+", "-", name).strip("-_.") or "x"

@@ -184,6 +184,11 @@ vector_options = option_group(
                 help="Leave out corners of polygons that change less than a square of this side; "
                 "neighbours keep common borders. Twice the size of a pixel smooths its steps.",
             ),
+            click.option(
+                "--stac",
+                is_flag=True,
+                help="Also write NAME.stac.json: a STAC item of the map, for a catalogue.",
+            ),
         ],
     },
 )

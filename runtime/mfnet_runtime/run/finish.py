@@ -71,7 +71,7 @@ def finish_scene(
                     vectors.min_area or 0,
                     vectors.simplify or 0,
                 )
-            for path, text in outputs.texts(classes).items():
+            for path, text in outputs.texts(classes, plan.place, plan.shape).items():
                 files[path] = folder / path.name
                 files[path].write_text(text, encoding="utf-8")
             digests = {path.name: FileDigest.of(file, whole=True) for path, file in files.items()}

@@ -29,12 +29,14 @@ REFUSE_UNFINISHED = ResumeOptions()
 
 @dataclass(frozen=True)
 class VectorOptions:
-    """Polygons to make of class maps."""
+    """Files to make of class maps: polygons, and an item for a catalogue."""
 
     vectors: VectorFormat | None = None  # format, the suffix of the file; None: no polygons
     sieve: int | None = None  # pixels; smaller patches join their largest neighbour; None: 16
     min_area: float | None = None  # m2; smaller polygons are left out, and leave a gap
     simplify: float | None = None  # metres; corners that add less are left out, borders stay shared
+
+    stac: bool = False  # a STAC item
 
     def __post_init__(self) -> None:
         if self.vectors not in (None, *get_args(VectorFormat)):

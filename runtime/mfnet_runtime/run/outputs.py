@@ -14,6 +14,7 @@ from mfnet_runtime.errors import SceneError, UsageError
 from mfnet_runtime.labels import ClassTable
 from mfnet_runtime.raster.geotiff import Layer
 from mfnet_runtime.raster.pixel_area import ground_area
+from mfnet_runtime.raster.stac import item_of_map
 from mfnet_runtime.raster.styles import class_style, percent_style
 from mfnet_runtime.raster.vectors import FORMATS
 from mfnet_runtime.run.options import VectorOptions
@@ -35,6 +36,7 @@ class OutputPaths:
     confidence_style: Path | None
     probabilities: Path | None
     vectors: Path | None
+    stac: Path | None
 
     @staticmethod
     def of(folder: Path, name: str, options: SegmentOptions, vectors: VectorOptions) -> OutputPaths:
@@ -47,13 +49,16 @@ class OutputPaths:
             folder / f"{name}.confidence.qml" if options.confidence else None,
             folder / f"{name}.probabilities.tif" if options.probabilities else None,
             folder / f"{name}.{vectors.vectors}" if vectors.vectors else None,
+            folder / f"{name}.stac.json" if vectors.stac else None,
         )
 
     @property
     def all(self) -> list[Path]:
         """All files that are to be written."""
         found = (self.classes, self.names, self.style, self.confidence, self.confidence_style)
-        return [path for path in (*found, self.probabilities, *self.vector_files) if path]
+        return [
+            path for path in (*found, self.probabilities, *self.vector_files, self.stac) if path
+        ]
 
     @property
     def vector_files(self) -> list[Path]:
@@ -63,13 +68,18 @@ class OutputPaths:
         beside = FORMATS[self.vectors.suffix[1:]].beside
         return [self.vectors, *(self.vectors.with_suffix(suffix) for suffix in beside)]
 
-    def to_json(self) -> dict[str, str | None]:
-        """Return the paths for the JSON summary."""
-        optional = {
+    @property
+    def optional(self) -> dict[str, Path | None]:
+        """Results besides the class map, by kind."""
+        return {
             "confidence": self.confidence,
             "probabilities": self.probabilities,
             "vectors": self.vectors,
         }
+
+    def to_json(self) -> dict[str, str | None]:
+        """Return the paths for the JSON summary."""
+        optional = {**self.optional, "stac": self.stac}
         found = {kind: str(path) if path else None for kind, path in optional.items()}
         return {"output": str(self.classes), **found}
 
@@ -82,11 +92,23 @@ class OutputPaths:
             found[self.probabilities] = Layer(classes.names, "average")
         return found
 
-    def texts(self, classes: ClassTable) -> dict[Path, str]:
-        """Return the files beside the rasters: class names and styles."""
+    def texts(
+        self, classes: ClassTable, place: Mapping[str, Any], shape: tuple[int, int]
+    ) -> dict[Path, str]:
+        """Return the files beside the rasters: class names, styles, STAC item.
+
+        Args:
+            classes: Names and colours.
+            place: `crs` and `transform`, or `gcps`, of the image.
+            shape: Rows and columns.
+        """
         found = {self.names: category_names(classes), self.style: class_style(classes)}
         if self.confidence_style:
             found[self.confidence_style] = percent_style()
+        if self.stac:
+            files = {"map": self.classes, **self.optional}
+            there = {kind: path for kind, path in files.items() if path}
+            found[self.stac] = item_of_map(self.classes.stem, classes, place, shape, there)
         return found
 
     def require_short_names(self) -> None:

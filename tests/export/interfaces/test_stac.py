@@ -16,6 +16,7 @@ from mfnet_runtime.backends.tensorrt.plan_file import sidecar_of
 from mfnet_runtime.contract import Contract, DsmRule
 from mfnet_runtime.files import sha256_from_file
 from mfnet_runtime.labels import ClassTable
+from mfnet_runtime.raster.stac import classification
 
 
 def item(model: Path, folder: Path) -> dict[str, Any]:
@@ -123,9 +124,7 @@ def test_the_item_describes_the_contract(tmp_path: Path) -> None:
 
 
 def test_class_names_become_those_of_the_classification_extension(tmp_path: Path) -> None:
-    from mfnet_export.interfaces.stac import _classes
-
     table = ClassTable(("low vegetation", "été/v1.0"), ((0, 0, 0), (1, 2, 3)))
-    for row, name in zip(_classes(Contract(32, table)), table.names, strict=True):
+    for row, name in zip(classification(table), table.names, strict=True):
         assert re.fullmatch("[0-9A-Za-z_-]+", row["name"])
         assert row["description"] == name
