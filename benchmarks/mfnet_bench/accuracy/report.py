@@ -16,7 +16,7 @@ from mfnet_runtime.errors import ResourceError
 from mfnet_runtime.files import replace_text
 from mfnet_runtime.labels import ClassTable
 
-COLOURS = {"uniform": "#c8553d", "tapered": "#7b4b94", "hann": "#1f6f8b", "centre": "#6b8e23"}
+COLOURS = {"uniform": "#c8553d", "hann": "#1f6f8b", "centre": "#6b8e23"}
 STYLES = ("o-", "s--", "^:", "D-.")  # of the models
 SIZE, DPI = (8.0, 4.2), 150  # inches, dots per inch
 SECONDS = {

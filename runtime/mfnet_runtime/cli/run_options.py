@@ -92,8 +92,8 @@ window_options = (
     click.option(
         "--blend",
         type=click.Choice(BLENDS),
-        help="Weights of overlapping logits: all equal, falling at the window's edges, a Hann "
-        f"window, or only the window with the nearest centre [default: {DEFAULT_BLEND}].",
+        help="Weights of overlapping logits: all equal, a Hann window against seams, or "
+        f"only the window with the nearest centre [default: {DEFAULT_BLEND}].",
     ),
 )
 segment_options = option_group(

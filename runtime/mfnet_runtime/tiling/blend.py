@@ -16,23 +16,17 @@ from mfnet_runtime.tiling.options import PUBLISHED, BlendName, SumName
 
 Profile = npt.NDArray[np.float64]
 
-TAPER = 1 / 8  # of the window, on each side
-
 
 def window_profile(blend: BlendName, window: int) -> Profile:
     """Weight of each pixel along one axis of a window, (window,) float64, all positive.
 
     `hann` falls to nearly nothing at the rim, where a window sees least of its surroundings.
     Sampled at pixel centres it never reaches zero, so that a pixel in the scene's corner is still
-    covered. `tapered` falls in the same way over an eighth of the window on each side and is
-    constant between (a Tukey window). `uniform` and `centre` are constant.
+    covered. `uniform` and `centre` are constant.
     """
-    flanks = {"hann": 1 / 2, "tapered": TAPER}
-    if blend not in flanks:
-        return np.ones(window)
-    rim = (np.arange(window) + 0.5) / window
-    within = np.minimum(np.minimum(rim, 1 - rim) / flanks[blend], 1)
-    return np.asarray(np.sin(np.pi / 2 * within) ** 2)
+    if blend == "hann":
+        return np.asarray(np.sin(np.pi * (np.arange(window) + 0.5) / window) ** 2)
+    return np.ones(window)
 
 
 def nearest_starts(offsets: tuple[Offset, ...], window: int) -> npt.NDArray[np.int64]:

@@ -9,9 +9,9 @@ from mfnet_runtime.contract import DsmRule
 from mfnet_runtime.errors import UsageError
 from mfnet_runtime.tiling.grid import WindowGrid
 
-BlendName = Literal["uniform", "tapered", "hann", "centre"]
+BlendName = Literal["uniform", "hann", "centre"]
 BLENDS: tuple[BlendName, ...] = get_args(BlendName)
-DEFAULT_BLEND: Final = "tapered"  # benchmarks/TRIED.md
+DEFAULT_BLEND: Final = "hann"  # benchmarks/TRIED.md
 PUBLISHED: Final = "published"
 PUBLISHED_STRIDE = 32  # pixels; of the paper's test code
 SumName = BlendName | Literal["published"]  # how overlapping logits are combined
@@ -31,7 +31,7 @@ class SegmentOptions:
     """Options of `segment_scene`, named as on the command line."""
 
     stride: int | None = None  # pixels between windows; None: that of `quality`
-    blend: BlendName | None = None  # weights of overlapping windows; None: tapered
+    blend: BlendName | None = None  # weights of overlapping windows; None: hann
     batch: AskedBatch = None  # windows a call; auto: the fastest by timing
     preprocess: Processor | None = None  # where windows are cut and blended; None: as the network
     protocol: Literal["published"] | None = None  # the paper's test protocol, bit for bit

@@ -100,7 +100,7 @@ def test_models_side_by_side(tmp_path: Path, folder: Path, model: Path, capsys: 
     assert perfect["mean_iou"] == perfect["mean_f1"] == perfect["oa"] == perfect["kappa"] == 1.0
     assert perfect["agreement"] == 1.0
     assert perfect["pixels"] == 2 * HEIGHT * WIDTH
-    assert (perfect["stride"], perfect["blend"]) == (16, "tapered")
+    assert (perfect["stride"], perfect["blend"]) == (16, "hann")
     truth = np.concatenate([read(folder / "label" / f"{name}.tif") for name in "ab"])
     image = np.concatenate([read(folder / "image" / f"{name}.tif", None) for name in "ab"], 1)
     # red and green exchanged; where they are alike, the first still wins

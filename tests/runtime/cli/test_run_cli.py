@@ -62,14 +62,14 @@ def test_folder_of_scenes(tmp_path: Path, model: Path, folder: Path, capsys: Cap
         assert row["dsm_low"] < row["dsm_high"]
     with rasterio.open(tmp_path / "out" / "a.tif") as found:
         assert (found.crs, found.transform) == (UTM["crs"], UTM["transform"])
-        assert found.tags()["MFNET_BLEND"] == "tapered"
+        assert found.tags()["MFNET_BLEND"] == "hann"
 
 
 @pytest.mark.parametrize(
     ("words", "stride", "blend"),
     [
-        *((f"--quality {name}", 4 * eighths, "tapered") for name, eighths in QUALITIES.items()),
-        ("--quality fast --stride 9 --blend hann", 9, "hann"),
+        *((f"--quality {name}", 4 * eighths, "hann") for name, eighths in QUALITIES.items()),
+        ("--quality fast --stride 9 --blend centre", 9, "centre"),
     ],
 )
 def test_quality_sets_a_stride_unless_one_is_given(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import window_weights
 
-from mfnet_runtime.tiling.blend import LogitMosaic, PublishedMosaic, window_profile
+from mfnet_runtime.tiling.blend import LogitMosaic, PublishedMosaic
 from mfnet_runtime.tiling.classes import classes_from_logits
 from mfnet_runtime.tiling.grid import Offset, WindowGrid
 from mfnet_runtime.tiling.options import BLENDS, BlendName
@@ -78,12 +78,6 @@ def test_weights_are_positive_and_symmetric(name: BlendName) -> None:
     assert weights.min() > 0
     np.testing.assert_allclose(weights, weights[::-1, ::-1], rtol=1e-5)
     np.testing.assert_array_equal(weights, weights.T)
-
-
-def test_tapered_weights_are_flat_between_flanks_of_an_eighth() -> None:
-    flanks = window_profile("hann", 16)
-    expected = np.concatenate([flanks[:8], np.ones(48), flanks[8:]])
-    np.testing.assert_allclose(window_profile("tapered", 64), expected, rtol=1e-12)
 
 
 @given(height=st.integers(1, 80), width=st.integers(1, 80), stride=st.integers(1, 16), name=blends)
