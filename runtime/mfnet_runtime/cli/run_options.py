@@ -85,8 +85,8 @@ window_options = (
         "--quality",
         type=click.Choice(list(QUALITIES)),
         help="Stride as a part of the window, unless --stride is given: "
-        f"{', '.join(f'{name} {part}/8' for name, part in QUALITIES.items())}; the more overlap, "
-        f"the better and slower [default: {DEFAULT_QUALITY}].",
+        f"{', '.join(f'{name} {part}/8' for name, part in QUALITIES.items())} "
+        f"[default: {DEFAULT_QUALITY}].",
     ),
     click.option("--stride", type=int, help="Pixels between windows [default: by --quality]."),
     click.option(
