@@ -162,21 +162,25 @@ class _Built:
 def _build(machine: PlanMachine, source: Path, contract: Contract, options: PlanOptions) -> _Built:
     trt, watch = machine.trt, Watch()
     log = recording_logger(trt)
-    builder = trt.Builder(log)
-    portable = options.version_compatible or options.hardware_compatible != "none"
-    parsed = network_from_onnx(machine, builder, log, source, contract, native_only=portable)
-    config = config_from_options(machine, builder, parsed, contract, options)
-    monitor_build(trt, config, watch)
 
-    def build() -> Any:
+    def build() -> tuple[Any, int]:
         with machine.current():  # the GPU's context belongs to a thread
-            return builder.build_serialized_network(parsed.network, config)
+            builder = trt.Builder(log)
+            portable = options.version_compatible or options.hardware_compatible != "none"
+            parsed = network_from_onnx(
+                machine, builder, log, source, contract, native_only=portable
+            )
+            config = config_from_options(machine, builder, parsed, contract, options)
+            monitor_build(trt, config, watch)
+            with timing_cache(config, options.timing_cache):
+                memory = builder.build_serialized_network(parsed.network, config)
+                if memory is None:
+                    raise _build_error(machine, source, log.reason)
+            return memory, parsed.graph.attentions
 
-    with timing_cache(config, options.timing_cache):
-        memory = run_watched(build, watch)
-        if memory is None:
-            raise _build_error(machine, source, log.reason)
-    plan, attentions = bytes(memory), parsed.graph.attentions
+    # All of it, because TensorRT swallows a KeyboardInterrupt that Python raises in `log`.
+    memory, attentions = run_watched(build, watch)
+    plan = bytes(memory)
     if machine.flavour is RTX:  # its plans cannot be loaded without a GPU
         counts = counts_from_log(log.layers)
         if contract.precision in HALF and attentions and counts.fused_attentions == 0:
