@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -27,11 +27,10 @@ from mfnet_runtime.backends import backend_from_file
 from mfnet_runtime.cli.main import main
 from mfnet_runtime.errors import ResourceError, UsageError
 from mfnet_runtime.files import sha256_from_file
-from mfnet_runtime.run import segment
 from mfnet_runtime.run.executors import dask, dispatch
 from mfnet_runtime.run.executors.base import Executor
 from mfnet_runtime.run.executors.dask import DaskExecutor, connected
-from mfnet_runtime.run.executors.processes import ProcessExecutor
+from mfnet_runtime.run.executors.processes import Processes, ProcessExecutor
 from mfnet_runtime.run.executors.worker import ModelFile, Opener, facts_of
 from mfnet_runtime.run.manifest import Manifest
 from mfnet_runtime.run.task import Receipt
@@ -40,6 +39,10 @@ distributed = pytest.importorskip("distributed")
 pytestmark = [
     pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),  # threads
     pytest.mark.filterwarnings("ignore::DeprecationWarning:(distributed|tornado|dask)"),
+    # of clients whose scheduler is gone
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+    ),
 ]
 Make = Callable[[Opener | None], Executor]
 
@@ -75,15 +78,23 @@ def test_a_worker_that_dies_is_replaced(spec: Spec, whole: dict[str, str], tmp_p
     assert digests(Path(spec.out)) == whole
 
 
-def test_a_worker_that_dies_without_a_task_is_replaced(spec: Spec, whole: dict[str, str]) -> None:
-    def kill_all(done: int) -> None:
-        for child in multiprocessing.active_children():
-            child.kill()
-            child.join()
+def test_a_worker_that_dies_without_a_task_is_replaced(
+    spec: Spec, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, killed = Processes.ready, []
 
-    with pytest.MonkeyPatch.context() as patch:  # called while no task is at work
-        patch.setattr(segment.Run, "progress", lambda *_: nullcontext(kill_all))
-        run(spec, ProcessExecutor(1, open_place))
+    def kill_first(processes: Processes) -> list[str]:
+        names = ready(processes)
+        if not killed:
+            killed.extend(multiprocessing.active_children())
+            for child in killed:
+                child.kill()
+                child.join()
+        return names
+
+    monkeypatch.setattr(Processes, "ready", kill_first)
+    run(spec, ProcessExecutor(1, open_place))
+    assert len(killed) == 1
     assert digests(Path(spec.out)) == whole
 
 

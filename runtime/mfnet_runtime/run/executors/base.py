@@ -31,7 +31,7 @@ class Executor(Protocol):
         """Do tasks; close the iterator to stop.
 
         Args:
-            tasks: Taken one at a time, when a worker is free: planning them may take time.
+            tasks: Taken one at a time, a few ahead: planning them may take time.
             backend: Of this process, entered. Workers use the same engine.
             sizes: Batch size of tasks done in this process.
             tick: Called with the number of windows just done.

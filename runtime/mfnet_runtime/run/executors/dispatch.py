@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
@@ -77,12 +77,21 @@ def with_first(tasks: Iterable[Task]) -> tuple[Task | None, Iterator[Task]]:
 def dispatch(
     workers: Workers, tasks: Iterator[Task], tick: Callable[[int], None]
 ) -> Generator[Done]:
-    """Do tasks; see `Executor.run`."""
-    again: deque[Task] = deque()
+    """Do tasks; see `Executor.run`.
+
+    While all workers are busy, tasks are planned ahead; a worker gets one of these before the
+    receipt of its last one is taken, so that it does not wait while a scene is finished.
+    """
+    ahead: deque[Task] = deque()
     busy: dict[str, Task] = {}
     deaths: Counter[Path] = Counter()
     unfit: dict[str, ResourceError] = {}
     working = None
+
+    def start(name: str) -> None:
+        busy[name] = ahead.popleft()
+        workers.start(name, absolute(busy[name]))
+
     while True:
         ready = workers.ready()
         if working is not bool(ready):
@@ -92,30 +101,33 @@ def dispatch(
         if ready and unfit.keys() >= set(ready):
             raise next(reversed(unfit.values()))
         for name in free:
-            task = again.popleft() if again else next(tasks, None)
-            if task is None:
-                break
-            busy[name] = task
-            workers.start(name, absolute(task))
+            if not ahead:
+                ahead.extend(islice(tasks, 1))
+            if ahead:
+                start(name)
         if free and not busy:
             return
+        if len(ahead) < len(ready):
+            ahead.extend(islice(tasks, 1))
         for name, answer in workers.answers():
             task = busy.pop(name)
             if isinstance(answer, ResourceError):
                 logger.warning("%s gets no more tasks: %s", name, answer)
                 unfit[name] = answer
-                again.append(task)
+                ahead.append(task)
                 continue
             if answer is None:
                 deaths[task.path] += 1
                 label = f"{task.scene.image}: block {task.path.stem}"
                 if deaths[task.path] < DEATHS:
                     logger.warning("%s: %s has died, or was lost; done again", label, name)
-                    again.append(task)
+                    ahead.append(task)
                     continue
                 answer = SceneError(
                     f"{label}: {DEATHS} workers died while they did it, the last on {name}; look "
                     "at their memory and their logs"
                 )
+            elif ahead:
+                start(name)
             tick(len(task.grid))
             yield task, answer
