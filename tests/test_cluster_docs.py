@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from runs import digests
 from support import write_rgbd_model, write_scene
+
+from mfnet_bench.latency.report import best_records, records_from_csv
 
 PAGE = Path(__file__).parents[1] / "docs" / "CLUSTERS.md"
 FAKE = """
@@ -70,6 +73,27 @@ def test_python(work: Path, cluster: str) -> None:
     said = run([sys.executable, "job.py"], work)
     assert said in ("north done\nsouth done\n", "0 of 2 scenes failed\n")
     assert (work / "maps" / "north.tif").is_file()
+
+
+def test_costs_follow_from_the_measured_times() -> None:
+    results = PAGE.parents[1] / "benchmarks" / "results" / "latency" / "latency.csv"
+    times = {
+        (row.network, row.precision): row.median_ms
+        for _, row in best_records(records_from_csv(results))
+        if row.backend == "openvino"
+    }
+    costs = PAGE.read_text().partition("\n| 1,000 km2 at ")[2].partition("\n\n")[0]
+    head, _, *rows = costs.splitlines()
+    stated = [float(found) for found in re.findall(r"\(([\d.]+) ms\)", head)]
+    names = [("small lora", "bf16")]
+    names += [("vit_b lora", precision) for precision in ("int8+bf16", "bf16", "fp32")]
+    assert stated == pytest.approx([times[name] for name in names], rel=0.01)
+    for row in rows:
+        size, _, windows, *hours = [cell.strip() for cell in row.strip("|").split("|")]
+        count = 1e9 / (128 * float(size.removesuffix(" cm")) / 100) ** 2
+        assert windows == f"{count:,.0f}"
+        assert hours == [f"{count * ms * 2 / 3.6e6:.1f}" for ms in stated]
+    assert len(rows) == 3
 
 
 def test_kubernetes_file() -> None:

@@ -134,9 +134,10 @@ class Manifest:
 
     def find_block(self, task: Task) -> Block | None:
         """Return the block of a task that was done, if its file is intact."""
-        record = self.state.scene(task.scene.name).blocks.get(task.path.name)
-        if record is None:
+        found = self.state.scene(task.scene.name).blocks.get(task.path.name)
+        if found is None:
             return None
+        record = json.loads(found)
         columns, rows = range(*record["columns"]), range(*record["rows"])
         block = Block(task.path, columns, rows, tuple(record["crc32"]))
         same = (rows, columns) == task.place

@@ -10,6 +10,7 @@ or that is not what was written, is skipped; so are records of other settings th
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from mfnet_runtime.files import FileDigest
 from mfnet_runtime.run.inputs import Input
 
 FORMAT = "mfnet-manifest/2"
+# A receipt whose names need no unescaping: there may be millions, and few are ever parsed.
+RECEIPT = re.compile(
+    rb'\{"record": "block", "settings": "([^"\\]*)", "scene": "([^"\\]*)", "file": "([^"\\]*)", '
+)
 CHECK = b', "check": '  # the last field of a line: CRC-32 of the record without it
 
 
@@ -28,8 +33,9 @@ class SceneState:
     """The state of a scene in the manifest."""
 
     inputs: tuple[Input, ...] = ()  # none: the scene was not begun
-    blocks: dict[str, dict[str, Any]] = field(default_factory=dict)  # records, by file, until done
-    done: bytes | None = None  # the record as JSON, which takes a quarter of a dictionary's memory
+    # Records are kept as JSON, which takes a quarter of the memory of dictionaries.
+    blocks: dict[str, bytes] = field(default_factory=dict)  # by file; none of a finished scene
+    done: bytes | None = None
     failed: str | None = None
 
 
@@ -54,6 +60,12 @@ class RunState:
 
     def add(self, text: bytes) -> None:
         """Take in the next record, as JSON."""
+        if receipt := RECEIPT.match(text):
+            settings, name, file = map(bytes.decode, receipt.groups())
+            if settings == self.digest:
+                self.ended = False
+                self.scene(name).blocks[file] = text
+            return
         record = json.loads(text)
         kind, digest = record["record"], record["settings"]
         if kind == "run":
@@ -76,7 +88,7 @@ class RunState:
                     )
                 )
             case "block":
-                scene.blocks[record["file"]] = record
+                scene.blocks[record["file"]] = text
             case "done":
                 scene.done, scene.blocks = text, {}
                 self.written.setdefault(record["scene"], set()).update(record["files"])

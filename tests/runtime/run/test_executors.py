@@ -81,7 +81,8 @@ def test_a_worker_that_dies_is_replaced(spec: Spec, whole: dict[str, str], tmp_p
 def test_a_worker_that_dies_without_a_task_is_replaced(
     spec: Spec, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ready, killed = Processes.ready, []
+    ready = Processes.ready
+    killed: list[multiprocessing.process.BaseProcess] = []
 
     def kill_first(processes: Processes) -> list[str]:
         names = ready(processes)
