@@ -196,6 +196,17 @@ def test_workers_may_join(spec: Spec, whole: dict[str, str]) -> None:
         assert digests(Path(spec.out)) == whole
 
 
+def test_a_worker_that_hangs_at_the_end_does_not_matter(
+    spec: Spec, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask.Station, "close", lambda station: time.sleep(3))
+    with cluster() as made, distributed.Client(made) as client:
+        executor = DaskExecutor(client, open_place)
+        monkeypatch.setattr(dask, "PATIENCE", 1)
+        run(spec, executor)
+    assert digests(Path(spec.out)) == whole
+
+
 def test_workers_of_other_versions_are_refused(
     spec: Spec, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from ipaddress import ip_address
 from itertools import count
 from queue import Empty, SimpleQueue
@@ -204,7 +204,8 @@ class DaskWorkers:
         if ends:
             from distributed import wait
 
-            wait(ends, timeout=PATIENCE)
+            with suppress(asyncio.TimeoutError):  # of a worker that hangs: the tasks are done
+                wait(ends, timeout=PATIENCE)
 
 
 def _fault_of(station: Station | MFNetError) -> MFNetError | None:
