@@ -31,7 +31,7 @@ from mfnet_runtime.run.executors import dask, dispatch
 from mfnet_runtime.run.executors.base import Executor
 from mfnet_runtime.run.executors.dask import DaskExecutor, connected
 from mfnet_runtime.run.executors.processes import Processes, ProcessExecutor
-from mfnet_runtime.run.executors.worker import ModelFile, Opener, facts_of
+from mfnet_runtime.run.executors.worker import ModelFile, Opener, Station, facts_of
 from mfnet_runtime.run.manifest import Manifest
 from mfnet_runtime.run.task import Receipt
 
@@ -199,7 +199,7 @@ def test_workers_may_join(spec: Spec, whole: dict[str, str]) -> None:
 def test_a_worker_that_hangs_at_the_end_does_not_matter(
     spec: Spec, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dask.Station, "close", lambda station: time.sleep(3))
+    monkeypatch.setattr(Station, "close", lambda station: time.sleep(3))
     with cluster() as made, distributed.Client(made) as client:
         executor = DaskExecutor(client, open_place)
         monkeypatch.setattr(dask, "PATIENCE", 1)
