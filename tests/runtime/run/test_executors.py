@@ -50,7 +50,7 @@ Make = Callable[[Opener | None], Executor]
 def cluster(**options: Any) -> Any:
     """Two Dask workers in threads of this process."""
     words = {"n_workers": 2, "threads_per_worker": 1, "processes": False, **options}
-    return distributed.LocalCluster(dashboard_address=None, silence_logs=50, **words)
+    return distributed.LocalCluster(dashboard_address="127.0.0.1:0", silence_logs=50, **words)
 
 
 @pytest.fixture(params=["processes", "dask"])

@@ -92,7 +92,7 @@ def test_dask(spec: Spec, whole: dict[str, str]) -> None:
     with (
         dask.config.set({"distributed.scheduler.worker-ttl": "3s"}),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+            n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
