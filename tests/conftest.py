@@ -15,9 +15,10 @@ settings.load_profile("steady")
 # Tests run in as many processes as there are cores: more threads in each only get in the way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Whoever starts the suite in the background has it ignore Ctrl-C, and so do its children.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Whoever starts the suite in the background has it ignore these signals, and so do its children.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session", autouse=True)

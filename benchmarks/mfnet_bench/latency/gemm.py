@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from mfnet_bench.latency.engines import EngineProcess, EngineRefusedError
 from mfnet_bench.latency.rounds import DroppedError, Samples, Turn
+from mfnet_runtime.backends.openvino_cpu import openvino_core
 
 SQUARE = {"cpu": 2048, "cuda": 8192}  # rows and columns of the one shape that is no network's
 WARM_UP = 2  # products before the first that counts: weights are packed, threads started
@@ -193,9 +194,9 @@ def _onnxruntime(left: Floats, right: Floats, threads: int) -> Multiply:
 
 
 def _openvino(left: Floats, right: Floats, threads: int, hint: str) -> Multiply:
+    core = openvino_core()
     import openvino
 
-    core = openvino.Core()
     settings = {
         "INFERENCE_PRECISION_HINT": hint,
         "INFERENCE_NUM_THREADS": threads,

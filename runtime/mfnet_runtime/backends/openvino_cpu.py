@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,20 @@ REPORTER = "openvino_telemetry"
 FLOATS = {"fp32": "f32", "bf16": "bf16"}  # our name, OpenVINO's
 INT8 = ("i8", "u8")
 PRODUCTS = ("FullyConnected", "MatMul", "Convolution")  # operators that run in INT8
+
+
+@cache
+def openvino_core() -> Any:
+    """Return the only `openvino.Core` of this process.
+
+    With two, a signal can end the process or overwrite memory: the CPU plugin of each gives the
+    thread a signal stack for AMX, and when it goes it puts back the one that it found, which is
+    unmapped if that was of a Core destroyed before (seen in OpenVINO 2026.4).
+    """
+    sys.modules.setdefault(REPORTER, None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino.Core()
 
 
 class OpenVinoBackend:
@@ -49,7 +64,7 @@ class OpenVinoBackend:
     def __init__(
         self, path: Path, threads: int = 0, precision: str | None = None, batch: int | None = None
     ) -> None:
-        sys.modules.setdefault(REPORTER, None)  # type: ignore[arg-type]
+        core = openvino_core()
         import openvino
 
         self._tensor, self.path = openvino.Tensor, path
@@ -57,7 +72,6 @@ class OpenVinoBackend:
         self.contract = contract_from_onnx(path, precision)
         self.inputs, self.outputs = specs_of(self.contract)
         self.device = f"CPU, {self._engine}"
-        core = openvino.Core()
         if precision == "bf16" and "BF16" not in core.get_property(
             "CPU", "OPTIMIZATION_CAPABILITIES"
         ):

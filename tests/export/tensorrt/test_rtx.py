@@ -253,7 +253,6 @@ def test_weights_beside_the_file_are_read(tmp_path: Path) -> None:
         build(source, tmp_path)
 
 
-# TensorRT's threads have crashed in the first build after one that failed. A command ends with it.
 def command(*words: str, first: str = "pass") -> subprocess.Popen[str]:
     """Start mfnet-export in a process of its own, where some code runs first."""
     code = f"import sys; sys.path[:] = {sys.path!r}; {first}; from mfnet_export.cli import main; "

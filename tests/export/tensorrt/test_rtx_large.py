@@ -30,7 +30,7 @@ def command(*words: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("size", "attentions", "gigabytes"), [("vit_b", 40, 2.5), ("vit_l", 88, 6)]
+    ("size", "attentions", "gigabytes"), [("vit_b", 40, 2.5), ("vit_l", 88, 7)]
 )
 def test_plans_of_sam_sized_networks(
     tmp_path: Path, size: str, attentions: int, gigabytes: float

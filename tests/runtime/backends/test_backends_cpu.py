@@ -102,3 +102,24 @@ def test_a_batch_too_large_is_named_and_a_smaller_one_still_runs(model: Path, na
     assert re.search(r"rgbd\.onnx: a batch of 16384 windows does not fit in memory", fault)
     assert "smaller --batch" in fault
     assert after == "(2, 4, 32, 32)"
+
+
+def test_a_signal_after_two_models_were_closed(model: Path) -> None:
+    """OpenVINO has left the thread a signal stack that is gone; any signal ended the process."""
+    pytest.importorskip("openvino")
+    code = f"""
+import faulthandler, gc, os, signal, sys
+faulthandler.enable()  # which gives a signal stack, too
+sys.path[:] = {sys.path!r}
+from pathlib import Path
+from mfnet_runtime.backends import backend_from_file
+opened = [backend_from_file(Path({str(model)!r}), "openvino") for _ in range(2)]
+while opened:
+    opened.pop(0).__exit__()
+    gc.collect()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 7
