@@ -283,7 +283,7 @@ CELLS = (
     segmented("R11", "alpha band", "nodata where transparent", alpha, empty_rows(slice(8))),
     refused("R12", "2,000,000 x 2,000,000 px in a header", "--max-pixels", huge(2_000_000, 4096)),
     refused("R12", "a stored block of 30,000 x 30,000 px", "TILED=YES", huge(30_000, 30_000)),
-    bomb(3000),
+    bomb(3000, memory=384 << 20),
     bomb(30_000, slow=True, seconds=900, memory=384 << 20, starts=True),
     refused("R14", "VRT named .tif", "--allow-driver VRT", vrt),
     Cell("R14", "mask beside a TIFF that is a VRT", 4, SKIPPED, mask_beside,
